@@ -1,0 +1,1 @@
+"""The executor manager: finds an executor, passes bytes through, holds no truth."""

@@ -1,0 +1,1 @@
+"""What crosses a process border, or must be identical on both sides of one. Imports no service."""

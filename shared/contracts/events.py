@@ -1,0 +1,320 @@
+"""Everything that can happen in a run: one envelope, one closed table of payloads by kind.
+
+Pydantic stands here because people meet these shapes; the hot path moves frames as bytes and reads only their header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from shared.contracts.interactions import AskedTool, InteractionType, OnExpiry, Option
+from shared.contracts.wire import Wire
+from shared.errors import ErrorCode
+
+
+class Kind(StrEnum):
+    RUN_STATUS = "run.status"
+    ATTEMPT_STARTED = "attempt.started"
+    ATTEMPT_ENDED = "attempt.ended"
+    ATTEMPT_LOST = "attempt.lost"
+    SESSION_STARTED = "session.started"
+    MESSAGE_DELTA = "message.delta"
+    MESSAGE_COMPLETED = "message.completed"
+    REASONING_DELTA = "reasoning.delta"
+    REASONING_COMPLETED = "reasoning.completed"
+    TOOL_STARTED = "tool.started"
+    TOOL_COMPLETED = "tool.completed"
+    PLAN_UPDATED = "plan.updated"
+    INTERACTION_REQUESTED = "interaction.requested"
+    INTERACTION_RESOLVED = "interaction.resolved"
+    USAGE_UPDATED = "usage.updated"
+    ARTIFACT_CREATED = "artifact.created"
+    OUTPUT_REPAIRED = "output.repaired"
+    RETRY_SCHEDULED = "retry.scheduled"
+    DIAGNOSTIC = "diagnostic"
+    RAW_STDOUT = "raw.stdout"
+    RAW_STDERR = "raw.stderr"
+    STREAM_GAP = "stream.gap"
+    LOG = "log"
+
+
+class Payload(Wire):
+    """The ``data`` of an event. Each kind has exactly one payload class."""
+
+    KIND: ClassVar[Kind]
+
+
+class RawRef(Wire):
+    """Where the engine's own bytes stand that an event was made from: [byteFrom, byteTo) of one stream of one attempt."""
+
+    attempt: int
+    stream: str
+    byte_from: int
+    byte_to: int
+
+
+class Usage(Wire):
+    """Tokens and cost of one attempt, never the engine's cumulative figure."""
+
+    input_tokens: int = 0
+    cached_input_tokens: int | None = None
+    output_tokens: int = 0
+    reasoning_tokens: int | None = None
+    cost_usd: float | None = None
+    estimated: bool | None = Field(default=None, description="The cost comes from our price table, not from the engine.")
+
+
+class Timeouts(Wire):
+    """Limits of an attempt in milliseconds, and which rule set them."""
+
+    run_ms: int = Field(default=1_800_000, ge=1, le=86_400_000)
+    idle_ms: int = Field(default=120_000, ge=1, le=86_400_000)
+    stop_grace_ms: int = Field(default=5_000, ge=0, le=60_000)
+    rule: str = "default"
+
+
+class RunStatusChanged(Payload):
+    """Written by the control plane only; exactly one is terminal and nothing comes after it."""
+
+    KIND = Kind.RUN_STATUS
+    status: str
+    phase: str | None = None
+    reason: str | None = Field(default=None, description="The signal that moved the run.")
+    detail: str | None = Field(default=None, description="Text for people and old clients, e.g. `finish_reason:error`.")
+    error_code: ErrorCode | None = None
+    error_message: str | None = None
+    retryable: bool | None = None
+    hint: str | None = None
+    exit_code: int | None = None
+    usage: Usage | None = None
+    result: Any = None
+
+
+class AttemptStarted(Payload):
+    KIND = Kind.ATTEMPT_STARTED
+    executor_id: str
+    instance: str
+    provider: str
+    engine_version: str | None = None
+    sandbox: str = Field(description="How the process tree is contained, e.g. `session+subreaper`; never weaker than asked.")
+    timeouts: Timeouts
+    resumed: bool = False
+
+
+class AttemptOutcome(StrEnum):
+    SUCCESS = "success"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    CANCELED = "canceled"
+    LOST = "lost"
+
+
+class AttemptEnded(Payload):
+    """The executor's last word on an attempt: its process tree is gone."""
+
+    KIND = Kind.ATTEMPT_ENDED
+    outcome: AttemptOutcome
+    error_code: ErrorCode | None = None
+    error_message: str | None = None
+    exit_code: int | None = None
+    usage: Usage | None = None
+    result: Any = Field(default=None, description="The engine's own final value: its answer's text, or JSON.")
+    stderr_tail: str | None = None
+    active_ms: int = Field(default=0, description="Time the engine worked; time spent waiting for a person is not in it.")
+
+
+class AttemptLost(Payload):
+    """The control plane's word when an executor no longer answers for an attempt."""
+
+    KIND = Kind.ATTEMPT_LOST
+    executor_id: str | None = None
+    reason: str
+    executor_cursor: int = 0
+
+
+class SessionStarted(Payload):
+    KIND = Kind.SESSION_STARTED
+    engine_session: str = Field(description="The engine's own handle; what a later run resumes from.")
+
+
+class MessageDelta(Payload):
+    KIND = Kind.MESSAGE_DELTA
+    message_id: str
+    text: str
+
+
+class MessageCompleted(Payload):
+    KIND = Kind.MESSAGE_COMPLETED
+    message_id: str
+    text: str
+    final: bool = Field(default=False, description="This message is the answer.")
+
+
+class ReasoningDelta(Payload):
+    KIND = Kind.REASONING_DELTA
+    message_id: str
+    text: str
+
+
+class ReasoningCompleted(Payload):
+    KIND = Kind.REASONING_COMPLETED
+    message_id: str
+    text: str
+
+
+class ToolStarted(Payload):
+    KIND = Kind.TOOL_STARTED
+    tool_id: str
+    name: str
+    input: Any = None
+    truncated: bool | None = None
+
+
+class ToolCompleted(Payload):
+    KIND = Kind.TOOL_COMPLETED
+    tool_id: str
+    name: str
+    status: Literal["completed", "failed", "declined", "canceled"]
+    output: Any = None
+    truncated: bool | None = None
+    exit_code: int | None = None
+
+
+class PlanItem(Wire):
+    text: str
+    status: Literal["pending", "in_progress", "completed"] = "pending"
+
+
+class PlanUpdated(Payload):
+    KIND = Kind.PLAN_UPDATED
+    items: list[PlanItem]
+
+
+class InteractionRequested(Payload):
+    KIND = Kind.INTERACTION_REQUESTED
+    question_id: str = Field(description="Ours, unique in the run; never the engine's.")
+    type: InteractionType
+    prompt: str
+    options: list[Option] = Field(default_factory=list[Option])
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    tool: AskedTool | None = None
+    expires_at: datetime | None = None
+    on_expiry: OnExpiry | None = None
+
+
+class InteractionResolved(Payload):
+    KIND = Kind.INTERACTION_RESOLVED
+    question_id: str
+    how: Literal["answered", "expired", "withdrawn"]
+    answer: dict[str, Any] | None = None
+    answered_by: str | None = None
+
+
+class UsageUpdated(Payload):
+    KIND = Kind.USAGE_UPDATED
+    usage: Usage
+
+
+class ArtifactCreated(Payload):
+    KIND = Kind.ARTIFACT_CREATED
+    path: str
+    bytes: int
+    sha256: str | None = None
+
+
+class OutputRepaired(Payload):
+    KIND = Kind.OUTPUT_REPAIRED
+    how: str
+
+
+class RetryScheduled(Payload):
+    """The engine, or we, try again, and why."""
+
+    KIND = Kind.RETRY_SCHEDULED
+    by: Literal["engine", "runyard"]
+    reason: str
+    error_code: ErrorCode | None = None
+    attempt: int | None = None
+    delay_ms: int | None = None
+
+
+class Diagnostic(Payload):
+    KIND = Kind.DIAGNOSTIC
+    code: str
+    severity: Literal["info", "warning", "error"] = "warning"
+    message: str
+
+
+class RawStdout(Payload):
+    KIND = Kind.RAW_STDOUT
+    text: str
+    truncated: bool | None = None
+
+
+class RawStderr(Payload):
+    KIND = Kind.RAW_STDERR
+    text: str
+    truncated: bool | None = None
+
+
+class StreamGap(Payload):
+    """Trimmed history: the cursors [from, to] are no longer kept. Its SSE id is ``to``."""
+
+    KIND = Kind.STREAM_GAP
+    from_: int = Field(alias="from")
+    to: int
+
+
+class Log(Payload):
+    """Raw engine output on the way from the executor to the store; callers never see it as an event."""
+
+    KIND = Kind.LOG
+    stream: str
+    byte_from: int
+    base64: str
+
+
+PAYLOADS: Mapping[Kind, type[Payload]] = MappingProxyType({
+    payload.KIND: payload
+    for payload in (
+        RunStatusChanged, AttemptStarted, AttemptEnded, AttemptLost, SessionStarted, MessageDelta, MessageCompleted,
+        ReasoningDelta, ReasoningCompleted, ToolStarted, ToolCompleted, PlanUpdated, InteractionRequested,
+        InteractionResolved, UsageUpdated, ArtifactCreated, OutputRepaired, RetryScheduled, Diagnostic, RawStdout,
+        RawStderr, StreamGap, Log,
+    )
+})  # fmt: skip
+
+
+class RunEvent(Wire):
+    """An event as it is stored and shown: ``data:`` of every SSE frame of a run."""
+
+    cursor: int = Field(ge=1, description="Position in the run's log; dense, from 1; the SSE id.")
+    run_id: str
+    attempt: int = Field(ge=0, description="0 for what happened before the first attempt.")
+    at: datetime
+    kind: Kind
+    data: dict[str, Any] = Field(description="The payload of this kind; see the schemas by kind.")
+    raw_ref: RawRef | None = None
+
+
+class ExecutorEvent(Wire):
+    """An event as the executor sends it; its own dense number per attempt is the SSE id of that hop."""
+
+    executor_cursor: int = Field(ge=1)
+    run_id: str
+    attempt: int = Field(ge=1)
+    at: datetime
+    kind: Kind
+    data: dict[str, Any]
+    raw_ref: RawRef | None = None
+
+
+class EventPage(Wire):
+    items: list[RunEvent]
+    next_cursor: str | None = Field(default=None, description="Pass as `after` for the next page; null at the end.")

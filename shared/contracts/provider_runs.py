@@ -1,0 +1,172 @@
+"""What the control plane, the manager and an executor say to each other about one attempt."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import Field
+
+from shared.contracts.events import AttemptEnded, Timeouts
+from shared.contracts.providers import EngineMode, Provider, ProviderReadiness
+from shared.contracts.wire import Request, Wire
+
+MessageRole = Literal["system", "user", "assistant"]
+
+
+class Message(Request):
+    role: MessageRole = "user"
+    content: str
+
+
+class WorkspaceRef(Request):
+    """The directory a session works in: the same key gives the same files and the same HOME on one executor."""
+
+    key: str = Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")
+
+
+class LeashQuote(Request):
+    """The executor's last clock reading its caller knows: a start or renewal counts for one leash from this reading."""
+
+    instance: str
+    clock_ms: int
+
+
+class StartProviderRun(Request):
+    """``POST /provider-runs/start``: one attempt, exactly one engine process, however often it is sent."""
+
+    run_id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")
+    attempt: int = Field(default=1, ge=1)
+    provider: Provider
+    model: str | None = None
+    messages: list[Message] = Field(min_length=1)
+    resume_session_id: str | None = None
+    engine_mode: EngineMode = EngineMode.ASK
+    tools: dict[str, bool] = Field(default_factory=dict[str, bool])
+    provider_options: dict[str, Any] = Field(default_factory=dict[str, Any])
+    env: dict[str, str] = Field(default_factory=dict[str, str])
+    credential_env: dict[str, str] = Field(default_factory=dict[str, str])
+    require_human_loop: bool = False
+    workspace: WorkspaceRef
+    timeouts: Timeouts = Field(default_factory=Timeouts)
+    output_schema: dict[str, Any] | None = None
+    leash: LeashQuote | None = Field(default=None, description="None: the leash starts at the executor's own now.")
+
+
+class ProviderRunAccepted(Wire):
+    """201 the first time, 200 for every repeat with the same body otherwise."""
+
+    run_id: str
+    attempt: int
+    accepted: bool = True
+    warnings: list[str] = Field(default_factory=list[str])
+    executor_id: str
+    instance: str
+    clock_ms: int
+
+
+class AttemptRef(Request):
+    run_id: str
+    attempt: int = Field(ge=1)
+
+
+class RenewLeash(Request):
+    """One call per replica and executor for all its attempts there."""
+
+    quote: LeashQuote
+    attempts: list[AttemptRef]
+
+
+class LeashRenewed(Wire):
+    """``unknown``: attempts this instance does not run (ended and released, or from before a restart)."""
+
+    executor_id: str
+    instance: str
+    clock_ms: int
+    unknown: list[AttemptRef] = Field(default_factory=list[AttemptRef])
+
+
+class UserMessage(Request):
+    message_id: str = Field(min_length=1, max_length=128)
+    text: str = Field(min_length=1)
+
+
+class ProviderRun(Wire):
+    """One attempt as the executor knows it from its journal."""
+
+    run_id: str
+    attempt: int
+    provider: Provider
+    status: Literal["starting", "running", "stopping", "ended"]
+    executor_id: str
+    instance: str
+    pid: int | None = None
+    started_at: datetime
+    last_executor_cursor: int
+    engine_session: str | None = None
+    open_questions: list[str] = Field(default_factory=list[str])
+    ended: AttemptEnded | None = None
+
+
+class ProviderRunList(Wire):
+    items: list[ProviderRun]
+    next_cursor: str | None = None
+
+
+class ReplyTaken(Wire):
+    """The executor has handed the reply over, now or before (``duplicate``)."""
+
+    run_id: str
+    attempt: int
+    question_id: str
+    duplicate: bool = False
+
+
+class StopTaken(Wire):
+    """Answered at once; ``attempt.ended`` follows when the process tree is gone."""
+
+    run_id: str
+    attempt: int
+    status: Literal["stopping", "ended", "remembered"]
+
+
+class ExecutorState(Wire):
+    """Who an executor is, how loaded it is, and its clock (monotonic, milliseconds; meaningful to itself only)."""
+
+    executor_id: str
+    instance: str
+    clock_ms: int
+    slots: int
+    live: int
+    draining: bool = False
+    providers: list[ProviderReadiness] = Field(default_factory=list[ProviderReadiness])
+    workspaces: list[str] = Field(default_factory=list[str], description="Keys of the workspaces it holds, newest first, capped.")
+
+
+class FleetMember(Wire):
+    """An executor as the manager sees it."""
+
+    url: str
+    reachable: bool
+    reason: str | None = None
+    state: ExecutorState | None = None
+
+
+class Fleet(Wire):
+    items: list[FleetMember]
+    next_cursor: str | None = None
+
+
+class Propose(Request):
+    """Where may this attempt run? No side effect: the caller writes the answer into its attempt, then starts there."""
+
+    provider: Provider
+    workspace: WorkspaceRef
+    avoid: list[str] = Field(default_factory=list[str], description="Executor ids that just refused.")
+
+
+class Proposal(Wire):
+    executor_id: str
+    instance: str
+    url: str
+    clock_ms: int

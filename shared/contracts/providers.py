@@ -1,0 +1,93 @@
+"""The names of providers: what a caller picks, what it may still call it, and what each can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+from shared.contracts.wire import Wire
+from shared.errors import invalid
+
+
+class Provider(StrEnum):
+    CODEX_APP_SERVER = "codex-app-server"
+    CLAUDE_CODE = "claude-code"
+    OPENCODE = "opencode"
+    GEMINI_CLI = "gemini-cli"
+    IFLOW_CLI = "iflow-cli"
+    QWEN_CODE = "qwen-code"
+    SCRIPTED = "scripted"
+
+
+# Accepted everywhere, translated at the edge, never stored.
+ALIASES: Mapping[str, Provider] = MappingProxyType(
+    {
+        "codex-cli": Provider.CODEX_APP_SERVER,
+        "codex": Provider.CODEX_APP_SERVER,
+        "claude": Provider.CLAUDE_CODE,
+        "gemini": Provider.GEMINI_CLI,
+        "iflow": Provider.IFLOW_CLI,
+        "qwen": Provider.QWEN_CODE,
+    }
+)
+
+
+def provider_named(name: str, where: str = "provider") -> Provider:
+    """The provider a caller means. Raises ``invalid_request`` naming ``where`` for a name nobody knows."""
+    if name in ALIASES:
+        return ALIASES[name]
+    try:
+        return Provider(name)
+    except ValueError:
+        known = ", ".join(each.value for each in Provider)
+        raise invalid(where, f"there is no provider {name[:64]!r}; known: {known}") from None
+
+
+class EngineMode(StrEnum):
+    """How freely an engine may act."""
+
+    PLAN = "plan"
+    READ_ONLY = "read-only"
+    ASK = "ask"
+    AUTO_EDIT = "auto-edit"
+    FULL = "full"
+
+
+class Capabilities(Wire):
+    """What a provider can do; what it cannot is answered with ``capability_unavailable``, never ignored."""
+
+    deltas: bool = False
+    reasoning: bool = False
+    tools: bool = False
+    permissions: bool = False
+    questions: bool = False
+    plan: bool = False
+    messages: bool = False
+    interrupt: bool = False
+    resume: bool = False
+    output_schema: bool = False
+    usage: bool = False
+    engine_modes: tuple[EngineMode, ...] = ()
+
+
+class ReadinessCategory(StrEnum):
+    READY = "ready"
+    ENVIRONMENT_NOT_READY = "environment_not_ready"
+    RUNTIME_UNHEALTHY = "runtime_unhealthy"
+
+
+class ProviderReadiness(Wire):
+    """Whether an executor can run a provider, and if not, why. Never a credential's value."""
+
+    provider: Provider
+    installed: bool
+    version: str | None = None
+    pinned_version: str | None = None
+    readiness_category: ReadinessCategory
+    blocking_reason: str | None = None
+    capabilities: Capabilities
+
+
+class ProviderList(Wire):
+    items: list[ProviderReadiness]

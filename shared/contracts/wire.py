@@ -1,0 +1,22 @@
+"""The two base models of the wire. Requests refuse what they do not know; readers of answers and events ignore it."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+
+class Request(BaseModel):
+    """Something a caller sends: camelCase, frozen, unknown fields refused by name."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
+
+
+class Wire(BaseModel):
+    """Something we answer or stream: camelCase, frozen; a newer writer may add fields, an older reader ignores them."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+
+    def wire_json(self) -> str:
+        """Compact JSON as it stands on the wire: camelCase, fields without a value left out."""
+        return self.model_dump_json(by_alias=True, exclude_none=True)

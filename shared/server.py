@@ -1,0 +1,74 @@
+"""Serving an app: uvicorn with its C parts, an orderly end, and a way to cut a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from shared.sse import ABORT
+
+SHUTDOWN_SECONDS = 2
+
+
+def _abortable(app: ASGIApp) -> ASGIApp:
+    """Put the transport's ``abort`` into the scope; see ``shared.sse.abort``."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        transport = getattr(getattr(send, "__self__", None), "transport", None)
+        if transport is not None:
+            scope[ABORT] = transport.abort
+        await app(scope, receive, send)
+
+    return wrapped
+
+
+class _CutsAreMeant(logging.Filter):
+    """uvicorn calls a response that was cut off on purpose an error; it is not."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "returned without completing response" not in record.getMessage()
+
+
+def serve(app: ASGIApp, host: str, port: int, on_stopping: Callable[[], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; ``on_stopping`` is called at the signal, before connections are closed."""
+    logging.getLogger("uvicorn.error").addFilter(_CutsAreMeant())
+    config = uvicorn.Config(
+        _abortable(app), host=host, port=port, loop="uvloop", http="httptools", ws="none", lifespan="on",
+        log_config=None, access_log=False, server_header=False, backlog=4096, timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        timeout_keep_alive=75,
+    )  # fmt: skip
+    server = _Server(config, on_stopping)
+    server.run(sockets=[_listening(host, port)])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_stopping: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._on_stopping = on_stopping
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        if self._on_stopping is not None and not self.should_exit:
+            self._on_stopping()
+        super().handle_exit(sig, frame)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Bound before the app starts, so that a taken port is an error at once."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.set_inheritable(False)
+    return listener
+
+
+def end_this_process() -> None:
+    """Ask our own server to stop, as if the operator had."""
+    asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGTERM)
