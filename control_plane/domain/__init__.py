@@ -1,0 +1,1 @@
+"""What a run is and may become: pure, no I/O and no clock."""

@@ -1,0 +1,66 @@
+"""Applies the migrations: plain SQL files, one advisory lock, one transaction a file, checksums kept.
+
+The files and the table ``schema_migrations`` are in dbmate's format, so an operator may run dbmate on the same folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import asyncpg
+
+FOLDER = Path(__file__).with_name("migrations")
+FLOOR = 15
+_LOCK = 7_204_115
+_UP = re.compile(r"^--\s*migrate:up(?P<options>[^\n]*)$(?P<sql>.*?)(?=^--\s*migrate:down|\Z)", re.M | re.S)
+
+
+class MigrationError(Exception):
+    """A file that cannot be applied, or one that was changed after it was."""
+
+
+async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
+    """Bring the database up to date; several may call at once. Returns the versions applied now, oldest first.
+
+    Raises ``MigrationError`` for a changed or empty file, or a server older than PostgreSQL 15.
+    """
+    connection = await asyncpg.connect(dsn, timeout=30)
+    try:
+        if connection.get_server_version().major < FLOOR:
+            raise MigrationError(f"PostgreSQL {FLOOR} or newer is needed, not {connection.get_server_version().major}")
+        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
+        await connection.execute("CREATE TABLE IF NOT EXISTS schema_migrations (version varchar PRIMARY KEY)")
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS schema_migration_sums (version varchar PRIMARY KEY, sha256 text NOT NULL)"
+        )
+        applied = {row["version"]: row["sha256"] for row in await connection.fetch(
+            "SELECT version, sha256 FROM schema_migrations LEFT JOIN schema_migration_sums USING (version)")}  # fmt: skip
+        return [version for file in sorted(folder.glob("*.sql")) if (version := await _apply(connection, file, applied))]
+    finally:
+        await connection.close()
+
+
+async def _apply(connection: asyncpg.Connection, file: Path, applied: dict[str, str | None]) -> str | None:
+    version = file.name.split("_")[0]
+    section = _UP.search(file.read_text(encoding="utf-8"))
+    if section is None or not section["sql"].strip():
+        raise MigrationError(f"{file.name}: nothing stands under -- migrate:up")
+    sha256 = hashlib.sha256(section["sql"].strip().encode()).hexdigest()
+    if version in applied:
+        if applied[version] not in (None, sha256):
+            raise MigrationError(f"{file.name}: changed after it was applied")
+        return None
+    if "transaction:false" in section["options"]:
+        await _run(connection, section["sql"], version, sha256)
+    else:
+        async with connection.transaction():
+            await _run(connection, section["sql"], version, sha256)
+    return version
+
+
+async def _run(connection: asyncpg.Connection, sql: str, version: str, sha256: str) -> None:
+    await connection.execute(sql)
+    await connection.execute("INSERT INTO schema_migrations VALUES ($1)", version)
+    await connection.execute("INSERT INTO schema_migration_sums VALUES ($1, $2)", version, sha256)
