@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, cast
 
 from pydantic import Field
 
 from shared.contracts.wire import Wire
-from shared.errors import ErrorCode, RunyardError
+from shared.errors import ErrorCode, FieldError, RunyardError
 
 
 class FieldProblem(Wire):
@@ -40,3 +43,58 @@ def problem_of(error: RunyardError) -> dict[str, Any]:
         errors=[FieldProblem(field=each.field, message=each.message) for each in error.errors],
     )
     return {**problem.model_dump(mode="json", by_alias=True), **error.extra}
+
+
+# What an answer means that brings no problem of ours: an old proxy between two services, a newer peer's code.
+_BY_STATUS: Mapping[int, ErrorCode] = MappingProxyType(
+    {
+        401: ErrorCode.UNAUTHORIZED,
+        403: ErrorCode.PERMISSION_DENIED,
+        404: ErrorCode.NOT_FOUND,
+        409: ErrorCode.CONFLICT,
+        413: ErrorCode.PAYLOAD_TOO_LARGE,
+        429: ErrorCode.RATE_LIMITED,
+    }
+)
+
+
+def error_of(status: int, content: bytes, retry_after: str | None = None) -> RunyardError | None:
+    """``problem_of`` backwards: what a peer's error answer says; members that are not ours become ``extra``.
+
+    None for a 5xx that is no problem of ours: nobody can say what it means. Never raises, whatever the peer sent.
+    """
+    body = _object(content)
+    if body is None or "code" not in body:
+        if status >= 500:
+            return None
+        body = {}
+    known = {"type", "title", "status", "detail", "code", "retryable", "hint", "errors"}
+    return RunyardError(
+        _code(body.get("code"), status),
+        str(body.get("detail") or f"answered {status}"),
+        tuple(_fields(body.get("errors"))),
+        int(retry_after) if retry_after is not None and retry_after.isdecimal() else None,
+        {name: value for name, value in body.items() if name not in known},
+    )
+
+
+def _object(content: bytes) -> dict[str, Any] | None:
+    try:
+        body = json.loads(content)
+    except ValueError:
+        return None
+    return cast(dict[str, Any], body) if isinstance(body, dict) else None
+
+
+def _code(name: Any, status: int) -> ErrorCode:
+    try:
+        return ErrorCode(name)
+    except ValueError:
+        return _BY_STATUS.get(status, ErrorCode.INTERNAL if status >= 500 else ErrorCode.INVALID_REQUEST)
+
+
+def _fields(errors: Any) -> list[FieldError]:
+    if not isinstance(errors, list):
+        return []
+    given = [cast(dict[str, Any], each) for each in cast(list[Any], errors) if isinstance(each, dict)]
+    return [FieldError(str(each.get("field", "")), str(each.get("message", ""))) for each in given]
