@@ -25,7 +25,7 @@ from typing import IO
 from urllib.parse import quote
 
 from runyard.local_stack.death_signal import die_with_parent, dies_with_parent
-from runyard.local_stack.postgres_place import Place, PostgresError, choose_place, major_version
+from runyard.local_stack.postgres_place import Place, PostgresError, choose_place, major_version, make_socket_folder
 
 SUPERUSER = "runyard"
 INITDB_SECONDS = 120.0
@@ -91,6 +91,7 @@ class LocalPostgres:
             self._make_data()
         self._check_version()
         self._end_orphans()
+        make_socket_folder(self._place)
         _bound(self.log)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -128,6 +129,7 @@ class LocalPostgres:
                 self._process.wait(QUIT_SECONDS)
         finally:
             if self._lock is not None:
+                shutil.rmtree(self._place.sockets, ignore_errors=True)
                 self._lock.close()
                 self._lock = None
 
@@ -136,7 +138,6 @@ class LocalPostgres:
         if self.is_alive():
             raise RuntimeError("stop PostgreSQL before its data is discarded")
         shutil.rmtree(self._place.root)
-        shutil.rmtree(self._place.sockets, ignore_errors=True)
 
     @property
     def log(self) -> Path:

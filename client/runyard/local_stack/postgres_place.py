@@ -86,9 +86,9 @@ def postgres_binaries() -> Path:
 
 
 def choose_place(state_dir: Path) -> Place:
-    """Decides, and makes the folders. The same ``state_dir`` always leads to the same data.
+    """Decides, and makes the root. The same ``state_dir`` always leads to the same data.
 
-    Raises ``PostgresError`` when existing data is out of reach of its user, or a folder that should be private is not ours.
+    Raises ``PostgresError`` when existing data is out of reach of its user, or there is no user or no socket folder for it.
     """
     state = state_dir.resolve()
     state.mkdir(parents=True, exist_ok=True)
@@ -139,16 +139,18 @@ def _socket_folder(root: Path, user: OsUser) -> Path:
     for base in dict.fromkeys((Path(tempfile.gettempdir()), Path("/tmp"))):
         folder = base / name
         if len(os.fsencode(folder)) + len(_SOCKET_NAME) <= MAX_SOCKET_PATH_BYTES and user.can_enter(base):
-            break
-    else:
-        raise PostgresError("no temporary folder with a short enough path for a Unix socket; set TMPDIR")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    allowed = {os.geteuid(), os.geteuid() if user.uid is None else user.uid}
+            return folder
+    raise PostgresError("no temporary folder with a short enough path for a Unix socket; set TMPDIR")
+
+
+def make_socket_folder(place: Place) -> None:
+    """Only its user may enter it. Raises ``PostgresError`` when something else stands there: others may write in its parent."""
+    place.sockets.mkdir(mode=0o700, exist_ok=True)
+    found = place.sockets.lstat()
+    allowed = {os.geteuid(), os.geteuid() if place.user.uid is None else place.user.uid}
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in allowed or stat.S_IMODE(found.st_mode) & 0o077:
-        raise PostgresError(f"{folder} exists and is not a private folder of ours; remove it")
-    user.own(folder)
-    return folder
+        raise PostgresError(f"{place.sockets} exists and is not a private folder of ours; remove it")
+    place.user.own(place.sockets)
 
 
 def _reachable_binaries(root: Path, user: OsUser) -> Path:
