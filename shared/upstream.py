@@ -56,7 +56,7 @@ async def open_stream(
     answer_timeout: float = ANSWER_SECONDS,
     tls: ssl.SSLContext | None = None,
 ) -> Upstream:
-    """An open stream, answered 200; close it. Timeouts are seconds until connected, and then until the answer's head.
+    """An open stream, answered 2xx; close it. Timeouts are seconds until connected, and then until the answer's head.
 
     Raises ``RunyardError`` with the peer's problem, ``NeverSentError`` when nothing listens there, ``UnknownOutcomeError``
     when no understandable answer came.
@@ -73,7 +73,7 @@ async def open_stream(
         raise NeverSentError(f"{target.authority}: {str(error) or 'no connection in time'}") from error
     try:
         await upstream.ask(request, answer_timeout)
-        if upstream.status != 200:
+        if not 200 <= upstream.status < 300:
             await _refuse(upstream, answer_timeout)
     except BaseException:
         await upstream.close()

@@ -66,7 +66,10 @@ Guard = Callable[[HTTPConnection], Awaitable[Caller]]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One method of one path. ``streams``: it may answer ``text/event-stream`` with frames of that model."""
+    """One method of one path. ``streams``: it may answer ``text/event-stream`` with frames of that model.
+
+    ``raw``: the handler gets the body's bytes, bounded and unread; ``body`` only documents it.
+    """
 
     method: str
     path: str
@@ -80,6 +83,7 @@ class Operation:
     access: Access = "key"
     summary: str = ""
     max_body_bytes: int = MAX_BODY_BYTES
+    raw: bool = False
 
 
 def get(path: str, handler: Handler, **options: Any) -> Operation:
@@ -129,7 +133,9 @@ def _response(answer: Answer, operation: Operation) -> Response:
     return JSONResponse(answer.body, status, dict(answer.headers))
 
 
-async def _body(request: Request, operation: Operation) -> BaseModel | None:
+async def _body(request: Request, operation: Operation) -> BaseModel | bytes | None:
+    if operation.raw:
+        return await _bounded(request, operation.max_body_bytes)
     if operation.body is None:
         return None
     content = await _bounded(request, operation.max_body_bytes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import uvicorn
@@ -24,7 +24,7 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, port: int = 0, keep_alive: int = 5) -> AsyncIterator[str]:
+async def serving(app: ASGIApp, port: int = 0, keep_alive: int = 5) -> AsyncGenerator[str]:
     """The base URL of ``app``, served as our services are, in this loop. Ends cutting off what is still open."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -48,10 +48,10 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def scripted_server(script: Script) -> AsyncIterator[str]:
+async def scripted_server(script: Script) -> AsyncGenerator[str]:
     """A server that does exactly what ``script`` does with each connection, after its request's head was read."""
 
-    conversations: set[asyncio.Task[None]] = set()
+    conversations: set[asyncio.Task[None] | None] = set()
 
     async def met(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         conversations.add(asyncio.current_task())
@@ -66,9 +66,9 @@ async def scripted_server(script: Script) -> AsyncIterator[str]:
     server = await asyncio.start_server(met, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        for task in conversations:
+        for task in filter(None, conversations):
             task.cancel()
-        await asyncio.gather(*conversations)
+        await asyncio.gather(*filter(None, conversations))
 
 
 def unused_port() -> int:
