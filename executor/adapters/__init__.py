@@ -1,0 +1,19 @@
+"""Every engine Runyard can run: one adapter a provider. Adding one is a file beside this and a line in ``ADAPTERS``.
+
+Adapters are pure: no process, file, socket, clock or task of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from executor.adapters.base import Adapter
+from executor.adapters.scripted import ScriptedAdapter
+from shared.contracts.providers import Provider
+
+ADAPTERS: Mapping[Provider, Adapter] = MappingProxyType(
+    {
+        Provider.SCRIPTED: ScriptedAdapter(),
+    }
+)
