@@ -1,0 +1,158 @@
+"""Who the executors are and how they do: configuration and DNS say where to look, each executor says the rest.
+
+Holds no truth: everything here was heard from an executor a moment ago and may be forgotten at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
+from urllib.parse import SplitResult, urlsplit
+
+import structlog
+
+from shared.clock import Monotonic, monotonic
+from shared.contracts.provider_runs import ExecutorState, FleetMember
+from shared.errors import RunyardError
+from shared.http import NoAnswerError, ServiceClient
+
+POLL_SECONDS = 2.0
+ASK_SECONDS = 2.0
+RESOLVE_SECONDS = 2.0
+log = structlog.get_logger("fleet")
+
+Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
+Item = TypeVar("Item")
+
+
+async def by_dns(host: str, port: int) -> list[str]:
+    """The host's IPv4 addresses, or its IPv6 ones when it has no other. Raises ``OSError``."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    four = {str(address[0]) for family, *_, address in found if family is socket.AF_INET}
+    return sorted(four or {str(address[0]) for *_, address in found})
+
+
+class ExecutorFleet:
+    """The executors behind ``bases``. ``watch`` keeps the picture fresh; ``refresh`` makes it fresh now."""
+
+    def __init__(
+        self,
+        bases: Sequence[str],
+        client: ServiceClient,
+        resolve: Resolver = by_dns,
+        clock: Monotonic = monotonic,
+    ) -> None:
+        self._bases = [base.rstrip("/") for base in bases]
+        self._client = client
+        self._resolve = resolve
+        self._clock = clock
+        self._known: dict[str, list[str]] = {}
+        self._members: dict[str, FleetMember] = {}
+        self._asking = asyncio.Lock()
+        self._rounds = 0
+        self.has_guesses = False
+
+    @property
+    def members(self) -> list[FleetMember]:
+        return list(self._members.values())
+
+    def everyone_answers(self) -> bool:
+        """False for no executors at all: then nobody said no."""
+        return bool(self._members) and all(member.reachable for member in self._members.values())
+
+    def url_of(self, executor_id: str) -> str | None:
+        """Where that executor was last seen, also when it is silent or draining now."""
+        places = [each for each in self._members.values() if each.state is not None and each.state.executor_id == executor_id]
+        return max(places, key=lambda each: each.reachable).url if places else None
+
+    def expect_start(self, executor_id: str) -> None:
+        """An attempt is on its way there: count it until the executor's own figure arrives."""
+        for url, member in self._members.items():
+            if member.state is not None and member.state.executor_id == executor_id:
+                state = member.state.model_copy(update={"live": member.state.live + 1})
+                self._members[url] = member.model_copy(update={"state": state})
+                self.has_guesses = True
+
+    async def watch(self) -> None:
+        """Ask everyone every ``POLL_SECONDS``, for ever. Owned by the app."""
+        while True:
+            began = self._clock()
+            try:
+                await self.refresh()
+            except Exception as error:
+                log.error("fleet.round_failed", error=type(error).__name__, exc_info=error)
+            await asyncio.sleep(max(0.0, POLL_SECONDS - (self._clock() - began)))
+
+    async def refresh(self) -> None:
+        """Return after a round that began no earlier than this call; callers at the same time share one."""
+        before = self._rounds
+        async with self._asking:
+            if self._rounds == before:
+                self._rounds += 1
+                await self._round()
+
+    async def _round(self) -> None:
+        found = await _all(self._urls(base) for base in self._bases)
+        listed = dict.fromkeys(url for urls in found for url in urls)
+        # an executor that drains may vanish from DNS while its runs go on: it stays as long as it answers
+        leaving = [url for url, member in self._members.items() if url not in listed and member.reachable]
+        asked = await _all(self._ask(url) for url in [*listed, *leaving])
+        nowhere = [base for base, urls in zip(self._bases, found, strict=True) if not urls]
+        members = {member.url: member for member in asked if member.url in listed or member.reachable}
+        members |= {base: FleetMember(url=base, reachable=False, reason="the name does not resolve") for base in nowhere}
+        self._tell_changes(members)
+        self._members = members
+        self.has_guesses = False
+
+    async def _urls(self, base: str) -> list[str]:
+        """The executors behind one base URL; what was known last when the name server does not answer."""
+        parts = urlsplit(base)
+        if not _may_be_several(parts):
+            return [base]
+        port = parts.port or 80
+        try:
+            async with asyncio.timeout(RESOLVE_SECONDS):
+                addresses = await self._resolve(parts.hostname or "", port)
+        except (OSError, TimeoutError):
+            return self._known.get(base, [])
+        self._known[base] = [f"http://{f'[{each}]' if ':' in each else each}:{port}{parts.path}" for each in addresses]
+        return self._known[base]
+
+    async def _ask(self, url: str) -> FleetMember:
+        """One executor's state. A member that answered last time gets a second try before it counts as unreachable."""
+        before = self._members.get(url)
+        reason = ""
+        for _ in range(2 if before is not None and before.reachable else 1):
+            try:
+                state = await self._client.call("GET", f"{url}/executor", answer=ExecutorState, timeout=ASK_SECONDS)
+                return FleetMember(url=url, reachable=True, state=state)
+            except (NoAnswerError, RunyardError) as error:
+                reason = str(error)
+        return FleetMember(url=url, reachable=False, reason=reason, state=before.state if before is not None else None)
+
+    def _tell_changes(self, now: dict[str, FleetMember]) -> None:
+        for url in sorted(self._members.keys() | now.keys()):
+            old, new = self._members.get(url), now.get(url)
+            if new is None:
+                log.info("fleet.left", url=url)
+            elif old is None or old.reachable != new.reachable:
+                log.info("fleet.changed", url=url, reachable=new.reachable, reason=new.reason)
+
+
+def _may_be_several(parts: SplitResult) -> bool:
+    """Only a plain-http host name is looked up: a certificate is for a name, and an address or localhost is one executor."""
+    if parts.scheme != "http" or parts.hostname in (None, "localhost"):
+        return False
+    try:
+        ipaddress.ip_address(parts.hostname or "")
+    except ValueError:
+        return True
+    return False
+
+
+async def _all(work: Iterable[Awaitable[Item]]) -> list[Item]:
+    """At the same time, in order; each is bounded by itself."""
+    return list(await asyncio.gather(*work))

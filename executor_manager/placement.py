@@ -1,0 +1,77 @@
+"""Where may an attempt run? Pure: a fleet and a request in, a member or the reason why not out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shared.contracts.provider_runs import ExecutorState, FleetMember, Propose
+from shared.contracts.providers import Provider, ProviderReadiness, ReadinessCategory
+from shared.errors import ErrorCode, RunyardError
+
+RETRY_SECONDS = 2
+_BEST_FIRST = (ReadinessCategory.READY, ReadinessCategory.ENVIRONMENT_NOT_READY, ReadinessCategory.RUNTIME_UNHEALTHY)
+
+
+def propose(members: Sequence[FleetMember], request: Propose) -> ExecutorState | None:
+    """The executor that holds the workspace newest, if it can run this; else the least loaded one with a free slot.
+
+    The holder is proposed even when it is full: going elsewhere would lose the session's files, and whether to wait for
+    them is not for us to say. It says 429 itself, and a caller that will not wait names it in ``avoid``.
+    """
+    able = [state for state in _able(members, request.provider) if state.executor_id not in request.avoid]
+    key = request.workspace.key
+    holders = [state for state in able if key in state.workspaces]
+    if holders:
+        return min(holders, key=lambda state: (state.workspaces.index(key), state.executor_id))
+    free = [state for state in able if state.live < state.slots]
+    return min(free, key=lambda state: (state.live / state.slots, state.executor_id), default=None)
+
+
+def refusal(members: Sequence[FleetMember], request: Propose) -> RunyardError:
+    """Why ``propose`` found none: everyone who could is full (or just refused), or nobody can."""
+    if _able(members, request.provider):
+        detail = f"every executor that can run {request.provider} is full"
+        return RunyardError(ErrorCode.QUEUE_FULL, detail, retry_after=RETRY_SECONDS, extra={"sent": False})
+    detail = "; ".join(f"{_name(member)}: {_why_unable(member, request.provider)}" for member in members)
+    return RunyardError(
+        ErrorCode.PROVIDER_UNAVAILABLE,
+        detail or "there are no executors (EXECUTOR_MANAGER_EXECUTORS)",
+        retry_after=RETRY_SECONDS,
+        extra={"sent": False},
+    )
+
+
+def best_known(members: Sequence[FleetMember]) -> list[ProviderReadiness]:
+    """Each provider as the reachable executor sees it that comes nearest to running it: ready if it is ready anywhere."""
+    best: dict[Provider, ProviderReadiness] = {}
+    for member in members:
+        for each in member.state.providers if member.reachable and member.state is not None else ():
+            known = best.get(each.provider)
+            if known is None or _rank(each) < _rank(known):
+                best[each.provider] = each
+    return [best[provider] for provider in Provider if provider in best]
+
+
+def _rank(readiness: ProviderReadiness) -> int:
+    return _BEST_FIRST.index(readiness.readiness_category)
+
+
+def _able(members: Sequence[FleetMember], provider: Provider) -> list[ExecutorState]:
+    return [member.state for member in members if member.state is not None and _why_unable(member, provider) is None]
+
+
+def _why_unable(member: FleetMember, provider: Provider) -> str | None:
+    if not member.reachable or member.state is None:
+        return member.reason or "unreachable"
+    if member.state.draining:
+        return "draining"
+    for each in member.state.providers:
+        if each.provider is provider:
+            if each.readiness_category is ReadinessCategory.READY:
+                return None
+            return f"{each.readiness_category}: {each.blocking_reason or 'no reason given'}"
+    return f"does not have {provider}"
+
+
+def _name(member: FleetMember) -> str:
+    return member.state.executor_id if member.state is not None else member.url
