@@ -34,59 +34,63 @@ class Signal(StrEnum):
 
 Q, R, W, P = RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING_USER, RunStatus.STOPPING
 
-TRANSITIONS: Mapping[tuple[RunStatus, Signal], RunStatus] = MappingProxyType({
-    # a claim takes the lease only; running begins when an executor has accepted
-    (Q, Signal.ATTEMPT_ACCEPTED): R,
-    (Q, Signal.START_REFUSED): RunStatus.ERROR,
-    (Q, Signal.ATTEMPT_LOST): Q,  # its start was never confirmed: the next attempt tries again
-    (Q, Signal.GIVEN_UP): RunStatus.ERROR,
-    (Q, Signal.STOP_UNCLAIMED): RunStatus.CANCELED,
-    (Q, Signal.STOP_REQUESTED): P,  # claimed: its start may be on the way
-    (Q, Signal.STOPPED): RunStatus.CANCELED,
-    # an engine works
-    (R, Signal.ATTEMPT_ACCEPTED): R,  # a later attempt
-    (R, Signal.START_REFUSED): RunStatus.ERROR,
-    (R, Signal.ATTEMPT_LOST): R,  # a new attempt, not a step back
-    (R, Signal.GIVEN_UP): RunStatus.ERROR,
-    (R, Signal.ASKED): W,
-    (R, Signal.ANSWERED): R,
-    (R, Signal.STOP_REQUESTED): P,
-    (R, Signal.STOP_UNCLAIMED): RunStatus.CANCELED,
-    (R, Signal.STOPPED): RunStatus.CANCELED,
-    # an engine waits for a person
-    (W, Signal.ATTEMPT_ACCEPTED): R,  # parked: the reply starts the next attempt
-    (W, Signal.START_REFUSED): RunStatus.ERROR,
-    (W, Signal.ATTEMPT_LOST): W,  # parked: the question stays open
-    (W, Signal.GIVEN_UP): RunStatus.ERROR,
-    (W, Signal.ASKED): W,
-    (W, Signal.ANSWERED): R,
-    (W, Signal.STOP_REQUESTED): P,
-    (W, Signal.STOP_UNCLAIMED): RunStatus.CANCELED,
-    (W, Signal.STOPPED): RunStatus.CANCELED,
-    # someone asked for the end; work finished in time still counts
-    (P, Signal.ATTEMPT_ACCEPTED): P,
-    (P, Signal.START_REFUSED): RunStatus.CANCELED,
-    (P, Signal.ATTEMPT_LOST): RunStatus.CANCELED,
-    (P, Signal.GIVEN_UP): RunStatus.CANCELED,
-    (P, Signal.ASKED): P,
-    (P, Signal.ANSWERED): P,
-    (P, Signal.STOP_REQUESTED): P,
-    (P, Signal.STOP_UNCLAIMED): RunStatus.CANCELED,
-    (P, Signal.STOPPED): RunStatus.CANCELED,
-    # the engine's end, while it is alive
-    **{(status, Signal.ENGINE_SUCCEEDED): RunStatus.SUCCESS for status in (R, W, P)},
-    **{(status, Signal.ENGINE_FAILED): RunStatus.ERROR for status in (R, W, P)},
-    **{(status, Signal.ENGINE_TIMED_OUT): RunStatus.TIMEOUT for status in (R, W, P)},
-    **{(status, Signal.ENGINE_CANCELED): RunStatus.CANCELED for status in (R, W, P)},
-})
+TRANSITIONS: Mapping[tuple[RunStatus, Signal], RunStatus] = MappingProxyType(
+    {
+        # a claim takes the lease only; running begins when an executor has accepted
+        (Q, Signal.ATTEMPT_ACCEPTED): R,
+        (Q, Signal.START_REFUSED): RunStatus.ERROR,
+        (Q, Signal.ATTEMPT_LOST): Q,  # its start was never confirmed: the next attempt tries again
+        (Q, Signal.GIVEN_UP): RunStatus.ERROR,
+        (Q, Signal.STOP_UNCLAIMED): RunStatus.CANCELED,
+        (Q, Signal.STOP_REQUESTED): P,  # claimed: its start may be on the way
+        (Q, Signal.STOPPED): RunStatus.CANCELED,
+        # an engine works
+        (R, Signal.ATTEMPT_ACCEPTED): R,  # a later attempt
+        (R, Signal.START_REFUSED): RunStatus.ERROR,
+        (R, Signal.ATTEMPT_LOST): R,  # a new attempt, not a step back
+        (R, Signal.GIVEN_UP): RunStatus.ERROR,
+        (R, Signal.ASKED): W,
+        (R, Signal.ANSWERED): R,
+        (R, Signal.STOP_REQUESTED): P,
+        (R, Signal.STOP_UNCLAIMED): RunStatus.CANCELED,
+        (R, Signal.STOPPED): RunStatus.CANCELED,
+        # an engine waits for a person
+        (W, Signal.ATTEMPT_ACCEPTED): R,  # parked: the reply starts the next attempt
+        (W, Signal.START_REFUSED): RunStatus.ERROR,
+        (W, Signal.ATTEMPT_LOST): W,  # parked: the question stays open
+        (W, Signal.GIVEN_UP): RunStatus.ERROR,
+        (W, Signal.ASKED): W,
+        (W, Signal.ANSWERED): R,
+        (W, Signal.STOP_REQUESTED): P,
+        (W, Signal.STOP_UNCLAIMED): RunStatus.CANCELED,
+        (W, Signal.STOPPED): RunStatus.CANCELED,
+        # someone asked for the end; work finished in time still counts
+        (P, Signal.ATTEMPT_ACCEPTED): P,
+        (P, Signal.START_REFUSED): RunStatus.CANCELED,
+        (P, Signal.ATTEMPT_LOST): RunStatus.CANCELED,
+        (P, Signal.GIVEN_UP): RunStatus.CANCELED,
+        (P, Signal.ASKED): P,
+        (P, Signal.ANSWERED): P,
+        (P, Signal.STOP_REQUESTED): P,
+        (P, Signal.STOP_UNCLAIMED): RunStatus.CANCELED,
+        (P, Signal.STOPPED): RunStatus.CANCELED,
+        # the engine's end, while it is alive
+        **{(status, Signal.ENGINE_SUCCEEDED): RunStatus.SUCCESS for status in (R, W, P)},
+        **{(status, Signal.ENGINE_FAILED): RunStatus.ERROR for status in (R, W, P)},
+        **{(status, Signal.ENGINE_TIMED_OUT): RunStatus.TIMEOUT for status in (R, W, P)},
+        **{(status, Signal.ENGINE_CANCELED): RunStatus.CANCELED for status in (R, W, P)},
+    }
+)
 
-SIGNAL_OF_OUTCOME: Mapping[AttemptOutcome, Signal] = MappingProxyType({
-    AttemptOutcome.SUCCESS: Signal.ENGINE_SUCCEEDED,
-    AttemptOutcome.ERROR: Signal.ENGINE_FAILED,
-    AttemptOutcome.TIMEOUT: Signal.ENGINE_TIMED_OUT,
-    AttemptOutcome.CANCELED: Signal.ENGINE_CANCELED,
-    AttemptOutcome.LOST: Signal.ATTEMPT_LOST,
-})
+SIGNAL_OF_OUTCOME: Mapping[AttemptOutcome, Signal] = MappingProxyType(
+    {
+        AttemptOutcome.SUCCESS: Signal.ENGINE_SUCCEEDED,
+        AttemptOutcome.ERROR: Signal.ENGINE_FAILED,
+        AttemptOutcome.TIMEOUT: Signal.ENGINE_TIMED_OUT,
+        AttemptOutcome.CANCELED: Signal.ENGINE_CANCELED,
+        AttemptOutcome.LOST: Signal.ATTEMPT_LOST,
+    }
+)
 
 FROM_ENGINE = frozenset({Signal.ASKED, Signal.ANSWERED, *SIGNAL_OF_OUTCOME.values()})
 

@@ -26,6 +26,7 @@ async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
 
     Raises ``MigrationError`` for a changed or empty file, or a server older than PostgreSQL 15.
     """
+    files = _files(folder)
     connection = await asyncpg.connect(dsn, timeout=30)
     try:
         if connection.get_server_version().major < FLOOR:
@@ -37,20 +38,24 @@ async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
         )
         applied = {row["version"]: row["sha256"] for row in await connection.fetch(
             "SELECT version, sha256 FROM schema_migrations LEFT JOIN schema_migration_sums USING (version)")}  # fmt: skip
-        return [version for file in sorted(folder.glob("*.sql")) if (version := await _apply(connection, file, applied))]
+        return [version for name, text in files if (version := await _apply(connection, name, text, applied))]
     finally:
         await connection.close()
 
 
-async def _apply(connection: asyncpg.Connection, file: Path, applied: dict[str, str | None]) -> str | None:
-    version = file.name.split("_")[0]
-    section = _UP.search(file.read_text(encoding="utf-8"))
+def _files(folder: Path) -> list[tuple[str, str]]:
+    return [(file.name, file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.sql"))]
+
+
+async def _apply(connection: asyncpg.Connection, name: str, text: str, applied: dict[str, str | None]) -> str | None:
+    version = name.split("_")[0]
+    section = _UP.search(text)
     if section is None or not section["sql"].strip():
-        raise MigrationError(f"{file.name}: nothing stands under -- migrate:up")
+        raise MigrationError(f"{name}: nothing stands under -- migrate:up")
     sha256 = hashlib.sha256(section["sql"].strip().encode()).hexdigest()
     if version in applied:
         if applied[version] not in (None, sha256):
-            raise MigrationError(f"{file.name}: changed after it was applied")
+            raise MigrationError(f"{name}: changed after it was applied")
         return None
     if "transaction:false" in section["options"]:
         await _run(connection, section["sql"], version, sha256)

@@ -1,0 +1,80 @@
+"""What a driver asks of an executor, and what becomes of a run whose attempt was lost. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from control_plane.domain.run import DrivenRun
+from shared.contracts.events import InteractionRequested, Timeouts
+from shared.contracts.interactions import Reply
+from shared.contracts.provider_runs import LeashQuote, Message, StartProviderRun, WorkspaceRef
+from shared.contracts.runs import RunStatus, StartRun
+
+MAX_ATTEMPTS = 3
+# A lost attempt that has told no more than that it began and ended had no side effect: it may be tried again.
+SILENT_CURSOR = 2
+
+
+class AfterLoss(StrEnum):
+    """A run without a living attempt, and what is to be done about it."""
+
+    PLACE = "place"
+    GIVE_UP = "give_up"
+    CANCEL = "cancel"
+
+
+def next_step(run: DrivenRun) -> AfterLoss:
+    """For a run whose attempt is over although the run is not."""
+    if run.stop_requested:
+        return AfterLoss.CANCEL
+    if run.attempt == 0 or run.status is RunStatus.WAITING_USER:
+        return AfterLoss.PLACE  # the first attempt, or a reply woke a parked run
+    silent = run.executor_cursor <= SILENT_CURSOR and run.engine_session is None
+    return AfterLoss.PLACE if silent and run.attempt < MAX_ATTEMPTS else AfterLoss.GIVE_UP
+
+
+def provider_run(
+    run: DrivenRun, attempt: int, replies: Sequence[tuple[InteractionRequested, Reply]], quote: LeashQuote | None
+) -> StartProviderRun:
+    """The start of an attempt. A parked run goes on from its engine session with the replies as the next user message."""
+    request = StartRun.model_validate_json(run.request)
+    session = run.engine_session or run.resume_session
+    messages = request.conversation()
+    if replies:
+        said = Message(content="\n\n".join(as_message(asked, reply) for asked, reply in replies))
+        messages = [said] if session is not None else [*messages, said]
+    options = request.provider_options
+    return StartProviderRun(
+        run_id=run.run_id,
+        attempt=attempt,
+        provider=run.provider,
+        model=run.model,
+        messages=messages,
+        resume_session_id=session,
+        engine_mode=request.engine_mode,
+        tools=request.tools,
+        provider_options=options,
+        env=request.env,
+        require_human_loop=request.require_human_loop,
+        workspace=WorkspaceRef(key=run.workspace_key),
+        timeouts=_timeouts(run),
+        output_schema=options.get("outputSchema"),
+        leash=quote,
+    )
+
+
+def as_message(asked: InteractionRequested, reply: Reply) -> str:
+    """A reply in words, for an engine session that no longer waits for it."""
+    if reply.decision is not None:
+        said = f"{reply.decision.value}" + (f": {reply.message}" if reply.message else "")
+    else:
+        said = reply.answer if isinstance(reply.answer, str) else str(reply.answer)
+    return f"You asked: {asked.prompt}\nThe answer: {said}"
+
+
+def _timeouts(run: DrivenRun) -> Timeouts:
+    """The run's remaining active time is shared by its attempts; the first attempt takes the rule the manager finds."""
+    if run.active_ms_left is None:
+        return Timeouts()
+    return Timeouts(run_ms=max(run.active_ms_left, 1), rule="remaining")

@@ -1,0 +1,152 @@
+"""How an attempt reaches an engine: the executor managers over HTTP and SSE. Knows no run and decides nothing.
+
+Any manager will do: a call that certainly was not sent goes to the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+from urllib.parse import urlencode
+
+import structlog
+
+from shared.contracts.interactions import RunReply
+from shared.contracts.provider_runs import (
+    Fleet,
+    LeashRenewed,
+    Proposal,
+    Propose,
+    ProviderRun,
+    ProviderRunAccepted,
+    RenewLeash,
+    ReplyTaken,
+    StartProviderRun,
+    StopTaken,
+)
+from shared.contracts.providers import ProviderList
+from shared.errors import ErrorCode, RunyardError
+from shared.http import NeverSentError, ServiceClient, UnknownOutcomeError
+from shared.upstream import Upstream, open_stream
+
+log = structlog.get_logger("manager_client")
+
+_RUNS = "/api/provider-runs"
+_CONNECT_SECONDS = 2.0
+T = TypeVar("T")
+
+
+class ManagerClient:
+    """Owns one connection pool per manager; ``close`` it. Timeouts are seconds for a whole call."""
+
+    def __init__(self, urls: Sequence[str], token: str | None, call_seconds: float) -> None:
+        self._urls = [url.rstrip("/") for url in urls]
+        self._clients = [ServiceClient(url, token) for url in self._urls]
+        self._headers = {"authorization": f"Bearer {token}"} if token is not None else {}
+        self._call_seconds = call_seconds
+        self._current = 0
+
+    async def close(self) -> None:
+        for client in self._clients:
+            await client.close()
+
+    async def propose(self, request: Propose) -> Proposal:
+        """An executor for an attempt. Raises ``provider_unavailable`` or ``queue_full`` when there is none."""
+        return await self._any(
+            lambda client, _: client.call("POST", f"{_RUNS}/propose", body=request, answer=Proposal, timeout=self._call_seconds)
+        )
+
+    async def start(self, executor_id: str, request: StartProviderRun) -> ProviderRunAccepted:
+        """Start, or learn that it was started. Repeating is safe. Raises the refusal, or ``UnknownOutcomeError``."""
+        return await self._any(
+            lambda client, _: client.call(
+                "POST", f"{_RUNS}/start", params={"executor": executor_id}, body=request, answer=ProviderRunAccepted,
+                timeout=self._call_seconds,
+            )
+        )  # fmt: skip
+
+    async def stream(self, executor_id: str, run_id: str, attempt: int, cursor: int) -> Upstream:
+        """The attempt's frames after ``cursor``. Raises ``not_found`` or ``conflict`` as the executor says, else as ``start``."""
+        query = urlencode({"executor": executor_id, "attempt": attempt, "cursor": cursor})
+        return await self._any(
+            lambda _, url: open_stream(f"{url}{_RUNS}/{run_id}/stream?{query}", self._headers, _CONNECT_SECONDS)
+        )
+
+    async def stop(self, executor_id: str, run_id: str, attempt: int) -> StopTaken:
+        return await self._any(
+            lambda client, _: client.call(
+                "POST", f"{_RUNS}/{run_id}/stop", params=_named(executor_id, attempt), answer=StopTaken,
+                timeout=self._call_seconds,
+            )
+        )  # fmt: skip
+
+    async def reply(self, executor_id: str, run_id: str, attempt: int, reply: RunReply) -> ReplyTaken:
+        return await self._any(
+            lambda client, _: client.call(
+                "POST", f"{_RUNS}/{run_id}/human-loop/reply", params=_named(executor_id, attempt), body=reply,
+                answer=ReplyTaken, timeout=self._call_seconds,
+            )
+        )  # fmt: skip
+
+    async def renew(self, executor_id: str, request: RenewLeash, timeout: float) -> LeashRenewed:
+        return await self._any(
+            lambda client, _: client.call(
+                "POST", f"{_RUNS}/renew", params={"executor": executor_id}, body=request, answer=LeashRenewed, timeout=timeout
+            )
+        )
+
+    async def show(self, executor_id: str, run_id: str, attempt: int, timeout: float) -> ProviderRun:
+        """What the executor knows of an attempt."""
+        return await self._any(
+            lambda client, _: client.call(
+                "GET", f"{_RUNS}/{run_id}", params=_named(executor_id, attempt), answer=ProviderRun, timeout=timeout
+            )
+        )
+
+    async def release(self, executor_id: str, run_id: str, attempt: int) -> None:
+        """The executor may forget the attempt."""
+        await self._any(
+            lambda client, _: client.tell(
+                "DELETE", f"{_RUNS}/{run_id}", params=_named(executor_id, attempt), timeout=self._call_seconds
+            )
+        )
+
+    async def executors(self) -> Fleet:
+        return await self._any(lambda client, _: client.call("GET", "/api/executors", answer=Fleet, timeout=self._call_seconds))
+
+    async def providers(self) -> ProviderList:
+        return await self._any(
+            lambda client, _: client.call("GET", "/api/providers", answer=ProviderList, timeout=self._call_seconds)
+        )
+
+    async def _any(self, ask: Callable[[ServiceClient, str], Awaitable[T]]) -> T:
+        """Ask the manager that answered last; the next one when it certainly did not hear us."""
+        refusals: list[str] = []
+        for turn in range(len(self._urls)):
+            index = (self._current + turn) % len(self._urls)
+            try:
+                answer = await ask(self._clients[index], self._urls[index])
+            except NeverSentError as error:
+                refusals.append(str(error))
+                continue
+            except UnknownOutcomeError:
+                self._current = (index + 1) % len(self._urls)  # it may hang: the repeat goes to another
+                raise
+            self._current = index
+            return answer
+        raise RunyardError(ErrorCode.MANAGER_UNAVAILABLE, "; ".join(refusals)[:500], extra={"sent": False})
+
+
+def _named(executor_id: str, attempt: int) -> dict[str, str | int | None]:
+    return {"executor": executor_id, "attempt": attempt}
+
+
+def certainly_not_started(error: RunyardError) -> bool:
+    """Whether a refused start may be placed elsewhere: it never reached the executor, or the executor has no room."""
+    return error.extra.get("sent") is False or error.code in (ErrorCode.QUEUE_FULL, ErrorCode.RATE_LIMITED)
+
+
+def nobody_knows(error: RunyardError) -> bool:
+    """Whether the answer came from somewhere between us and the executor, so that the start may have happened."""
+    between = (ErrorCode.MANAGER_UNAVAILABLE, ErrorCode.PROVIDER_UNAVAILABLE, ErrorCode.INTERNAL)
+    return not certainly_not_started(error) and error.code in between

@@ -1,0 +1,60 @@
+"""Delivering intents: a stop and replies are rows first; here they reach the executor, again and again until it confirms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from control_plane.domain.recording import Note
+from control_plane.domain.run import DrivenRun, Placement
+from control_plane.manager_client import ManagerClient
+from control_plane.storage.interactions import Answered, InteractionStore
+from control_plane.storage.run_log import RunLog, Write
+from control_plane.storage.runs import RunStore
+from shared.contracts.events import Diagnostic, InteractionResolved
+from shared.contracts.interactions import RunReply
+from shared.contracts.runs import TERMINAL
+from shared.errors import ErrorCode, RunyardError
+from shared.http import NeverSentError, UnknownOutcomeError
+
+log = structlog.get_logger("deliver")
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverIntents:
+    """One use case: ``await deliver(run_id)``, for a run that is driven here. What fails is tried again by the next call."""
+
+    runs: RunStore
+    interactions: InteractionStore
+    manager: ManagerClient
+    run_log: RunLog
+
+    async def __call__(self, run_id: str) -> None:
+        run = await self.runs.driven(run_id)
+        if run.status in TERMINAL or not run.attempt_living or run.placement is None:
+            return
+        try:
+            for answered in await self.interactions.answered(run_id):
+                await self._reply(run, run.placement, answered)
+            if run.stop_requested:
+                await self.manager.stop(run.placement.executor_id, run_id, run.attempt)
+        except (NeverSentError, UnknownOutcomeError, RunyardError) as error:
+            log.info("intent.not_delivered", run_id=run_id, reason=str(error))
+
+    async def _reply(self, run: DrivenRun, placement: Placement, answered: Answered) -> None:
+        if answered.attempt != run.attempt:
+            return  # asked by an earlier attempt: it travels with the start of this one
+        reply = RunReply(question_id=answered.question_id, **answered.reply.model_dump(exclude_none=True))
+        try:
+            await self.manager.reply(placement.executor_id, run.run_id, run.attempt, reply)
+        except RunyardError as error:
+            if error.code is not ErrorCode.CONFLICT:
+                raise
+            await self._undeliverable(run, answered, error)
+
+    async def _undeliverable(self, run: DrivenRun, answered: Answered, error: RunyardError) -> None:
+        """The engine withdrew its question before the answer came."""
+        note = Diagnostic(code="reply_undeliverable", message=f"{answered.question_id}: {error.detail}"[:1000])
+        withdrawn = InteractionResolved(question_id=answered.question_id, how="withdrawn")
+        await self.run_log.write([Write(run.run_id, [Note(note), Note(withdrawn)])])

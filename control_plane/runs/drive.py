@@ -1,0 +1,188 @@
+"""The driver: takes one claimed run through its attempts until it is over, parked, handed back, or somebody else's.
+
+Propose → write the attempt → start it there → attend it. Every step can be repeated by the next driver from the rows alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from enum import StrEnum
+
+import structlog
+
+from control_plane.domain.bounds import Bounds
+from control_plane.domain.lifecycle import Signal
+from control_plane.domain.placing import AfterLoss, next_step, provider_run
+from control_plane.domain.recording import Change, Move, News, Note
+from control_plane.domain.run import DrivenRun, Lease, Placement
+from control_plane.manager_client import ManagerClient, certainly_not_started, nobody_knows
+from control_plane.runs.attend import AttendAttempt
+from control_plane.runs.leashes import Leashes
+from control_plane.runs.record import Recorder
+from control_plane.storage.interactions import Answered, InteractionStore
+from control_plane.storage.runs import RunStore
+from shared.clock import Monotonic
+from shared.contracts.events import InteractionResolved
+from shared.contracts.provider_runs import Propose, ProviderRunAccepted, StartProviderRun, WorkspaceRef
+from shared.contracts.runs import TERMINAL, RunStatus
+from shared.errors import ErrorCode, RunyardError
+from shared.http import NeverSentError, UnknownOutcomeError
+
+log = structlog.get_logger("drive")
+
+NO_ROOM_SECONDS = 0.25
+UNAVAILABLE_SECONDS = 1.0
+
+
+class Put(StrEnum):
+    """How a drive ended."""
+
+    OVER = "over"
+    HANDED_BACK = "handed_back"
+    NO_ROOM = "no_room"
+
+
+class StartNotKnown(Exception):
+    """Nobody could say whether the attempt was started, for longer than a leash lasts."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriveRun:
+    """One use case: ``await drive(lease)``. Raises ``LeaseLost`` when the run turns out to be somebody else's."""
+
+    runs: RunStore
+    interactions: InteractionStore
+    recorder: Recorder
+    manager: ManagerClient
+    leashes: Leashes
+    attend: AttendAttempt
+    bounds: Bounds
+    monotonic: Monotonic
+
+    async def __call__(self, lease: Lease) -> Put:
+        avoid: list[str] = []  # executors that refused in this drive
+        while True:
+            run = await self.runs.driven(lease.run_id)
+            if run.status in TERMINAL:
+                return Put.OVER
+            if not run.attempt_living:
+                put = await self._take_up(lease, run, avoid)
+                if put is not None:
+                    return put
+                continue
+            change = await self._attempt(lease, run)
+            if change is None and run.placement is not None:
+                avoid.append(run.placement.executor_id)
+            elif change is not None and (change.ended or change.parked):
+                await self._release(run)
+                return Put.OVER
+
+    # ---- between attempts ----
+
+    async def _take_up(self, lease: Lease, run: DrivenRun, avoid: list[str]) -> Put | None:
+        """Decide what becomes of a run without a living attempt; None: look at it again."""
+        match next_step(run):
+            case AfterLoss.CANCEL:
+                await self.recorder.record(lease, [Move(Signal.STOPPED)])
+                return Put.OVER
+            case AfterLoss.GIVE_UP:
+                await self.recorder.record(lease, [Move(Signal.GIVEN_UP, ErrorCode.EXECUTOR_LOST)])
+                return Put.OVER
+            case AfterLoss.PLACE:
+                return await self._place(lease, run, avoid)
+
+    async def _place(self, lease: Lease, run: DrivenRun, avoid: list[str]) -> Put | None:
+        """Write the next attempt at a proposed executor, or hand the run back until there is one."""
+        request = Propose(provider=run.provider, workspace=WorkspaceRef(key=run.workspace_key), avoid=avoid)
+        try:
+            proposal = await self.manager.propose(request)
+        except RunyardError as error:
+            no_room = error.code is ErrorCode.QUEUE_FULL
+            await self.runs.let_go(lease, NO_ROOM_SECONDS if no_room else UNAVAILABLE_SECONDS)
+            return Put.NO_ROOM if no_room else Put.HANDED_BACK
+        except UnknownOutcomeError:
+            await self.runs.let_go(lease, UNAVAILABLE_SECONDS)
+            return Put.HANDED_BACK
+        self.leashes.quoted(proposal.executor_id, proposal.instance, proposal.clock_ms)
+        await self.runs.next_attempt(lease, Placement(proposal.executor_id, proposal.instance, proposal.url))
+        return None
+
+    # ---- one attempt ----
+
+    async def _attempt(self, lease: Lease, run: DrivenRun) -> Change | None:
+        """The change that ended the attempt; None where its executor refused it for now."""
+        assert run.placement is not None
+        executor_id = run.placement.executor_id
+        try:
+            if not run.attempt_started:
+                try:
+                    accepted = await self._start(lease, run, run.placement)
+                except (RunyardError, NeverSentError) as refusal:
+                    return await self._refused(lease, run, refusal)
+                if accepted.ended:
+                    return accepted
+            await self.leashes.keep(executor_id, run.run_id, run.attempt)
+            return await self.attend(lease, run)
+        except StartNotKnown as error:
+            return await self.attend.lost(lease, run, str(error), run.executor_cursor)
+        finally:
+            self.leashes.drop(executor_id, run.run_id, run.attempt)
+
+    async def _start(self, lease: Lease, run: DrivenRun, placement: Placement) -> Change:
+        """Start it and write so. Raises the executor's refusal."""
+        answered = await self.interactions.answered(run.run_id) if run.status is RunStatus.WAITING_USER else []
+        replies = [(each.request, each.reply) for each in answered]
+        request = provider_run(run, run.attempt, replies, self.leashes.quote(placement.executor_id))
+        accepted = await self._started(placement, request)
+        self.leashes.quoted(accepted.executor_id, accepted.instance, accepted.clock_ms)
+        news: list[News] = [Move(Signal.ATTEMPT_ACCEPTED), *await self._told(run, answered)]
+        return await self.recorder.record(lease, news)
+
+    async def _started(self, placement: Placement, request: StartProviderRun) -> ProviderRunAccepted:
+        """Repeat at the same executor until somebody knows. Raises the refusal, or ``StartNotKnown``."""
+        began = self.monotonic()
+        while True:
+            try:
+                return await self.manager.start(placement.executor_id, request)
+            except UnknownOutcomeError as error:
+                reason = str(error)
+            except RunyardError as error:
+                if not nobody_knows(error):
+                    raise
+                reason = str(error)
+            if self.monotonic() - began > self.bounds.lost_after:
+                raise StartNotKnown(f"its start was never confirmed: {reason}")
+            await asyncio.sleep(self.bounds.reconnect)
+
+    async def _refused(self, lease: Lease, run: DrivenRun, refusal: RunyardError | NeverSentError) -> Change | None:
+        """A definite no. None where it only means «not here, not now»: the same attempt may be placed again."""
+        if isinstance(refusal, NeverSentError) or certainly_not_started(refusal):
+            await self.runs.withdraw_attempt(lease, run.attempt)
+            return None
+        if refusal.code is ErrorCode.CONFLICT and (await self.runs.driven(run.run_id)).stop_requested:
+            return await self.recorder.record(lease, [Move(Signal.STOPPED)])
+        return await self.recorder.record(lease, [Move(Signal.START_REFUSED, refusal.code, refusal.detail)])
+
+    async def _told(self, run: DrivenRun, answered: list[Answered]) -> list[News]:
+        """A parked run goes on: its replies have travelled with the start, its other questions died with their engine."""
+        if run.status is not RunStatus.WAITING_USER:
+            return []
+        news: list[News] = [
+            Note(InteractionResolved(
+                question_id=each.question_id, how="answered", answered_by=each.answered_by,
+                answer=each.reply.model_dump(mode="json", by_alias=True, exclude_none=True),
+            ))
+            for each in answered
+        ]  # fmt: skip
+        open_ids = await self.interactions.open_ids(run.run_id)
+        return news + [Note(InteractionResolved(question_id=each, how="withdrawn")) for each in open_ids]
+
+    async def _release(self, run: DrivenRun) -> None:
+        """The executor may forget the attempt; if it does not hear us, it forgets by age."""
+        if run.placement is None:
+            return
+        try:
+            await self.manager.release(run.placement.executor_id, run.run_id, run.attempt)
+        except (RunyardError, NeverSentError, UnknownOutcomeError) as error:
+            log.info("attempt.not_released", run_id=run.run_id, attempt=run.attempt, reason=str(error))

@@ -1,0 +1,203 @@
+"""Live tails: how readers of this process follow runs, whichever replica writes them.
+
+Replay and follow are one loop over one cursor; there is no seam where an event can fall. The tail of a run is bounded: a
+reader behind its head reads the table. A slow reader costs its own stream, never the run and never another reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import structlog
+
+from control_plane.domain.recording import Change
+from control_plane.storage.events import EventStore, StoredEvent
+from control_plane.storage.runs import RunStore
+from control_plane.storage.wakeups import heads_of
+from control_plane.views.api import Event, frame
+from shared.contracts.events import Kind
+from shared.contracts.runs import TERMINAL
+from shared.errors import RunyardError
+
+log = structlog.get_logger("follow")
+
+PAGE = 512
+TAIL_EVENTS = 1_000
+TAIL_BYTES = 1024 * 1024
+POLL_SECONDS = 1.0
+_TERMINAL = tuple(f'"status":"{status}"' for status in TERMINAL)
+
+
+class _Kept(NamedTuple):
+    cursor: int
+    frame: bytes
+    last: bool
+
+
+def _kept(run_id: str, event: Event) -> _Kept:
+    last = event.kind == Kind.RUN_STATUS and event.data.startswith(tuple("{" + each for each in _TERMINAL))
+    return _Kept(event.cursor, frame(run_id, event), last)
+
+
+class Tail:
+    """The newest frames of one run, encoded once and shared by all readers here."""
+
+    def __init__(self, run_id: str, events: EventStore) -> None:
+        self.run_id = run_id
+        self._events = events
+        self._kept: deque[_Kept] = deque()
+        self._bytes = 0
+        self._filling = asyncio.Lock()
+        self._waiters: set[asyncio.Future[None]] = set()
+        self.readers = 0
+        self.last = 0
+        self.known = 0
+
+    def append(self, events: Sequence[Event]) -> None:
+        """What was just committed. A gap before it is filled from the table by the next reader."""
+        for event in events:
+            if event.cursor == self.last + 1 and self.readers:
+                self._keep(_kept(self.run_id, event))
+        self.announce(events[-1].cursor)
+
+    def announce(self, cursor: int) -> None:
+        """The run has come as far as ``cursor``, here or at another replica."""
+        if cursor > self.known:
+            self.known = cursor
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def start_at(self, cursor: int) -> None:
+        """The first reader decides where the tail begins; history before it is in the table."""
+        if self.readers == 1:
+            self._kept.clear()
+            self._bytes, self.last, self.known = 0, cursor, max(self.known, cursor)
+
+    async def after(self, cursor: int) -> list[_Kept]:
+        """Everything after ``cursor`` that is known, up to a page; from memory where it is still held."""
+        if self.known > self.last:
+            async with self._filling:
+                if self.known > self.last:
+                    await self._fill()
+        if self._kept and self._kept[0].cursor <= cursor + 1:
+            skip = cursor + 1 - self._kept[0].cursor
+            return [self._kept[index] for index in range(skip, min(len(self._kept), skip + PAGE))]
+        if cursor >= self.last:
+            return []
+        return [_kept(self.run_id, event) for event in await self._events.page(self.run_id, cursor, PAGE)]
+
+    async def wait(self, cursor: int, within: float) -> None:
+        """Until something after ``cursor`` is known, or ``within`` seconds are over."""
+        if self.known > cursor:
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await asyncio.wait((waiter,), timeout=within)
+        finally:
+            self._waiters.discard(waiter)
+            waiter.cancel()
+
+    async def _fill(self) -> None:
+        rows: list[StoredEvent] = await self._events.page(self.run_id, self.last, PAGE)
+        for event in rows:
+            if event.cursor == self.last + 1:
+                self._keep(_kept(self.run_id, event))
+        if not rows:
+            self.known = self.last  # announced, but not there: a hint may be wrong, the table never is
+
+    def _keep(self, kept: _Kept) -> None:
+        self._kept.append(kept)
+        self._bytes += len(kept.frame)
+        self.last = kept.cursor
+        while len(self._kept) > TAIL_EVENTS or self._bytes > TAIL_BYTES:
+            self._bytes -= len(self._kept.popleft().frame)
+
+
+class Following:
+    """One reader of one run: ``shared.sse.Blocks`` from a cursor to the terminal event."""
+
+    def __init__(self, hub: TailHub, tail: Tail, cursor: int) -> None:
+        self._hub = hub
+        self._tail = tail
+        self._cursor = cursor
+        self._over = False
+        self._closed = False
+
+    async def next(self, within: float) -> bytes | None:
+        if self._over:
+            return None
+        kept = await self._tail.after(self._cursor)
+        if not kept:
+            await self._tail.wait(self._cursor, within)
+            kept = await self._tail.after(self._cursor)
+        if not kept:
+            return b""
+        self._cursor, self._over = kept[-1].cursor, kept[-1].last
+        return b"".join(each.frame for each in kept)
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._hub.left(self._tail)
+
+
+class Nothing:
+    """What is left of a finished run after its last cursor."""
+
+    async def next(self, within: float) -> bytes | None:
+        return None
+
+    async def close(self) -> None:
+        return None
+
+
+class TailHub:
+    """All tails of this process. ``run`` keeps them honest: NOTIFY is a hint, polling is the truth."""
+
+    def __init__(self, runs: RunStore, events: EventStore) -> None:
+        self._runs = runs
+        self._events = events
+        self._tails: dict[str, Tail] = {}
+
+    def join(self, run_id: str, cursor: int, last_cursor: int) -> Following:
+        """A reader that has seen ``cursor``; ``last_cursor`` is what the table was just seen to hold."""
+        tail = self._tails.setdefault(run_id, Tail(run_id, self._events))
+        tail.readers += 1
+        tail.start_at(last_cursor)
+        tail.announce(last_cursor)
+        return Following(self, tail, cursor)
+
+    def left(self, tail: Tail) -> None:
+        tail.readers -= 1
+        if not tail.readers:
+            self._tails.pop(tail.run_id, None)
+
+    def committed(self, changes: Sequence[Change]) -> None:
+        """A window of this process was committed."""
+        for change in changes:
+            tail = self._tails.get(change.run_id)
+            if tail is not None:
+                tail.append(change.events)
+
+    def heard(self, payload: str) -> None:
+        """A hint from another replica (or our own, which changes nothing)."""
+        for run_id, cursor in heads_of(payload):
+            tail = self._tails.get(run_id)
+            if tail is not None:
+                tail.announce(cursor)
+
+    async def run(self) -> None:
+        """Until cancelled: ask the table how far the followed runs have come."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                for run_id, cursor in (await self._runs.heads(list(self._tails))).items() if self._tails else ():
+                    if run_id in self._tails:
+                        self._tails[run_id].announce(cursor)
+            except RunyardError as error:
+                log.warning("follow.poll_failed", reason=str(error))

@@ -1,0 +1,175 @@
+"""The one writer of event logs, statuses and heads: all runs of a window in one transaction.
+
+Nothing else appends an event or moves a status. Nothing is shown to a reader before its commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from control_plane.domain.recording import Change, FromExecutor, Locked, News, absorb
+from control_plane.storage.failures import LOST_CONNECTION, storage_errors
+from control_plane.storage.queries import load
+from control_plane.storage.wakeups import Channel, announcement
+from shared.contracts.events import Kind
+from shared.contracts.runs import RunStatus
+from shared.errors import ERRORS, ErrorCode
+
+_SQL = load("log")
+_STATEMENT_SECONDS = 10
+_MAY_HAVE_QUESTIONS = frozenset({RunStatus.WAITING_USER, RunStatus.STOPPING})
+
+OnCommit = Callable[[Sequence[Change]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """News of one run; a window holds each run once.
+
+    ``lease_token`` None: a writer without a lease (a stop, the reaper), under the same lock.
+    """
+
+    run_id: str
+    news: Sequence[News]
+    lease_token: UUID | None = None
+
+
+class Refused(Exception):
+    """The database refused a run's rows: a bug of ours or of an engine, never a reason to hold up others."""
+
+
+class RunLog:
+    """``on_commit`` is told of every change, after its commit and before the writer goes on."""
+
+    def __init__(self, pool: asyncpg.Pool, on_commit: OnCommit) -> None:
+        self._pool = pool
+        self._on_commit = on_commit
+
+    async def write(self, writes: Sequence[Write]) -> list[Change | None]:
+        """One transaction for all; None where the lease is lost. The answers stand in the order of ``writes``.
+
+        Raises ``RunyardError(storage_unavailable)`` when the database did not answer (whether it committed is then unknown:
+        the same news may be written again) and ``Refused`` when it refused a row (nothing of the window is written).
+        """
+        try:
+            with storage_errors():
+                async with asyncio.timeout(_STATEMENT_SECONDS), self._pool.acquire() as connection, connection.transaction():
+                    changes = await self._write(connection, writes)
+        except asyncpg.PostgresError as error:
+            if isinstance(error, LOST_CONNECTION):
+                raise
+            raise Refused(f"{type(error).__name__}: {error}") from error
+        self._on_commit([change for change in changes if change is not None and change.events])
+        return changes
+
+    async def _write(self, connection: Any, writes: Sequence[Write]) -> list[Change | None]:
+        held = await connection.fetch(_SQL["lock_heads"], [each.run_id for each in writes], [each.lease_token for each in writes])
+        locked = await self._locked(connection, [row["run_id"] for row in held], writes)
+        changes = [absorb(locked[each.run_id], each.news) if each.run_id in locked else None for each in writes]
+        await _apply(connection, [(locked[change.run_id], change) for change in changes if change is not None])
+        return changes
+
+    async def _locked(self, connection: Any, run_ids: list[str], writes: Sequence[Write]) -> dict[str, Locked]:
+        rows = await connection.fetch(_SQL["read_locked"], run_ids)
+        asking = {each.run_id for each in writes if any(_about_questions(news) for news in each.news)}
+        inquire = [row["run_id"] for row in rows if row["status"] in _MAY_HAVE_QUESTIONS or row["run_id"] in asking]
+        open_questions: dict[str, dict[str, str | None]] = defaultdict(dict)
+        if inquire:
+            for row in await connection.fetch(_SQL["open_questions"], inquire):
+                open_questions[row["run_id"]][row["question_id"]] = row["answered_by"]
+        return {row["run_id"]: _locked(row, open_questions[row["run_id"]]) for row in rows}
+
+
+def _about_questions(news: News) -> bool:
+    return isinstance(news, FromExecutor) and news.kind == Kind.INTERACTION_RESOLVED
+
+
+def _locked(row: Any, questions: dict[str, str | None]) -> Locked:
+    return Locked(
+        run_id=row["run_id"], status=RunStatus(row["status"]), last_cursor=row["last_cursor"], attempt=row["attempt"],
+        executor_cursor=row["executor_cursor"], now=row["now"], stop_reason=row["stop_reason"],
+        has_lease=bool(row["has_lease"]), attempt_living=row["attempt_living"], has_run_time=row["has_run_time"],
+        open_questions=frozenset(questions), answered_by=questions,
+    )  # fmt: skip
+
+
+async def _apply(connection: Any, changes: Sequence[tuple[Locked, Change]]) -> None:
+    """The rows of all changes: the frequent ones by one statement for all runs, the rare ones one by one."""
+    await _append_events(connection, changes)
+    await _append_raw(connection, changes)
+    for run, change in changes:
+        await _apply_rare(connection, run, change)
+    await _move_runs(connection, [change for _, change in changes if change.moved])
+    await _move_heads(connection, [change for run, change in changes if _touches_head(run, change)])
+    for text in announcement((change.run_id, change.last_cursor) for _, change in changes if change.events):
+        await connection.execute(_SQL["notify"], Channel.EVENTS, text)
+
+
+def _touches_head(run: Locked, change: Change) -> bool:
+    moved_on = (change.last_cursor, change.executor_cursor) != (run.last_cursor, run.executor_cursor)
+    return moved_on or change.ended or change.parked
+
+
+async def _append_events(connection: Any, changes: Sequence[tuple[Locked, Change]]) -> None:
+    rows = [
+        (change.run_id, event.cursor, event.attempt, event.kind, event.at, event.data, event.raw_ref)
+        for _, change in changes
+        for event in change.events
+    ]
+    await _many(connection, "append_events", rows)
+
+
+async def _append_raw(connection: Any, changes: Sequence[tuple[Locked, Change]]) -> None:
+    rows = [(change.run_id, raw.attempt, raw.stream, raw.byte_from, raw.base64) for _, change in changes for raw in change.raw]
+    await _many(connection, "append_raw", rows)
+
+
+async def _move_heads(connection: Any, changes: Iterable[Change]) -> None:
+    rows = [(each.run_id, each.last_cursor, each.executor_cursor, each.ended or each.parked) for each in changes]
+    await _many(connection, "move_heads", rows)
+
+
+async def _move_runs(connection: Any, changes: Iterable[Change]) -> None:
+    rows: list[tuple[Any, ...]] = []
+    for change in changes:
+        ending = change.ending
+        code = ending.error_code if ending else None
+        rows.append((
+            change.run_id, change.status.value, change.ended, code, ending.error_message if ending else None,
+            ERRORS[ErrorCode(code)].retryable if code else None, ending.exit_code if ending else None,
+        ))  # fmt: skip
+    await _many(connection, "move_runs", rows)
+
+
+async def _many(connection: Any, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """One statement for all rows: columns as arrays."""
+    if rows:
+        await connection.execute(_SQL[name], *(list(column) for column in zip(*rows, strict=True)))
+
+
+async def _apply_rare(connection: Any, run: Locked, change: Change) -> None:
+    run_id, attempt = change.run_id, run.attempt
+    if change.stop_reason is not None:
+        await connection.execute(_SQL["ask_to_stop"], run_id, change.stop_reason)
+        await connection.execute(_SQL["notify"], Channel.INTENTS, run_id)
+    if change.run_ms is not None:
+        await connection.execute(_SQL["set_run_time"], run_id, change.run_ms)
+    if change.accepted:
+        await connection.execute(_SQL["set_accepted"], run_id, attempt)
+    if change.engine_session is not None:
+        await connection.execute(_SQL["set_session"], run_id, attempt, change.engine_session)
+    for asked in change.asked:
+        await connection.execute(
+            _SQL["open_question"], run_id, asked.question_id, asked.attempt, asked.request, asked.expires_at, asked.on_expiry
+        )
+    for question_id, status in change.resolved.items():
+        await connection.execute(_SQL["resolve_question"], run_id, question_id, status)
+    if change.outcome is not None:
+        await connection.execute(_SQL["end_attempt"], run_id, attempt, change.outcome)

@@ -1,0 +1,207 @@
+"""The run aggregate in Postgres: requests, heads, leases and attempts.
+
+Statuses and events are moved by ``run_log`` alone; here a run is created, claimed, handed on and read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from control_plane.domain.run import DrivenRun, IdempotencyKey, Lease, NewRun, Placement, Resumable, RunFilter, RunRow
+from control_plane.storage.failures import storage_errors
+from control_plane.storage.queries import load
+from control_plane.storage.wakeups import Channel
+from shared.contracts.events import AttemptOutcome
+from shared.contracts.providers import Provider
+from shared.contracts.runs import RunStatus
+from shared.errors import ErrorCode, RunyardError
+
+_SQL = load("runs")
+
+
+class RunStore:
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    # ---- create ----
+
+    async def create(self, run: NewRun, key: IdempotencyKey | None) -> str:
+        """Write a queued run with its first event, in one transaction. Returns its id, or that of the run the key made.
+
+        Raises ``idempotency_conflict`` when the key came with another body before.
+        """
+        with storage_errors():
+            async with self._pool.acquire() as connection, connection.transaction():
+                if key is not None and not await self._take_key(connection, run, key):
+                    return await self._run_of(connection, run.app_id, key)
+                await self._insert(connection, run)
+        return run.run_id
+
+    async def of_key(self, app_id: str | None, key: IdempotencyKey) -> str | None:
+        """The run a key has made already, or None. Raises ``idempotency_conflict`` like ``create``."""
+        with storage_errors():
+            row = await self._pool.fetchrow(_SQL["idempotent_run"], app_id or "", key.key)
+        return None if row is None else _same_body(row, key)
+
+    async def _take_key(self, connection: Any, run: NewRun, key: IdempotencyKey) -> bool:
+        taken = await connection.fetchval(_SQL["keep_idempotency_key"], run.app_id or "", key.key, key.body_sha256, run.run_id)
+        return taken is not None
+
+    async def _run_of(self, connection: Any, app_id: str | None, key: IdempotencyKey) -> str:
+        return _same_body(await connection.fetchrow(_SQL["idempotent_run"], app_id or "", key.key), key)
+
+    async def _insert(self, connection: Any, run: NewRun) -> None:
+        await connection.execute(
+            _SQL["create_run"], run.run_id, run.source, run.source_ref, run.session_id, json.dumps(run.metadata),
+            run.app_id, run.provider.value, run.model,
+        )  # fmt: skip
+        await connection.execute(_SQL["create_head"], run.run_id, run.priority)
+        await connection.execute(_SQL["create_request"], run.run_id, run.workspace_key, run.resume_session, run.request)
+        await connection.execute(_SQL["create_first_event"], run.run_id, run.first_event)
+        await connection.execute(_SQL["notify"], Channel.WORK, "")
+
+    async def forget_idempotency_keys(self, older_than_seconds: float) -> None:
+        with storage_errors():
+            await self._pool.execute(_SQL["forget_idempotency_keys"], older_than_seconds)
+
+    async def queued(self, at_most: int) -> int:
+        """How many runs wait, counted up to ``at_most``."""
+        with storage_errors():
+            return await self._pool.fetchval(_SQL["queued"], at_most)
+
+    # ---- drive ----
+
+    async def claim(self, limit: int, lease_seconds: float) -> list[Lease]:
+        """Runs that need a driver, leased to us. Empty when there are none; never the same run twice while a lease holds."""
+        with storage_errors():
+            rows = await self._pool.fetch(_SQL["claim"], limit, lease_seconds)
+        return [Lease(row["run_id"], row["lease_token"]) for row in rows]
+
+    async def renew(self, leases: Sequence[Lease], lease_seconds: float) -> set[str]:
+        """Prolong our leases by one statement. Returns the runs that are still ours."""
+        with storage_errors():
+            rows = await self._pool.fetch(
+                _SQL["renew"], [each.run_id for each in leases], [each.token for each in leases], lease_seconds
+            )
+        return {row["run_id"] for row in rows}
+
+    async def let_go(self, lease: Lease, after_seconds: float = 0) -> None:
+        """Hand a run back to whoever claims it next, at once or after a while."""
+        with storage_errors():
+            async with self._pool.acquire() as connection:
+                await connection.execute(_SQL["let_go"], lease.run_id, lease.token, after_seconds)
+                if not after_seconds:
+                    await connection.execute(_SQL["notify"], Channel.WORK, "")
+
+    async def next_attempt(self, lease: Lease, at: Placement) -> int | None:
+        """Write the next attempt before its executor hears of it. None: no longer ours, over, or about to be stopped."""
+        with storage_errors():
+            return await self._pool.fetchval(_SQL["next_attempt"], lease.run_id, lease.token, at.executor_id, at.instance, at.url)
+
+    async def withdraw_attempt(self, lease: Lease, attempt: int) -> None:
+        """Forget an attempt that certainly never started."""
+        with storage_errors():
+            await self._pool.execute(_SQL["withdraw_attempt"], lease.run_id, lease.token, attempt)
+
+    async def driven(self, run_id: str) -> DrivenRun:
+        with storage_errors():
+            row = await self._pool.fetchrow(_SQL["driven"], run_id)
+        if row is None:
+            raise RunyardError(ErrorCode.NOT_FOUND, f"no run {run_id}")
+        return _driven(row)
+
+    async def with_intents(self, run_ids: Sequence[str]) -> set[str]:
+        """Those of these runs that have a stop or a reply to deliver."""
+        with storage_errors():
+            return {row["run_id"] for row in await self._pool.fetch(_SQL["intents"], list(run_ids))}
+
+    async def overdue(self, grace_seconds: float) -> list[str]:
+        """Running runs whose time was up more than ``grace_seconds`` ago."""
+        with storage_errors():
+            return [row["id"] for row in await self._pool.fetch(_SQL["overdue"], grace_seconds)]
+
+    # ---- resume ----
+
+    async def session_tail(self, session_id: str, app_id: str | None) -> Resumable | None:
+        """The newest run of a session that left an engine session."""
+        with storage_errors():
+            row = await self._pool.fetchrow(_SQL["session_tail"], session_id, app_id)
+        if row is None:
+            return None
+        return Resumable(app_id, session_id, row["provider"], row["workspace_key"], row["engine_session"])
+
+    async def resumable(self, run_id: str) -> Resumable | None:
+        with storage_errors():
+            row = await self._pool.fetchrow(_SQL["resumable_run"], run_id)
+        return None if row is None else Resumable(**row)
+
+    async def by_engine_session(self, engine_session: str) -> Resumable | None:
+        with storage_errors():
+            row = await self._pool.fetchrow(_SQL["by_engine_session"], engine_session)
+        return None if row is None else Resumable(**row)
+
+    # ---- read ----
+
+    async def head(self, run_id: str) -> tuple[RunStatus, str | None, int] | None:
+        """(status, app id, last cursor), or None."""
+        with storage_errors():
+            row = await self._pool.fetchrow(_SQL["head"], run_id)
+        return None if row is None else (RunStatus(row["status"]), row["app_id"], row["last_cursor"])
+
+    async def heads(self, run_ids: Sequence[str]) -> dict[str, int]:
+        """The last cursor of each of these runs."""
+        with storage_errors():
+            return {row["run_id"]: row["last_cursor"] for row in await self._pool.fetch(_SQL["heads"], list(run_ids))}
+
+    async def snapshot(self, run_id: str) -> RunRow | None:
+        with storage_errors():
+            row = await self._pool.fetchrow(_SQL["snapshot"], run_id)
+        return None if row is None else _run_row(row)
+
+    async def page(self, wanted: RunFilter, before: tuple[datetime, str] | None, limit: int) -> list[RunRow]:
+        """Newest first, from before (created_at, id)."""
+        at, run_id = before or (None, None)
+        with storage_errors():
+            rows = await self._pool.fetch(
+                _SQL["list"], wanted.app_id, wanted.status, wanted.source, wanted.provider, wanted.session_id,
+                wanted.created_from, wanted.created_to, at, run_id, limit,
+            )  # fmt: skip
+        return [_run_row(row) for row in rows]
+
+
+def _same_body(row: Any, key: IdempotencyKey) -> str:
+    if row["body_sha256"] != key.body_sha256:
+        raise RunyardError(ErrorCode.IDEMPOTENCY_CONFLICT, "this Idempotency-Key came with another body before")
+    return row["run_id"]
+
+
+def _driven(row: Any) -> DrivenRun:
+    placed = row["executor_id"] is not None
+    return DrivenRun(
+        run_id=row["id"], status=RunStatus(row["status"]), provider=Provider(row["provider"]), model=row["model"],
+        workspace_key=row["workspace_key"], resume_session=row["resume_session"], engine_session=row["engine_session"],
+        request=row["request"], active_ms_left=row["active_ms_left"], stop_requested=row["stop_requested"],
+        attempt=row["attempt"], executor_cursor=row["executor_cursor"],
+        placement=Placement(row["executor_id"], row["executor_instance"], row["executor_url"]) if placed else None,
+        attempt_started=row["attempt_started_at"] is not None, attempt_ended=row["attempt_ended"],
+        attempt_outcome=AttemptOutcome(row["attempt_outcome"]) if row["attempt_outcome"] else None,
+    )  # fmt: skip
+
+
+def _run_row(row: Any) -> RunRow:
+    outcome = row["outcome"]
+    return RunRow(
+        run_id=row["id"], status=RunStatus(row["status_text"]), last_cursor=row["last_cursor"], attempt=row["attempt"],
+        claimed=row["claimed"], resting=row["resting"], source=row["source"], created_at=row["created_at"],
+        source_ref=row["source_ref"], session_id=row["session_id"], app_id=row["app_id"], provider=row["provider"],
+        model=row["model"], started_at=row["started_at"], finished_at=row["finished_at"], duration_ms=row["duration_ms"],
+        stop_requested_at=row["stop_requested_at"], error_code=row["error_code"], error_message=row["error_message"],
+        retryable=row["retryable"], exit_code=row["exit_code"], queue_position=row["queue_position"],
+        engine_session=row["engine_session"], attempt_ended=row["attempt_ended_at"] is not None,
+        outcome=json.loads(outcome) if outcome else None, metadata=json.loads(row["metadata"]),
+    )  # fmt: skip

@@ -1,0 +1,47 @@
+-- name: lock_head
+-- A reply, like every writer of a run, takes the run's head first.
+SELECT head.run_id FROM run_heads AS head WHERE head.run_id = $1 FOR UPDATE;
+
+-- name: one
+SELECT run_id, question_id, attempt, request, status, answer, answered_by, answered_at, created_at, expires_at, on_expiry
+FROM interactions WHERE run_id = $1 AND question_id = $2;
+
+-- name: answer
+-- Compare-and-set: exactly one reply wins.
+UPDATE interactions SET status = 'answered', answer = $3::text::json, answered_by = $4, answered_at = now()
+WHERE run_id = $1 AND question_id = $2 AND status = 'pending' AND (expires_at IS NULL OR expires_at > now())
+RETURNING question_id;
+
+-- name: wake_parked
+-- A parked run has nobody who drives it: the reply makes it claimable.
+UPDATE run_heads SET claim_after = now()
+WHERE run_id = $1 AND claim_after IS NULL
+  AND EXISTS (SELECT FROM agent_runs WHERE id = $1 AND status = 'waiting_user')
+RETURNING run_id;
+
+-- name: notify
+SELECT pg_notify($1, $2);
+
+-- name: answered
+-- Accepted replies that were not confirmed yet, oldest first.
+SELECT question_id, attempt, request, answer, answered_by
+FROM interactions WHERE run_id = $1 AND status = 'answered' ORDER BY answered_at, question_id;
+
+-- name: open_ids
+SELECT question_id FROM interactions WHERE run_id = $1 AND status = 'pending' ORDER BY created_at, question_id;
+
+-- name: expired
+SELECT run_id, question_id, on_expiry FROM interactions
+WHERE status = 'pending' AND expires_at < now() ORDER BY expires_at LIMIT 100;
+
+-- name: list
+-- $1 app (NULL: all), $2 status (NULL: any), $3 run (NULL: any), $4/$5/$6 the page before, $7 limit.
+SELECT interactions.run_id, question_id, attempt, request, interactions.status, answer, answered_by, answered_at,
+       interactions.created_at, expires_at, on_expiry
+FROM interactions JOIN agent_runs AS run ON run.id = interactions.run_id
+WHERE ($1::text IS NULL OR run.app_id = $1)
+  AND ($2::text IS NULL OR interactions.status = $2)
+  AND ($3::text IS NULL OR interactions.run_id = $3)
+  AND ($4::timestamptz IS NULL OR (interactions.created_at, interactions.run_id, question_id) > ($4, $5, $6))
+ORDER BY interactions.created_at, interactions.run_id, question_id
+LIMIT $7;

@@ -1,0 +1,96 @@
+-- The event log and everything that moves with it, for all runs of one window at once.
+
+-- name: lock_heads
+-- The first step of every writer: the heads of all runs in this window, in id order, as far as their lease is still ours
+-- (a writer without a lease gives NULL and takes the row as it is). A run that does not come back is no longer ours.
+-- Statuses are read by the next statement: this one sees the snapshot it began with, not what it waited for.
+-- $1 run ids, $2 lease tokens (same order).
+SELECT head.run_id
+FROM unnest($1::text[], $2::uuid[]) AS held (run_id, lease_token)
+JOIN run_heads AS head ON head.run_id = held.run_id AND (held.lease_token IS NULL OR head.lease_token = held.lease_token)
+ORDER BY head.run_id
+FOR UPDATE OF head;
+
+-- name: read_locked
+SELECT head.run_id, head.last_cursor, head.executor_cursor, head.attempt, head.lease_until > now() AS has_lease,
+       run.status::text AS status, run.stop_reason, run.active_ms_left IS NOT NULL AS has_run_time,
+       attempt.run_id IS NOT NULL AS attempt_living, clock_timestamp() AS now
+FROM run_heads AS head
+JOIN agent_runs AS run ON run.id = head.run_id
+LEFT JOIN attempts AS attempt ON attempt.run_id = head.run_id AND attempt.attempt = head.attempt AND attempt.ended_at IS NULL
+WHERE head.run_id = ANY ($1::text[]);
+
+-- name: open_questions
+SELECT run_id, question_id, answered_by
+FROM interactions
+WHERE run_id = ANY ($1::text[]) AND status IN ('pending', 'answered');
+
+-- name: append_events
+INSERT INTO run_events (run_id, cursor, attempt, kind, at, data, raw_ref, fcmp_seq)
+SELECT *, 0
+FROM unnest($1::text[], $2::bigint[], $3::int[], $4::text[], $5::timestamptz[], $6::text[], $7::text[]);
+
+-- name: append_raw
+INSERT INTO raw_output (run_id, attempt, stream, byte_from, bytes)
+SELECT run_id, attempt, stream, byte_from, decode(base64, 'base64')
+FROM unnest($1::text[], $2::int[], $3::text[], $4::bigint[], $5::text[]) AS new (run_id, attempt, stream, byte_from, base64);
+
+-- name: move_heads
+-- $4: the run is over or parked; its lease is dropped and nobody is to drive it.
+UPDATE run_heads AS head
+SET last_cursor = new.last_cursor,
+    executor_cursor = new.executor_cursor,
+    lease_token = CASE WHEN new.let_go THEN NULL ELSE head.lease_token END,
+    lease_until = CASE WHEN new.let_go THEN NULL ELSE head.lease_until END,
+    claim_after = CASE WHEN new.let_go THEN NULL ELSE head.claim_after END
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::boolean[]) AS new (run_id, last_cursor, executor_cursor, let_go)
+WHERE head.run_id = new.run_id;
+
+-- name: move_runs
+-- Active time is settled whenever a run stops or starts being ``running``.
+UPDATE agent_runs AS run
+SET status = new.status::run_status,
+    started_at = CASE WHEN new.status IN ('running', 'waiting_user', 'success')
+                      THEN coalesce(run.started_at, now()) ELSE run.started_at END,
+    active_ms_left = CASE WHEN run.active_since IS NULL THEN run.active_ms_left
+                          ELSE greatest(run.active_ms_left - extract(epoch FROM now() - run.active_since) * 1000, 0) END,
+    active_since = CASE WHEN new.status = 'running' THEN now() END,
+    finished_at = CASE WHEN new.finished THEN now() END,
+    duration_ms = CASE WHEN new.finished THEN extract(epoch FROM now() - coalesce(run.started_at, run.created_at)) * 1000 END,
+    error_code = new.error_code,
+    error_message = new.error_message,
+    retryable = new.retryable,
+    exit_code = new.exit_code
+FROM unnest($1::text[], $2::text[], $3::boolean[], $4::text[], $5::text[], $6::boolean[], $7::int[])
+     AS new (run_id, status, finished, error_code, error_message, retryable, exit_code)
+WHERE run.id = new.run_id;
+
+-- name: ask_to_stop
+UPDATE agent_runs SET stop_requested_at = coalesce(stop_requested_at, now()), stop_reason = coalesce(stop_reason, $2)
+WHERE id = $1;
+
+-- name: set_run_time
+UPDATE agent_runs SET active_ms_left = $2, active_since = CASE WHEN status = 'running' THEN now() END
+WHERE id = $1 AND active_ms_left IS NULL;
+
+-- name: set_session
+UPDATE attempts SET engine_session = $3 WHERE run_id = $1 AND attempt = $2;
+
+-- name: set_accepted
+UPDATE attempts SET started_at = coalesce(started_at, now()) WHERE run_id = $1 AND attempt = $2;
+
+-- name: end_attempt
+UPDATE attempts SET ended_at = now(), outcome = $3::text::json WHERE run_id = $1 AND attempt = $2 AND ended_at IS NULL;
+
+-- name: open_question
+INSERT INTO interactions (run_id, question_id, attempt, request, expires_at, on_expiry)
+VALUES ($1, $2, $3, $4::text::json, $5, $6)
+ON CONFLICT (run_id, question_id) DO NOTHING;
+
+-- name: resolve_question
+-- An answer that was on its way counts as delivered only when the executor said so.
+UPDATE interactions SET status = CASE WHEN $3 = 'delivered' AND answer IS NULL THEN 'withdrawn' ELSE $3 END
+WHERE run_id = $1 AND question_id = $2 AND status IN ('pending', 'answered');
+
+-- name: notify
+SELECT pg_notify($1, $2);

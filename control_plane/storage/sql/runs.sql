@@ -1,0 +1,196 @@
+-- The run aggregate: agent_runs, run_heads, run_requests, attempts, idempotency_keys.
+
+-- name: keep_idempotency_key
+-- Taken before anything else of a run is written: a twin waits here for our commit and then finds the key taken.
+INSERT INTO idempotency_keys (app_id, key, body_sha256, run_id) VALUES ($1, $2, $3, $4)
+ON CONFLICT (app_id, key) DO NOTHING
+RETURNING run_id;
+
+-- name: idempotent_run
+SELECT run_id, body_sha256 FROM idempotency_keys WHERE app_id = $1 AND key = $2;
+
+-- name: forget_idempotency_keys
+DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(secs => $1::float8);
+
+-- name: create_run
+INSERT INTO agent_runs (id, source, source_ref, session_id, metadata, app_id, provider, model)
+VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8);
+
+-- name: create_head
+INSERT INTO run_heads (run_id, last_cursor, priority, claim_after) VALUES ($1, 1, $2, now());
+
+-- name: create_request
+INSERT INTO run_requests (run_id, workspace_key, resume_session, request) VALUES ($1, $2, $3, $4::text::json);
+
+-- name: create_first_event
+INSERT INTO run_events (run_id, cursor, attempt, kind, at, data, fcmp_seq) VALUES ($1, 1, 0, 'run.status', now(), $2, 0);
+
+-- name: notify
+SELECT pg_notify($1, $2);
+
+-- name: queued
+SELECT count(*) FROM (SELECT FROM agent_runs WHERE status = 'queued' AND driven_by = 'runyard' LIMIT $1) AS queued;
+
+-- name: claim
+-- Runs that need a driver: queued ones, and living ones without one. A session's runs take their turns in the order they came.
+-- $1 how many, $2 for how many seconds.
+WITH ready AS (
+    SELECT head.run_id
+    FROM run_heads AS head
+    JOIN agent_runs AS run ON run.id = head.run_id
+    WHERE head.claim_after <= now()
+      AND (head.lease_until IS NULL OR head.lease_until < now())
+      AND (run.session_id IS NULL OR run.status <> 'queued' OR NOT EXISTS (
+          SELECT FROM agent_runs AS earlier
+          WHERE earlier.session_id = run.session_id AND earlier.app_id IS NOT DISTINCT FROM run.app_id
+            AND earlier.status IN ('queued', 'running', 'waiting_user', 'stopping')
+            AND (earlier.created_at, earlier.id) < (run.created_at, run.id)))
+    ORDER BY head.priority DESC, run.created_at, head.run_id
+    FOR UPDATE OF head SKIP LOCKED
+    LIMIT $1
+)
+UPDATE run_heads AS head
+SET lease_token = gen_random_uuid(), lease_until = now() + make_interval(secs => $2::float8)
+FROM ready
+WHERE head.run_id = ready.run_id
+RETURNING head.run_id, head.lease_token;
+
+-- name: renew
+-- All leases of a replica at once, in id order as every writer locks. A lapsed lease that nobody took is still ours.
+WITH ours AS (
+    SELECT head.run_id
+    FROM unnest($1::text[], $2::uuid[]) AS held (run_id, lease_token)
+    JOIN run_heads AS head USING (run_id, lease_token)
+    ORDER BY head.run_id
+    FOR UPDATE OF head
+)
+UPDATE run_heads AS head SET lease_until = now() + make_interval(secs => $3::float8)
+FROM ours WHERE head.run_id = ours.run_id
+RETURNING head.run_id;
+
+-- name: let_go
+-- Hand a run back: at once ($3 = 0), or not before some seconds have passed.
+UPDATE run_heads SET lease_token = NULL, lease_until = NULL, claim_after = now() + make_interval(secs => $3::float8)
+WHERE run_id = $1 AND lease_token = $2;
+
+-- name: next_attempt
+-- Written before the executor hears of it. No row: the lease is lost, or the run is over or about to be.
+WITH held AS (
+    UPDATE run_heads AS head SET attempt = head.attempt + 1, executor_cursor = 0
+    FROM agent_runs AS run
+    WHERE head.run_id = $1 AND head.lease_token = $2 AND run.id = head.run_id
+      AND run.status IN ('queued', 'running', 'waiting_user')
+    RETURNING head.run_id, head.attempt
+)
+INSERT INTO attempts (run_id, attempt, executor_id, executor_instance, executor_url)
+SELECT run_id, attempt, $3, $4, $5 FROM held
+RETURNING attempt;
+
+-- name: withdraw_attempt
+-- A definite no: nothing runs there, and the same attempt may be placed again.
+WITH gone AS (
+    DELETE FROM attempts USING run_heads AS head
+    WHERE attempts.run_id = $1 AND attempts.attempt = $3 AND attempts.started_at IS NULL
+      AND head.run_id = attempts.run_id AND head.lease_token = $2 AND head.attempt = $3
+    RETURNING attempts.run_id, attempts.attempt
+)
+UPDATE run_heads AS head SET attempt = gone.attempt - 1 FROM gone WHERE head.run_id = gone.run_id;
+
+-- name: driven
+-- What a driver needs to know of its run.
+SELECT run.id, run.status::text AS status, run.provider, run.model, run.session_id, run.app_id, run.active_ms_left,
+       run.stop_requested_at IS NOT NULL AS stop_requested,
+       head.attempt, head.executor_cursor, request.workspace_key, request.resume_session, request.request,
+       attempt.executor_id, attempt.executor_instance, attempt.executor_url, attempt.started_at AS attempt_started_at,
+       attempt.ended_at IS NOT NULL AS attempt_ended, attempt.outcome->>'outcome' AS attempt_outcome,
+       (SELECT latest.engine_session FROM attempts AS latest
+        WHERE latest.run_id = run.id AND latest.engine_session IS NOT NULL
+        ORDER BY latest.attempt DESC LIMIT 1) AS engine_session
+FROM agent_runs AS run
+JOIN run_heads AS head ON head.run_id = run.id
+JOIN run_requests AS request ON request.run_id = run.id
+LEFT JOIN attempts AS attempt ON attempt.run_id = run.id AND attempt.attempt = head.attempt
+WHERE run.id = $1;
+
+-- name: intents
+-- Which of these runs have something to deliver.
+SELECT id AS run_id FROM agent_runs WHERE id = ANY ($1::text[]) AND stop_requested_at IS NOT NULL
+UNION
+SELECT run_id FROM interactions WHERE run_id = ANY ($1::text[]) AND status = 'answered';
+
+-- name: session_tail
+-- Where a session stands: its newest run with an engine session.
+SELECT request.workspace_key, attempt.engine_session, run.provider
+FROM agent_runs AS run
+JOIN run_requests AS request ON request.run_id = run.id
+JOIN attempts AS attempt ON attempt.run_id = run.id AND attempt.engine_session IS NOT NULL
+WHERE run.session_id = $1 AND run.app_id IS NOT DISTINCT FROM $2
+ORDER BY run.created_at DESC, attempt.attempt DESC
+LIMIT 1;
+
+-- name: resumable_run
+SELECT run.app_id, run.session_id, run.provider, request.workspace_key,
+       (SELECT engine_session FROM attempts WHERE attempts.run_id = run.id AND engine_session IS NOT NULL
+        ORDER BY attempt DESC LIMIT 1) AS engine_session
+FROM agent_runs AS run
+JOIN run_requests AS request ON request.run_id = run.id
+WHERE run.id = $1;
+
+-- name: by_engine_session
+SELECT run.app_id, run.session_id, run.provider, request.workspace_key, attempt.engine_session
+FROM attempts AS attempt
+JOIN agent_runs AS run ON run.id = attempt.run_id
+JOIN run_requests AS request ON request.run_id = run.id
+WHERE attempt.engine_session = $1
+ORDER BY run.created_at DESC
+LIMIT 1;
+
+-- name: head
+SELECT run.status::text AS status, run.app_id, head.last_cursor
+FROM agent_runs AS run JOIN run_heads AS head ON head.run_id = run.id
+WHERE run.id = $1;
+
+-- name: heads
+SELECT run_id, last_cursor FROM run_heads WHERE run_id = ANY ($1::text[]);
+
+-- name: overdue
+-- Runs whose executor should have ended them by now: the sweeper's turn comes some seconds later than the executor's.
+SELECT id FROM agent_runs
+WHERE status = 'running' AND active_since + make_interval(secs => active_ms_left / 1000.0 + $1::float8) < now()
+  AND stop_requested_at IS NULL
+LIMIT 100;
+
+-- name: snapshot
+SELECT run.*, run.status::text AS status_text, head.last_cursor, head.attempt, head.lease_token IS NOT NULL AS claimed,
+       head.claim_after IS NULL AS resting, attempt.outcome, attempt.ended_at AS attempt_ended_at,
+       CASE WHEN run.status = 'queued' THEN (
+           SELECT count(*) FROM run_heads AS other JOIN agent_runs AS waiting ON waiting.id = other.run_id
+           WHERE waiting.status = 'queued' AND (other.priority > head.priority
+             OR other.priority = head.priority AND (waiting.created_at, waiting.id) < (run.created_at, run.id))) + 1
+       END AS queue_position,
+       (SELECT latest.engine_session FROM attempts AS latest
+        WHERE latest.run_id = run.id AND latest.engine_session IS NOT NULL
+        ORDER BY latest.attempt DESC LIMIT 1) AS engine_session
+FROM agent_runs AS run
+JOIN run_heads AS head ON head.run_id = run.id
+LEFT JOIN attempts AS attempt ON attempt.run_id = run.id AND attempt.attempt = head.attempt
+WHERE run.id = $1;
+
+-- name: list
+-- $1 app (NULL: all), then filters (NULL: any), then the page before (created_at, id).
+SELECT run.*, run.status::text AS status_text, head.last_cursor, head.attempt, head.lease_token IS NOT NULL AS claimed,
+       head.claim_after IS NULL AS resting, attempt.outcome, attempt.ended_at AS attempt_ended_at,
+       NULL::bigint AS queue_position, attempt.engine_session
+FROM agent_runs AS run
+JOIN run_heads AS head ON head.run_id = run.id
+LEFT JOIN attempts AS attempt ON attempt.run_id = run.id AND attempt.attempt = head.attempt
+WHERE ($1::text IS NULL OR run.app_id = $1)
+  AND ($2::text IS NULL OR run.status = $2::run_status)
+  AND ($3::text IS NULL OR run.source = $3)
+  AND ($4::text IS NULL OR run.provider = $4)
+  AND ($5::text IS NULL OR run.session_id = $5)
+  AND ($6::timestamptz IS NULL OR run.created_at >= $6)
+  AND ($7::timestamptz IS NULL OR run.created_at < $7)
+  AND ($8::timestamptz IS NULL OR (run.created_at, run.id) < ($8, $9))
+ORDER BY run.created_at DESC, run.id DESC
+LIMIT $10;
