@@ -104,7 +104,7 @@ class LocalPostgres:
     def is_ready(self) -> bool:
         """Whether the launched server takes connections. Raises when it has ended instead, with the last of its log."""
         if not self.is_alive():
-            raise PostgresError(f"PostgreSQL ended while starting:\n{self._log_tail()}")
+            raise PostgresError(f"PostgreSQL ended while starting:\n{self.log_tail()}")
         try:
             lines = (self._place.data / "postmaster.pid").read_text().splitlines()
         except (FileNotFoundError, UnicodeDecodeError):
@@ -113,6 +113,11 @@ class LocalPostgres:
 
     def is_alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    def kill(self) -> None:
+        """What is committed is committed; the next launch recovers it."""
+        if self._process is not None:
+            self._process.kill()
 
     def interrupt(self) -> None:
         """Ask for a fast shutdown: open transactions are rolled back, connections closed."""
@@ -211,7 +216,7 @@ class LocalPostgres:
         # What the file names now is no server of ours, perhaps a stranger under a reused number.
         pid_file.unlink(missing_ok=True)
 
-    def _log_tail(self) -> str:
+    def log_tail(self) -> str:
         return self.log.read_bytes()[-2000:].decode(errors="replace").strip()
 
 

@@ -42,7 +42,7 @@ class OsUser:
         """Runs it to its end as this user; it ends with us. Raises ``PermissionError`` where this user may not start it."""
         return subprocess.run(
             command, capture_output=True, text=True, cwd="/", check=False, timeout=seconds,
-            preexec_fn=dies_with_parent(signal.SIGKILL),
+            start_new_session=True, preexec_fn=dies_with_parent(signal.SIGKILL),
             user=self.uid, group=self.gid, extra_groups=None if self.uid is None else [],
         )  # fmt: skip
 

@@ -1,0 +1,44 @@
+"""What of our own environment a service is given. Named, never everything: a shell holds more than a service should know."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+
+# The machine: programs, home, language, certificates, proxies.
+MACHINE = (
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV",
+    "XDG_CONFIG_HOME", "XDG_STATE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
+)  # fmt: skip
+
+# What engines sign in with. Executors only; these names may be shown, their values never.
+CREDENTIALS = (
+    "OPENAI_API_KEY", "OPENAI_BASE_URL", "CODEX_API_KEY", "CODEX_HOME",
+    "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_OAUTH_TOKEN",
+    "GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT",
+    "IFLOW_API_KEY", "DASHSCOPE_API_KEY", "OPENROUTER_API_KEY",
+)  # fmt: skip
+
+# Settings an operator may set for all services at once, and the callers' own variables, which are no setting.
+OURS = "RUNYARD_"
+NOT_FOR_SERVICES = frozenset({"RUNYARD_URL", "RUNYARD_API_KEY", "RUNYARD_ADMIN_KEY", "RUNYARD_SERVICE_TOKEN"})
+PROVIDER_MODE = "CONTROL_PLANE_PROVIDER_MODE"
+
+
+def handed_down(prefixes: Iterable[str], names: Iterable[str] = (), without: str | None = None) -> dict[str, str]:
+    """The machine's variables, ours, those with one of ``prefixes`` (but not ``without``), and ``names``, where they are set."""
+    wanted = {*MACHINE, *names, PROVIDER_MODE}
+    starts = (OURS, *prefixes)
+
+    def goes(name: str) -> bool:
+        if name in wanted:
+            return True
+        return name.startswith(starts) and name not in NOT_FOR_SERVICES and not (without and name.startswith(without))
+
+    return {name: value for name, value in os.environ.items() if goes(name)}
+
+
+def credentials_present(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Names only."""
+    return [name for name in CREDENTIALS if environment.get(name)]

@@ -1,0 +1,106 @@
+"""The table of services of a local stack: how each is started, reached and known. Data only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from runyard.local_stack.environment import CREDENTIALS, handed_down
+from runyard.local_stack.ports import HOST, Ports, base_url
+from runyard.local_stack.stack import Secrets
+
+
+class Tier(IntEnum):
+    """What stands on what: started from the lowest, stopped from the highest, within a tier all at once."""
+
+    EXECUTOR = 1
+    MANAGER = 2
+    CONTROL_PLANE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One process to keep running.
+
+    ``pid_file``: where the pid worth telling stands when the process we start is only its guard. ``guarded``: that guard
+    sees to hangs of its own; we look after the guard.
+    """
+
+    name: str
+    tier: Tier
+    url: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    pid_file: Path | None = None
+
+    @property
+    def guarded(self) -> bool:
+        return self.pid_file is not None
+
+
+def service_table(state_dir: Path, ports: Ports, secrets: Secrets, database_url: str) -> list[Service]:
+    """All services, in the order in which the ready file names them."""
+    token = {"RUNYARD_SERVICE_TOKEN": secrets.service_token}
+    return [
+        *_control_planes(ports, {**token, "RUNYARD_ADMIN_KEY": secrets.admin_key, "DATABASE_URL": database_url}),
+        *_managers(ports, token),
+        *_executors(state_dir, ports, token),
+    ]
+
+
+def _control_planes(ports: Ports, given: Mapping[str, str]) -> list[Service]:
+    managers = ",".join(map(base_url, ports.managers))
+    return [
+        Service(
+            _numbered("control-plane", index), Tier.CONTROL_PLANE, base_url(port), _module("control_plane"),
+            {**handed_down(["CONTROL_PLANE_"]), **given, "CONTROL_PLANE_HOST": HOST, "CONTROL_PLANE_PORT": str(port),
+             "EXECUTOR_MANAGER_URLS": managers},
+        )
+        for index, port in enumerate(ports.control_planes)
+    ]  # fmt: skip
+
+
+def _managers(ports: Ports, given: Mapping[str, str]) -> list[Service]:
+    executors = ",".join(map(base_url, ports.executors))
+    return [
+        Service(
+            _numbered("executor-manager", index), Tier.MANAGER, base_url(port), _module("executor_manager"),
+            {**handed_down(["EXECUTOR_MANAGER_", "EXECUTOR_RUN_TIMEOUT_"]), **given, "EXECUTOR_MANAGER_HOST": HOST,
+             "EXECUTOR_MANAGER_PORT": str(port), "EXECUTOR_MANAGER_EXECUTORS": executors},
+        )
+        for index, port in enumerate(ports.managers)
+    ]  # fmt: skip
+
+
+def _executors(state_dir: Path, ports: Ports, given: Mapping[str, str]) -> list[Service]:
+    shared = {**handed_down(["EXECUTOR_"], CREDENTIALS, without="EXECUTOR_MANAGER_"), **given, **_engines_dir()}
+    made: list[Service] = []
+    for index, port in enumerate(ports.executors):
+        name = f"executor-{index + 1}"
+        own = {
+            "EXECUTOR_HOST": HOST, "EXECUTOR_PORT": str(port), "EXECUTOR_ID": name,
+            "EXECUTOR_STATE_DIR": str(state_dir / name), "EXECUTOR_WORKSPACE_ROOT": str(state_dir / "workspaces"),
+        }  # fmt: skip
+        pid_file = state_dir / name / "executor.pid"
+        made.append(Service(name, Tier.EXECUTOR, base_url(port), _module("executor"), {**shared, **own}, pid_file))
+    return made
+
+
+def _engines_dir() -> dict[str, str]:
+    """``RUNYARD_ENGINES_DIR``, else the checkout we were started in."""
+    given = os.environ.get("RUNYARD_ENGINES_DIR")
+    folder = Path(given) if given else Path("engines")
+    return {"EXECUTOR_ENGINES_DIR": str(folder.resolve())} if given or folder.is_dir() else {}
+
+
+def _numbered(name: str, index: int) -> str:
+    """The first of a kind has no number: most stacks have one."""
+    return name if index == 0 else f"{name}-{index + 1}"
+
+
+def _module(name: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", name)

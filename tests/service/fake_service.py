@@ -1,0 +1,45 @@
+"""A service that does nothing but answer its probes. Run by ``fake_stack``; not a test.
+
+``fake_service.py PORT [--deaf] [--guarded PID_FILE]``: deaf ignores SIGTERM; guarded starts the real one as a child, as an
+executor's guard does.
+"""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+
+class Probes(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        found = self.path in ("/livez", "/readyz", "/environment")
+        body = json.dumps(dict(os.environ) if self.path == "/environment" else {"ok": found}).encode()
+        self.send_response(200 if found else 404)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def main() -> None:
+    port = int(sys.argv[1])
+    if "--deaf" in sys.argv:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "--guarded" in sys.argv:
+        child = subprocess.Popen([sys.executable, __file__, str(port)])
+        Path(sys.argv[-1]).parent.mkdir(exist_ok=True)
+        Path(sys.argv[-1]).write_text(str(child.pid))
+        signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+        sys.exit(child.wait())
+    http.server.ThreadingHTTPServer(("127.0.0.1", port), Probes).serve_forever()
+
+
+if __name__ == "__main__":
+    main()
