@@ -24,20 +24,20 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, port: int = 0, keep_alive: int = 5) -> AsyncGenerator[str]:
+async def serving(app: ASGIApp, port: int = 0, host: str = "127.0.0.1") -> AsyncGenerator[str]:
     """The base URL of ``app``, served as our services are, in this loop. Ends cutting off what is still open."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", port))
+    listener.bind((host, port))
     config = uvicorn.Config(
         _abortable(app), http="httptools", ws="none", lifespan="on", log_config=None, access_log=False, backlog=4096,
-        timeout_graceful_shutdown=1, timeout_keep_alive=keep_alive,
+        timeout_graceful_shutdown=1, timeout_keep_alive=75,
     )  # fmt: skip
     server = _Server(config)
     task = asyncio.ensure_future(server.serve(sockets=[listener]))
     try:
         await until(lambda: server.started or task.done())
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield f"http://{host}:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         await asyncio.wait_for(task, BOUND_SECONDS)

@@ -1,0 +1,88 @@
+"""Where an attempt goes, as a table: a fleet, what is asked, who it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from executor_manager.placement import best_known, propose, refusal
+from shared.contracts.provider_runs import ExecutorState, FleetMember, Propose, WorkspaceRef
+from shared.contracts.providers import Capabilities, Provider, ProviderReadiness, ReadinessCategory
+from shared.errors import ErrorCode
+
+READY = ReadinessCategory.READY
+
+
+def provider(name: Provider = Provider.SCRIPTED, category: ReadinessCategory = READY) -> ProviderReadiness:
+    reason = None if category is READY else "no key"
+    return ProviderReadiness(
+        provider=name, installed=True, readiness_category=category, blocking_reason=reason, capabilities=Capabilities()
+    )
+
+
+def member(executor_id: str, live: int = 0, slots: int = 4, *, reachable: bool = True, **state: object) -> FleetMember:
+    given = {"providers": [provider()], **state}
+    known = ExecutorState(executor_id=executor_id, instance=f"{executor_id}-1", clock_ms=5, slots=slots, live=live, **given)
+    return FleetMember(url=f"http://{executor_id}", reachable=reachable, reason=None if reachable else "refused", state=known)
+
+
+def asked(*avoid: str) -> Propose:
+    return Propose(provider=Provider.SCRIPTED, workspace=WorkspaceRef(key="w"), avoid=list(avoid))
+
+
+BROKEN = [provider(category=ReadinessCategory.RUNTIME_UNHEALTHY)]
+OTHER = [provider(Provider.CLAUDE_CODE)]
+
+TABLE = {
+    "the least loaded one": ([member("a", 2), member("b", 1), member("c", 3)], asked(), "b"),
+    "load is a share of the slots": ([member("a", 1, 2), member("b", 3, 10)], asked(), "b"),
+    "ties go by id": ([member("b"), member("a")], asked(), "a"),
+    "no one without a free slot": ([member("a", 4), member("b", 3)], asked(), "b"),
+    "no one without slots at all": ([member("a", 0, 0), member("b", 3)], asked(), "b"),
+    "no one that just refused": ([member("a"), member("b", 3)], asked("a"), "b"),
+    "no one that drains": ([member("a", draining=True), member("b", 3)], asked(), "b"),
+    "no one unreachable": ([member("a", reachable=False), member("b", 3)], asked(), "b"),
+    "no one never seen": ([FleetMember(url="http://x", reachable=False), member("b", 3)], asked(), "b"),
+    "no one without the provider": ([member("a", providers=OTHER), member("b", 3)], asked(), "b"),
+    "no one whose provider is not ready": ([member("a", providers=BROKEN), member("b", 3)], asked(), "b"),
+    "the holder of the workspace": ([member("a"), member("b", 3, workspaces=["v", "w"])], asked(), "b"),
+    "the holder of it newest": ([member("a", workspaces=["v", "w"]), member("b", 3, workspaces=["w"])], asked(), "b"),
+    "the holder even when it is full": ([member("a"), member("b", 4, workspaces=["w"])], asked(), "b"),
+    "not a holder that just refused": ([member("a"), member("b", 4, workspaces=["w"])], asked("b"), "a"),
+    "not a holder that drains": ([member("a"), member("b", workspaces=["w"], draining=True)], asked(), "a"),
+    "not a holder that is gone": ([member("a"), member("b", workspaces=["w"], reachable=False)], asked(), "a"),
+    "nobody when all are full": ([member("a", 4), member("b", 4)], asked(), None),
+    "nobody in no fleet": ([], asked(), None),
+}
+
+
+@pytest.mark.parametrize(("fleet", "request_", "expected"), TABLE.values(), ids=TABLE.keys())
+def test_an_attempt_goes_to(fleet: list[FleetMember], request_: Propose, expected: str | None) -> None:
+    for members in (fleet, fleet[::-1]):
+        found = propose(members, request_)
+        assert (found.executor_id if found is not None else None) == expected
+
+
+@pytest.mark.parametrize(
+    ("fleet", "request_", "code", "detail"),
+    [
+        ([member("a", 4), member("b", draining=True)], asked(), ErrorCode.QUEUE_FULL, "every executor"),
+        ([member("a")], asked("a"), ErrorCode.QUEUE_FULL, "every executor"),
+        ([member("a", providers=BROKEN)], asked(), ErrorCode.PROVIDER_UNAVAILABLE, "a: runtime_unhealthy: no key"),
+        ([member("a", draining=True)], asked(), ErrorCode.PROVIDER_UNAVAILABLE, "a: draining"),
+        ([member("a", reachable=False)], asked(), ErrorCode.PROVIDER_UNAVAILABLE, "a: refused"),
+        ([member("a", providers=OTHER)], asked(), ErrorCode.PROVIDER_UNAVAILABLE, "does not have scripted"),
+        ([], asked(), ErrorCode.PROVIDER_UNAVAILABLE, "no executors"),
+    ],
+)
+def test_a_refusal_says_whether_waiting_helps_and_why(fleet, request_, code, detail) -> None:
+    error = refusal(fleet, request_)
+    assert (error.code, error.extra["sent"]) == (code, False)
+    assert detail in error.detail
+    assert error.retry_after is not None
+
+
+def test_a_provider_is_ready_when_it_is_ready_anywhere_that_answers() -> None:
+    fleet = [member("a", providers=BROKEN), member("b"), member("c", reachable=False, providers=OTHER)]
+    for members in (fleet, fleet[::-1]):
+        assert best_known(members) == [provider()]
+    assert best_known(fleet[:1]) == BROKEN
