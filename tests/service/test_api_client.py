@@ -1,0 +1,98 @@
+"""The client against a server that cuts, closes, refuses and chatters."""
+
+from __future__ import annotations
+
+import pytest
+
+from runyard.api import Event, Runyard, RunyardApiError, RunyardUnreachableError
+from tests.service.fake_api import KEY, FakeApi, ending, event, serving
+
+EVENTS = [
+    event(1, "run.status", status="queued"),
+    *(event(n, "message.delta", text=str(n)) for n in range(2, 8)),
+    ending(8, "success"),
+]
+
+
+async def followed(api: FakeApi, after: int = 0) -> list[Event]:
+    async with serving(api), Runyard(api.url, KEY) as runyard:
+        return [each async for each in runyard.stream("run_1", after)]
+
+
+@pytest.mark.parametrize("closes", [False, True], ids=["cut", "closed"])
+@pytest.mark.parametrize("heartbeats", [0, 3])
+@pytest.mark.parametrize("cut_after", [1, 3, 7, None])
+async def test_every_event_comes_once_and_in_order_however_often_the_stream_breaks(
+    cut_after: int | None, heartbeats: int, closes: bool
+) -> None:
+    api = FakeApi(EVENTS[:], cut_after=cut_after, closes=closes, heartbeats=heartbeats)
+    assert [each.cursor for each in await followed(api)] == list(range(1, 9))
+
+
+async def test_a_reader_resumes_behind_the_cursor_it_has() -> None:
+    api = FakeApi(EVENTS[:], cut_after=3)
+    assert [each.cursor for each in await followed(api, after=4)] == [5, 6, 7, 8]
+    assert [headers["last-event-id"] for _, _, headers, _ in api.asked("/api/runs/run_1/stream")] == ["4", "7"]
+
+
+async def test_a_reader_who_has_it_all_already_is_not_kept_waiting() -> None:
+    assert await followed(FakeApi(EVENTS[:]), after=8) == []
+
+
+async def test_heartbeats_are_no_events() -> None:
+    events = await followed(FakeApi(EVENTS[:], heartbeats=2))
+    assert [(each.cursor, each.kind) for each in events] == [(each["cursor"], each["kind"]) for each in EVENTS]
+
+
+async def test_an_event_keeps_the_text_it_came_as() -> None:
+    last = (await followed(FakeApi(EVENTS[:])))[-1]
+    assert last.is_terminal
+    assert (last.run_id, last.attempt, last.data) == ("run_1", 1, {"status": "success"})
+    assert '"cursor": 8' in last.text
+
+
+async def test_trimmed_history_is_passed_on_with_the_cursor_it_reaches_to() -> None:
+    api = FakeApi([{**event(5, "stream.gap"), "data": {"from": 1, "to": 5}}, ending(6, "success")])
+    assert [(each.cursor, each.kind) for each in await followed(api)] == [(5, "stream.gap"), (6, "run.status")]
+
+
+async def test_a_refused_stream_is_an_error_with_the_problem() -> None:
+    problem = {"code": "not_found", "detail": "no run run_1", "retryable": False, "hint": "check the id"}
+    with pytest.raises(RunyardApiError, match="no run run_1") as caught:
+        await followed(FakeApi(refuse={"/api/runs/run_1/stream": (404, problem)}))
+    assert (caught.value.status, caught.value.code, caught.value.hint) == (404, "not_found", "check the id")
+
+
+async def test_a_server_that_fails_for_a_while_is_asked_again() -> None:
+    api = FakeApi(EVENTS[:], refuse={"/api/runs/run_1/stream": (503, {"code": "storage_unavailable"})}, refusals=2)
+    assert [each.cursor for each in await followed(api)] == list(range(1, 9))
+    assert len(api.asked("/api/runs/run_1/stream")) == 3
+
+
+async def test_nobody_there_is_said_so() -> None:
+    async with Runyard("http://127.0.0.1:9", KEY) as runyard:
+        with pytest.raises(RunyardUnreachableError, match=r"127\.0\.0\.1:9"):
+            await runyard.get("run_1")
+        with pytest.raises(RunyardUnreachableError):
+            await anext(runyard.stream("run_1", patience=0.0))
+
+
+async def test_calls_carry_the_key_and_posts_an_idempotency_key() -> None:
+    async with serving(FakeApi(EVENTS[:])) as api, Runyard(api.url, KEY) as runyard:
+        accepted = await runyard.start("hi", provider="scripted", engineMode="ask", model=None)
+        await runyard.reply("run_1", "q1", decision="accept")
+        assert (await runyard.list(status="success", provider=None))["items"][0]["runId"] == "run_1"
+    assert accepted["runId"] == "run_1"
+    (_, _, headers, body), (_, _, other, reply) = api.requests[:2]
+    assert body == {"prompt": "hi", "provider": "scripted", "engineMode": "ask"}
+    assert reply == {"questionId": "q1", "decision": "accept"}
+    assert headers["idempotency-key"] != other["idempotency-key"]
+    assert api.requests[2][1] == "/api/runs?status=success"
+
+
+async def test_a_wrong_key_is_refused_and_never_shown() -> None:
+    async with serving(FakeApi(EVENTS[:])) as api, Runyard(api.url, "ry_wrong") as runyard:
+        with pytest.raises(RunyardApiError) as caught:
+            await runyard.get("run_1")
+    assert caught.value.code == "unauthorized"
+    assert "ry_wrong" not in f"{caught.value!r} {caught.value} {caught.value.problem}"
