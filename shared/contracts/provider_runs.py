@@ -130,6 +130,28 @@ class StopTaken(Wire):
     status: Literal["stopping", "ended", "remembered"]
 
 
+class MessageTaken(Wire):
+    """The executor has handed the user message over, now or before (``duplicate``)."""
+
+    run_id: str
+    attempt: int
+    message_id: str
+    duplicate: bool = False
+
+
+class WorkspaceFile(Wire):
+    """A plain file an engine left; ``path`` is relative to its working directory."""
+
+    path: str
+    bytes: int
+    modified_at: datetime
+
+
+class WorkspaceFileList(Wire):
+    items: list[WorkspaceFile]
+    next_cursor: str | None = None
+
+
 class ExecutorState(Wire):
     """Who an executor is, how loaded it is, and its clock (monotonic, milliseconds; meaningful to itself only)."""
 

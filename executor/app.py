@@ -1,0 +1,102 @@
+"""The executor's composition root: reading ``build_app`` tells what it is made of, ``lifespan`` in which order it lives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from secrets import token_hex
+
+from starlette.applications import Starlette
+
+from executor.adapters import ADAPTERS
+from executor.adapters.base import Adapter
+from executor.heartbeat import Heartbeat, keep_beating, keep_counting
+from executor.live_runs import LiveRuns, Places
+from executor.prepare import Identity, Prepare
+from executor.process_tree import Forest
+from executor.readiness import Readiness
+from executor.routes import Executor, executor_routes
+from executor.settings import ExecutorSettings
+from executor.state_dir import StateDir, write_whole
+from shared.clock import Clock, utc_now
+from shared.contracts.providers import Provider
+from shared.health import health_routes
+from shared.web import EXCEPTION_HANDLERS, make_routes, service_guard
+
+
+class ExecutorApp(Starlette):
+    """``stop_soon`` is for the moment of the signal: the trees are ended while streams can still tell of it."""
+
+    runs: LiveRuns
+
+    def stop_soon(self) -> None:
+        """Safe to call from a signal handler."""
+        self._loop.call_soon_threadsafe(self.runs.drain)
+
+    def started(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+
+def build_app(
+    settings: ExecutorSettings, *, adapters: Mapping[Provider, Adapter] = ADAPTERS, clock: Clock = utc_now
+) -> ExecutorApp:
+    """Raises ``ValueError`` for settings that cannot be, ``OSError`` when the state directory cannot be used."""
+    state = settings.state()
+    state.make()
+    identity = Identity(_executor_id(settings, state), settings.instance or f"inst_{token_hex(8)}", state.mark)
+    table = dict.fromkeys(Provider, adapters[Provider.SCRIPTED]) if settings.provider_mode == "scripted" else adapters
+    credential_names = frozenset(name for adapter in adapters.values() for name in adapter.credential_names)
+    forest = Forest()
+    readiness = Readiness(table, settings.engines_dir, forest, state.mark)
+    prepare = Prepare(table, credential_names, readiness, settings.workspaces(), identity, settings.output_quota_bytes)
+    runs = LiveRuns(prepare, forest, Places(state.journal, settings.workspaces(), settings.slots), identity, clock)
+    executor = Executor(runs, readiness, identity, settings.slots, settings.workspaces(), table)
+
+    @asynccontextmanager
+    async def lifespan(app: ExecutorApp) -> AsyncGenerator[None]:
+        app.started()
+        runs.recover()
+        heartbeat = Heartbeat(state)
+        tasks = [
+            asyncio.create_task(keep_beating(heartbeat, runs)),
+            asyncio.create_task(keep_counting(forest)),
+            asyncio.create_task(readiness.find_versions(_probe_home(state))),
+        ]
+        try:
+            yield
+        finally:
+            await runs.drain()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            heartbeat.close()
+            forest.close()
+
+    app = ExecutorApp(
+        routes=make_routes(
+            (*executor_routes(executor), *health_routes("executor", executor.reasons_not_ready, identity.instance)),
+            service_guard(settings.token()),
+        ),
+        exception_handlers=dict(EXCEPTION_HANDLERS),
+        lifespan=lifespan,
+    )
+    app.runs = runs
+    return app
+
+
+def _executor_id(settings: ExecutorSettings, state: StateDir) -> str:
+    """The configured one, else the one of this state directory, made once."""
+    if settings.executor_id is not None:
+        return settings.executor_id
+    if not state.executor_id.exists():
+        write_whole(state.executor_id, f"exec_{token_hex(8)}")
+    return state.executor_id.read_text().strip()
+
+
+def _probe_home(state: StateDir) -> Path:
+    """Where an engine may write when it is asked for its version."""
+    home = state.root / "probe"
+    home.mkdir(mode=0o700, exist_ok=True)
+    return home

@@ -1,0 +1,268 @@
+"""The provider runs of this executor: start, find, stop, renew, release, and the slow beat that ends what may not go on.
+
+One engine process per (runId, attempt), however often a start is sent: the reservation is made before anything is awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from executor import metrics
+from executor.attempts import Attempt, Attempts, recovered
+from executor.endings import Cause
+from executor.journal import Journal, JournalError, JournalHead
+from executor.leash import Leash, is_ours
+from executor.prepare import Identity, Prepare
+from executor.process_tree import Forest
+from executor.runner import Runner
+from shared.clock import Clock, monotonic, monotonic_ms
+from shared.contracts.provider_runs import (
+    AttemptRef,
+    LeashRenewed,
+    ProviderRunAccepted,
+    RenewLeash,
+    StartProviderRun,
+    StopTaken,
+)
+from shared.errors import ErrorCode, RunyardError, invalid
+
+REMEMBERED_REFUSALS = 10_000
+REFUSAL_SECONDS = 600.0
+KEEP_ENDED = timedelta(hours=24)
+DRAIN_SECONDS = 3.5
+DRAIN_GRACE_SECONDS = 1.5
+
+log = structlog.get_logger("live_runs")
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where journals and workspaces stand, and how many attempts may live at once."""
+
+    journal: Path
+    workspaces: Path
+    slots: int
+
+
+class LiveRuns:
+    """Everything is called on the event loop. ``drain`` ends all; nothing starts afterwards."""
+
+    def __init__(self, prepare: Prepare, forest: Forest, places: Places, identity: Identity, now: Clock) -> None:
+        self._prepare = prepare
+        self._forest = forest
+        self._places = places
+        self._identity = identity
+        self._now = now
+        self._attempts = Attempts()
+        self._refused: dict[tuple[str, int], float] = {}
+        self._drained: asyncio.Task[None] | None = None
+
+    @property
+    def is_draining(self) -> bool:
+        return self._drained is not None
+
+    def recover(self) -> None:
+        """Once, before anything else: what earlier lives left."""
+        for attempt in recovered(self._places.journal, self._places.workspaces, self._now):
+            self._attempts.add(attempt)
+
+    def all(self) -> Iterable[Attempt]:
+        return self._attempts
+
+    def live(self) -> list[Attempt]:
+        return self._attempts.live()
+
+    def find(self, run_id: str, number: int | None) -> Attempt:
+        """Raises ``not_found``; ``conflict`` for an attempt that is not the newest."""
+        return self._attempts.named(run_id, number)
+
+    # ---- start ----
+
+    def start(self, request: StartProviderRun) -> tuple[ProviderRunAccepted, bool]:
+        """The answer, and whether this call made the attempt. Raises ``RunyardError``; then nothing was started.
+
+        It awaits nothing: of two calls at once one makes the attempt and the other finds it.
+        """
+        known = self._attempts.get(request.run_id, request.attempt)
+        if known is not None:
+            return self._accepted(known), False
+        older = self._older(request)
+        self._must_take(request, older)
+        leash = Leash.starting(request.leash, self._identity.instance, monotonic_ms())
+        if leash is None:
+            raise RunyardError(ErrorCode.CONFLICT, "the quoted clock reading is not from this executor, or too old")
+        plan, workspace = self._prepare(request)
+        try:
+            journal = Journal.create(self._places.journal, self._head(request))
+        except JournalError as error:
+            raise RunyardError(ErrorCode.WORKSPACE_ERROR, str(error)) from error
+        runner = Runner(plan, journal, self._forest, self._now)
+        attempt = Attempt(journal, runner.tail, workspace, leash, runner)
+        self._attempts.add(attempt)
+        attempt.task = asyncio.create_task(self._live(attempt, runner, older))
+        return self._accepted(attempt), True
+
+    def _older(self, request: StartProviderRun) -> list[Attempt]:
+        if request.run_id in (".", ".."):
+            raise invalid("runId", "this id cannot be used")
+        newest = self._attempts.newest(request.run_id)
+        if newest is not None and newest.number > request.attempt:
+            raise RunyardError(ErrorCode.CONFLICT, f"attempt {newest.number} of run {request.run_id} is here already")
+        return [attempt for attempt in self._attempts.of_run(request.run_id) if attempt.is_live]
+
+    def _must_take(self, request: StartProviderRun, older: list[Attempt]) -> None:
+        if self._is_refused(request.run_id, request.attempt):
+            raise RunyardError(ErrorCode.CONFLICT, "this attempt was stopped or released before it came")
+        if self.is_draining:
+            raise RunyardError(ErrorCode.QUEUE_FULL, "the executor is stopping", retry_after=1)
+        if len(self.live()) - len(older) >= self._places.slots:
+            raise RunyardError(ErrorCode.QUEUE_FULL, f"all {self._places.slots} slots are taken", retry_after=1)
+
+    def _head(self, request: StartProviderRun) -> JournalHead:
+        return JournalHead(
+            run_id=request.run_id,
+            attempt=request.attempt,
+            provider=request.provider,
+            executor_id=self._identity.executor_id,
+            instance=self._identity.instance,
+            started_at=self._now().isoformat(),
+            workspace=request.workspace.key,
+        )
+
+    def _accepted(self, attempt: Attempt) -> ProviderRunAccepted:
+        head = attempt.journal.head
+        return ProviderRunAccepted(
+            run_id=head.run_id,
+            attempt=head.attempt,
+            warnings=list(head.warnings),
+            executor_id=head.executor_id,
+            instance=head.instance,
+            clock_ms=monotonic_ms(),
+        )
+
+    async def _live(self, attempt: Attempt, runner: Runner, older: list[Attempt]) -> None:
+        """The whole life of an attempt; the outermost loop of its task."""
+        started = monotonic()
+        for each in older:
+            if each.runner is not None and each.task is not None:
+                each.runner.end(Cause.SUPERSEDED)
+                await asyncio.wait([each.task])
+        try:
+            await runner.run()
+        except Exception as error:  # our own failure: the attempt still ends, and says so
+            log.error("attempt.failed", run_id=attempt.run_id, attempt=attempt.number, exc_info=error)
+            await runner.bury()
+        if runner.ended is not None:
+            attempt.note_end(runner.ended, self._now(), runner.engine_session)
+            metrics.count_end(attempt.journal.head.provider, runner.ended.outcome, monotonic() - started)
+            log.info("attempt.ended", run_id=attempt.run_id, attempt=attempt.number, outcome=runner.ended.outcome)
+
+    # ---- stop, renew, release ----
+
+    def stop(self, run_id: str, number: int | None) -> StopTaken:
+        """Answered at once. One for an attempt that has not come yet refuses it when it comes. Raises ``conflict``."""
+        newest = self._attempts.newest(run_id)
+        if newest is None or (number is not None and number > newest.number):
+            wanted = number or 1
+            self._refuse(run_id, wanted)
+            return StopTaken(run_id=run_id, attempt=wanted, status="remembered")
+        attempt = self.find(run_id, number)
+        if attempt.is_live and attempt.runner is not None:
+            attempt.runner.end(Cause.STOPPED)
+            return StopTaken(run_id=run_id, attempt=attempt.number, status="stopping")
+        return StopTaken(run_id=run_id, attempt=attempt.number, status="ended")
+
+    def renew(self, request: RenewLeash) -> LeashRenewed:
+        """A quote that is not ours renews nothing."""
+        now_ms = monotonic_ms()
+        counts = is_ours(request.quote, self._identity.instance, now_ms)
+        unknown: list[AttemptRef] = []
+        for named in request.attempts:
+            attempt = self._attempts.get(named.run_id, named.attempt)
+            if attempt is None or attempt.leash is None:
+                unknown.append(named)
+            elif counts and not attempt.leash.has_lapsed(now_ms):
+                attempt.leash.renew(request.quote)
+        return LeashRenewed(
+            executor_id=self._identity.executor_id, instance=self._identity.instance, clock_ms=now_ms, unknown=unknown
+        )
+
+    def release(self, run_id: str, number: int | None) -> None:
+        """Forget an ended run and its journals; its workspace stays. A run that is not here is released already."""
+        newest = self._attempts.newest(run_id)
+        if newest is None:
+            return
+        self.find(run_id, number)
+        if any(attempt.is_live for attempt in self._attempts.of_run(run_id)):
+            raise RunyardError(ErrorCode.CONFLICT, "the attempt has not ended")
+        for attempt in self._attempts.of_run(run_id):
+            self._forget(attempt)
+
+    def _forget(self, attempt: Attempt) -> None:
+        self._attempts.remove(attempt)
+        self._refuse(attempt.run_id, attempt.number)
+        attempt.journal.remove()
+        attempt.tail.cut()
+
+    def _refuse(self, run_id: str, number: int) -> None:
+        while len(self._refused) >= REMEMBERED_REFUSALS:
+            del self._refused[next(iter(self._refused))]
+        self._refused[run_id, number] = monotonic() + REFUSAL_SECONDS
+
+    def _is_refused(self, run_id: str, number: int) -> bool:
+        return self._refused.get((run_id, number), 0.0) > monotonic()
+
+    # ---- the beat ----
+
+    def end_lapsed(self) -> None:
+        """End every attempt whose leash has lapsed. Cheap: four times a second."""
+        now_ms = monotonic_ms()
+        for attempt in self.live():
+            if attempt.runner is not None and attempt.leash is not None and attempt.leash.has_lapsed(now_ms):
+                attempt.runner.end(Cause.LEASH_LAPSED)
+
+    def earliest_leash_ms(self) -> int:
+        """The next deadline of a leash that has not been acted upon; 0 for none."""
+        waiting = [
+            attempt.leash.until_ms
+            for attempt in self.live()
+            if attempt.leash is not None and attempt.runner is not None and not attempt.runner.is_hurried
+        ]
+        return min(waiting, default=0)
+
+    def release_old(self) -> None:
+        """Nobody released them: after a day they go by themselves."""
+        oldest = self._now() - KEEP_ENDED
+        for attempt in list(self._attempts):
+            if attempt.ended_at is not None and attempt.ended_at < oldest:
+                self._forget(attempt)
+
+    # ---- the end ----
+
+    def drain(self) -> asyncio.Task[None]:
+        """End every attempt, in bounded time; the same task however often it is asked."""
+        if self._drained is None:
+            self._drained = asyncio.create_task(self._drain())
+        return self._drained
+
+    async def _drain(self) -> None:
+        living = [attempt for attempt in self.live() if attempt.runner is not None]
+        for attempt in living:
+            if attempt.runner is not None:
+                attempt.runner.end(Cause.SHUTTING_DOWN)
+        tasks = [attempt.task for attempt in living if attempt.task is not None]
+        if not tasks:
+            return
+        await asyncio.wait(tasks, timeout=DRAIN_GRACE_SECONDS)
+        for attempt in living:
+            if attempt.runner is not None:
+                attempt.runner.hurry()
+        await asyncio.wait(tasks, timeout=DRAIN_SECONDS - DRAIN_GRACE_SECONDS)
+        for attempt in self.live():
+            attempt.tail.cut()

@@ -1,0 +1,132 @@
+"""From a start request to a plan that can be run: adapter, workspace, environment, conversation. Starts nothing.
+
+Refuses, as ``RunyardError``, everything that can be known before a process exists.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from executor.adapters.base import Adapter, Conversation, StartRequest
+from executor.engine_process import Launch
+from executor.environment import credentials_for, engine_environment, refuse_reserved
+from executor.readiness import Readiness
+from executor.runner import Plan
+from executor.state_dir import MARK, RUN_MARK
+from executor.workspace import Workspace
+from shared.contracts.events import AttemptStarted
+from shared.contracts.provider_runs import StartProviderRun
+from shared.contracts.providers import Provider
+from shared.errors import ErrorCode, RunyardError
+
+SANDBOX = "session+subreaper"
+log = structlog.get_logger("prepare")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this executor is. ``instance`` is new in every life, ``mark`` the same."""
+
+    executor_id: str
+    instance: str
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    adapters: Mapping[Provider, Adapter]
+    credential_names: frozenset[str]
+    readiness: Readiness
+    workspaces: Path
+    identity: Identity
+    output_quota_bytes: int
+
+    def __call__(self, request: StartProviderRun) -> tuple[Plan, Workspace]:
+        """Raises ``RunyardError``; the workspace exists and holds the adapter's files afterwards."""
+        adapter = self._adapter(request)
+        executable = self.readiness.executable(request.provider)
+        if executable is None:
+            raise RunyardError(ErrorCode.ENGINE_NOT_FOUND, f"{request.provider} is not installed here")
+        refuse_reserved(request.env, self.credential_names)
+        credentials = credentials_for(adapter.credential_names, os.environ, request.credential_env)
+        workspace = Workspace.at(self.workspaces, request.workspace.key)
+        workspace.make()
+        conversation = _conversation(adapter, request, executable, workspace, credentials)
+        command = conversation.command
+        if command.transport == "http":
+            raise RunyardError(ErrorCode.CAPABILITY_UNAVAILABLE, f"{request.provider} needs HTTP to its engine")
+        workspace.write(command.files)
+        run_mark = f"{request.run_id}.{request.attempt}"
+        env = engine_environment(
+            os.environ,
+            {"HOME": str(workspace.home), "TMPDIR": str(workspace.tmp)},
+            request.env,
+            command.env,
+            credentials,
+            {MARK: self.identity.mark, RUN_MARK: run_mark},
+        )
+        plan = Plan(
+            conversation=conversation,
+            launch=Launch(command.argv, env, str(workspace.work)),
+            run_mark=run_mark,
+            secrets=tuple(credentials.values()),
+            started=self._started(request),
+            output_quota_bytes=self.output_quota_bytes,
+        )
+        return plan, workspace
+
+    def _adapter(self, request: StartProviderRun) -> Adapter:
+        adapter = self.adapters.get(request.provider)
+        if adapter is None:
+            raise RunyardError(ErrorCode.CAPABILITY_UNAVAILABLE, f"this executor has no adapter for {request.provider}")
+        can = adapter.capabilities
+        if request.require_human_loop and not (can.permissions or can.questions):
+            raise RunyardError(ErrorCode.CAPABILITY_UNAVAILABLE, f"{request.provider} cannot ask a person")
+        if request.resume_session_id is not None and not can.resume:
+            raise RunyardError(ErrorCode.CAPABILITY_UNAVAILABLE, f"{request.provider} cannot resume a session")
+        return adapter
+
+    def _started(self, request: StartProviderRun) -> AttemptStarted:
+        return AttemptStarted(
+            executor_id=self.identity.executor_id,
+            instance=self.identity.instance,
+            provider=request.provider,
+            engine_version=self.readiness.version(request.provider),
+            sandbox=SANDBOX,
+            timeouts=request.timeouts,
+            resumed=request.resume_session_id is not None,
+        )
+
+
+def _conversation(
+    adapter: Adapter, request: StartProviderRun, executable: str, workspace: Workspace, credentials: Mapping[str, str]
+) -> Conversation:
+    asked = StartRequest(
+        run_id=request.run_id,
+        attempt=request.attempt,
+        executable=executable,
+        home=str(workspace.home),
+        workspace=str(workspace.work),
+        messages=request.messages,
+        model=request.model,
+        engine_mode=request.engine_mode,
+        tools=request.tools,
+        provider_options=request.provider_options,
+        credential_env=credentials,
+        output_schema=request.output_schema,
+        require_human_loop=request.require_human_loop,
+    )
+    try:
+        if request.resume_session_id is not None:
+            return adapter.resume(asked, request.resume_session_id)
+        return adapter.start(asked)
+    except RunyardError:
+        raise
+    except Exception as error:  # the border to an adapter: its failure is one attempt's, never the service's
+        log.error("adapter.failed", provider=request.provider, error=type(error).__name__, exc_info=error)
+        raise RunyardError(ErrorCode.INTERNAL, f"the adapter of {request.provider} failed: {type(error).__name__}") from error

@@ -1,0 +1,53 @@
+"""The questions of one attempt: which are open, and what was answered, so that a reply is handed over once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared.contracts.interactions import Reply
+from shared.errors import ErrorCode, RunyardError
+
+
+class Questions:
+    def __init__(self) -> None:
+        self._asked: set[str] = set()
+        self._open: dict[str, None] = {}
+        self._answers: dict[str, dict[str, Any]] = {}
+
+    @property
+    def open(self) -> list[str]:
+        """In the order they were asked."""
+        return list(self._open)
+
+    def ask(self, question_id: str) -> bool:
+        """False when it was asked before."""
+        if question_id in self._asked:
+            return False
+        self._asked.add(question_id)
+        self._open[question_id] = None
+        return True
+
+    def close(self, question_id: str) -> bool:
+        """False when it was not open."""
+        if question_id not in self._open:
+            return False
+        del self._open[question_id]
+        return True
+
+    def is_repeat(self, question_id: str, answer: dict[str, Any]) -> bool:
+        """Whether this very answer was given before. Raises ``conflict`` when another one was, or none can be."""
+        if question_id in self._answers:
+            if self._answers[question_id] == answer:
+                return True
+            raise RunyardError(ErrorCode.CONFLICT, f"question {question_id} has another answer")
+        if question_id not in self._open:
+            raise RunyardError(ErrorCode.CONFLICT, f"question {question_id} is not open")
+        return False
+
+    def answered(self, question_id: str, answer: dict[str, Any]) -> None:
+        self._answers[question_id] = answer
+
+
+def answer_of(reply: Reply) -> dict[str, Any]:
+    """A reply as it is recorded and told."""
+    return reply.model_dump(mode="json", by_alias=True, exclude_none=True, include={"answer", "decision", "message"})

@@ -1,0 +1,124 @@
+"""Which engines are installed here, in which version, and whether they start at all. Asked once in the background, then known."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from executor.adapters.base import Adapter, Stream
+from executor.engine_process import Launch
+from executor.environment import engine_environment
+from executor.process_tree import Forest
+from executor.state_dir import MARK, RUN_MARK
+from shared.contracts.providers import Provider, ProviderReadiness, ReadinessCategory
+
+VERSION_SECONDS = 10.0
+MAX_VERSION_BYTES = 64 * 1024
+
+
+class Readiness:
+    """Per provider: the executable, its version, and why it cannot be used."""
+
+    def __init__(self, adapters: Mapping[Provider, Adapter], engines_dir: Path | None, forest: Forest, mark: str) -> None:
+        self._adapters = adapters
+        self._engines_dir = engines_dir
+        self._forest = forest
+        self._mark = mark
+        self._versions: dict[str, str] = {}
+        self._failures: dict[str, str] = {}
+
+    def executable(self, provider: Provider) -> str | None:
+        """Absolute path of the engine's program; None when it is not installed. This Python for what is built in."""
+        install = self._adapters[provider].install
+        if not install.globs and not install.command:
+            return sys.executable
+        for pattern in install.globs if self._engines_dir is not None else ():
+            for path in sorted((self._engines_dir or Path()).glob(pattern)):
+                if os.access(path, os.X_OK) and path.is_file():
+                    return os.path.abspath(path)
+        found = shutil.which(install.command) if install.command else None
+        return os.path.abspath(found) if found else None
+
+    def version(self, provider: Provider) -> str | None:
+        executable = self.executable(provider)
+        return self._versions.get(executable) if executable else None
+
+    def of(self, provider: Provider) -> ProviderReadiness:
+        adapter = self._adapters[provider]
+        executable = self.executable(provider)
+        category, reason = ReadinessCategory.READY, None
+        if executable is None:
+            category, reason = ReadinessCategory.ENVIRONMENT_NOT_READY, f"{adapter.install.command or provider} is not installed"
+        elif executable in self._failures:
+            category, reason = ReadinessCategory.RUNTIME_UNHEALTHY, self._failures[executable]
+        return ProviderReadiness(
+            provider=provider,
+            installed=executable is not None,
+            version=self.version(provider),
+            pinned_version=adapter.install.pinned,
+            readiness_category=category,
+            blocking_reason=reason,
+            capabilities=adapter.capabilities,
+        )
+
+    def all(self) -> list[ProviderReadiness]:
+        return [self.of(provider) for provider in self._adapters]
+
+    async def find_versions(self, home: Path) -> None:
+        """Ask every installed engine for its version, one after the other; ``home`` exists and is where they may write."""
+        for provider, adapter in self._adapters.items():
+            executable = self.executable(provider)
+            if executable is None or executable in self._versions or executable in self._failures:
+                continue
+            install = adapter.install
+            if not install.globs and not install.command:
+                self._versions[executable] = ".".join(str(part) for part in sys.version_info[:3])
+                continue
+            code, output = await self._ask((executable, *install.version_argv), home, f"version.{provider}")
+            found = re.search(install.version_pattern, output)
+            if code == 0 and found is not None:
+                self._versions[executable] = found[1]
+            else:
+                self._failures[executable] = f"{install.command} did not say its version (exit status {code})"
+
+    async def _ask(self, argv: tuple[str, ...], home: Path, run_mark: str) -> tuple[int | None, str]:
+        places = {"HOME": str(home), "TMPDIR": str(home)}
+        env = engine_environment(os.environ, places, {}, {}, {}, {MARK: self._mark, RUN_MARK: run_mark})
+        answer = _Answer()
+        try:
+            process, tree = await self._forest.plant(Launch(argv, env, str(home)), answer, run_mark)
+        except OSError:
+            return None, ""
+        process.close_input()
+        try:
+            async with asyncio.timeout(VERSION_SECONDS):
+                while process.exit_code is None or process.has_open_output:
+                    answer.changed.clear()
+                    await answer.changed.wait()
+        except TimeoutError:
+            pass
+        finally:
+            code = process.exit_code
+            await self._forest.end(tree, 0, asyncio.Event())
+            process.close()
+            self._forest.forget(tree)
+        return code, answer.output.decode(errors="replace")
+
+
+class _Answer:
+    """What a program printed, up to a limit."""
+
+    def __init__(self) -> None:
+        self.output = bytearray()
+        self.changed = asyncio.Event()
+
+    def on_bytes(self, stream: Stream, chunk: bytes) -> None:
+        self.output += chunk[: MAX_VERSION_BYTES - len(self.output)]
+
+    def on_change(self) -> None:
+        self.changed.set()

@@ -1,0 +1,77 @@
+"""Secrets taken out of what an engine prints, by value, before anything else sees it. Lengths stay, so byte offsets stay true."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+SHORTEST_SECRET = 8
+
+
+class Redactor:
+    """One stream. Bytes that may be the beginning of a secret wait for the next chunk; all others go through at once."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._needles = tuple({form for secret in secrets if len(secret) >= SHORTEST_SECRET for form in _forms(secret)})
+        self._held = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The next bytes of the stream, any secret replaced by as many ``*``."""
+        if not self._needles:
+            return chunk
+        text = self._held + chunk
+        spans = self._spans(text)
+        end = len(text) - max(_longest_start_at_end(text, needle) for needle in self._needles)
+        for start, stop in sorted(spans, reverse=True):
+            if start < end < stop:  # what waits may belong to a longer secret: then the one found waits too
+                end = start
+        self._held = text[end:]
+        return _masked(text[:end], spans)
+
+    def rest(self) -> bytes:
+        """The stream is complete: what still waited."""
+        text, self._held = self._held, b""
+        return _masked(text, self._spans(text))
+
+    def _spans(self, text: bytes) -> list[tuple[int, int]]:
+        return [span for needle in self._needles for span in _occurrences(text, needle)]
+
+
+def _forms(secret: str) -> set[bytes]:
+    """A secret as it is, and as it stands in JSON."""
+    return {
+        secret.encode(errors="surrogateescape"),
+        json.dumps(secret)[1:-1].encode(),
+        json.dumps(secret, ensure_ascii=False)[1:-1].encode(errors="surrogateescape"),
+    }
+
+
+def _occurrences(text: bytes, needle: bytes) -> list[tuple[int, int]]:
+    """Overlapping ones too."""
+    found: list[tuple[int, int]] = []
+    start = text.find(needle)
+    while start >= 0:
+        found.append((start, start + len(needle)))
+        start = text.find(needle, start + 1)
+    return found
+
+
+def _longest_start_at_end(text: bytes, needle: bytes) -> int:
+    """How many bytes at the end of ``text`` are the beginning, but not the whole, of ``needle``."""
+    tail = text[-(len(needle) - 1) :]
+    start = tail.find(needle[:1])
+    while start >= 0:
+        if needle.startswith(tail[start:]):
+            return len(tail) - start
+        start = tail.find(needle[:1], start + 1)
+    return 0
+
+
+def _masked(text: bytes, spans: list[tuple[int, int]]) -> bytes:
+    if not spans:
+        return text
+    masked = bytearray(text)
+    for start, stop in spans:
+        if stop <= len(text):
+            masked[start:stop] = b"*" * (stop - start)
+    return bytes(masked)

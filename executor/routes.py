@@ -1,0 +1,216 @@
+"""The executor's HTTP: parse, call one thing, answer. No decisions here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from starlette.responses import Response
+
+from executor.adapters.base import Adapter
+from executor.attempts import Attempt
+from executor.live_runs import LiveRuns
+from executor.prepare import Identity
+from executor.raw_output import read_raw
+from executor.readiness import Readiness
+from executor.runner import Runner
+from executor.workspace import workspace_keys
+from shared.clock import monotonic_ms
+from shared.contracts.events import ExecutorEvent
+from shared.contracts.interactions import RunReply
+from shared.contracts.provider_runs import (
+    ExecutorState,
+    LeashRenewed,
+    MessageTaken,
+    ProviderRun,
+    ProviderRunAccepted,
+    ProviderRunList,
+    RenewLeash,
+    ReplyTaken,
+    StartProviderRun,
+    StopTaken,
+    UserMessage,
+    WorkspaceFileList,
+)
+from shared.contracts.providers import Provider, ProviderList
+from shared.contracts.runs import LogRange
+from shared.contracts.wire import Request
+from shared.errors import ErrorCode, RunyardError, invalid
+from shared.sse import EventStream
+from shared.web import Answer, Call, Operation, delete, get, post
+
+HEARTBEAT_SECONDS = 2.0
+MAX_LOG_RANGE = 1024 * 1024
+RUN = "/provider-runs/{run_id}"
+_E = ErrorCode
+
+
+class OfAttempt(Request):
+    attempt: int | None = Field(default=None, ge=1, description="Default: the newest.")
+
+
+class FromCursor(OfAttempt):
+    cursor: str | None = Field(default=None, description="Events after this; Last-Event-ID wins.")
+
+
+class ByteRange(OfAttempt):
+    byte_from: int = Field(default=0, ge=0)
+    byte_to: int | None = Field(default=None, ge=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """What the routes speak for."""
+
+    runs: LiveRuns
+    readiness: Readiness
+    identity: Identity
+    slots: int
+    workspaces: Path
+    adapters: Mapping[Provider, Adapter]
+
+    async def reasons_not_ready(self) -> list[str]:
+        return ["the executor is stopping"] if self.runs.is_draining else []
+
+    def attempt(self, call: Call[Any]) -> Attempt:
+        return self.runs.find(call.path["run_id"], call.query.attempt)
+
+    def runner(self, call: Call[Any]) -> Runner:
+        """Of a living attempt. Raises ``conflict`` when it has ended."""
+        attempt = self.attempt(call)
+        if attempt.runner is None or not attempt.is_live:
+            raise RunyardError(ErrorCode.CONFLICT, "the attempt has ended")
+        return attempt.runner
+
+
+def executor_routes(executor: Executor) -> tuple[Operation, ...]:
+    return (*_lifecycle(executor), *_conversation(executor), *_left_behind(executor), *_about(executor))
+
+
+def _lifecycle(executor: Executor) -> tuple[Operation, ...]:
+    async def start(call: Call[StartProviderRun]) -> Answer:
+        accepted, is_new = executor.runs.start(call.body)
+        return Answer(accepted, status=201 if is_new else 200)
+
+    async def stop(call: Call[None]) -> Answer:
+        return Answer(executor.runs.stop(call.path["run_id"], call.query.attempt))
+
+    async def renew(call: Call[RenewLeash]) -> Answer:
+        return Answer(executor.runs.renew(call.body))
+
+    async def release(call: Call[None]) -> Answer:
+        executor.runs.release(call.path["run_id"], call.query.attempt)
+        return Answer()
+
+    refusals = (_E.INVALID_REQUEST, _E.CONFLICT, _E.QUEUE_FULL, _E.CAPABILITY_UNAVAILABLE, _E.ENGINE_NOT_FOUND, _E.AUTH_MISSING)
+    return (
+        post("/provider-runs/start", start, body=StartProviderRun, returns=ProviderRunAccepted, status=201, errors=refusals,
+             summary="Start one attempt; the same again answers the same."),
+        post("/provider-runs/renew", renew, body=RenewLeash, returns=LeashRenewed, summary="Renew the leash of many attempts."),
+        post(f"{RUN}/stop", stop, query=OfAttempt, returns=StopTaken, errors=(_E.CONFLICT,),
+             summary="Ask an attempt to end; attempt.ended follows."),
+        delete(RUN, release, query=OfAttempt, status=204, errors=(_E.CONFLICT,),
+               summary="Release an ended run: its journals go, its workspace stays."),
+    )  # fmt: skip
+
+
+def _conversation(executor: Executor) -> tuple[Operation, ...]:
+    async def stream(call: Call[None]) -> Response:
+        tail = executor.attempt(call).tail
+        after = _cursor(call.headers.get("last-event-id") or call.query.cursor)
+        if after > tail.journal.count:
+            raise RunyardError(ErrorCode.CONFLICT, f"cursor {after} is beyond the log, which ends at {tail.journal.count}")
+        return EventStream(tail.follow(after), HEARTBEAT_SECONDS)
+
+    async def reply(call: Call[RunReply]) -> Answer:
+        attempt, body = executor.attempt(call), call.body
+        is_repeat = executor.runner(call).reply(body.question_id, body)
+        return Answer(
+            ReplyTaken(run_id=attempt.run_id, attempt=attempt.number, question_id=body.question_id, duplicate=is_repeat)
+        )
+
+    async def message(call: Call[UserMessage]) -> Answer:
+        attempt, body = executor.attempt(call), call.body
+        is_repeat = executor.runner(call).message(body.message_id, body.text)
+        return Answer(
+            MessageTaken(run_id=attempt.run_id, attempt=attempt.number, message_id=body.message_id, duplicate=is_repeat)
+        )
+
+    return (
+        get(f"{RUN}/stream", stream, query=FromCursor, streams=ExecutorEvent, errors=(_E.NOT_FOUND, _E.CONFLICT),
+            summary="Replay and follow the events of an attempt."),
+        post(f"{RUN}/human-loop/reply", reply, body=RunReply, query=OfAttempt, returns=ReplyTaken,
+             errors=(_E.NOT_FOUND, _E.CONFLICT), summary="Answer a question; idempotent per questionId."),
+        post(f"{RUN}/messages", message, body=UserMessage, query=OfAttempt, returns=MessageTaken,
+             errors=(_E.NOT_FOUND, _E.CONFLICT, _E.CAPABILITY_UNAVAILABLE), summary="A further user message into the live run."),
+    )  # fmt: skip
+
+
+def _left_behind(executor: Executor) -> tuple[Operation, ...]:
+    async def logs(call: Call[None]) -> Answer:
+        name = call.path["stream"]
+        if name not in ("stdout", "stderr"):
+            raise invalid("stream", "give stdout or stderr")
+        attempt, first = executor.attempt(call), call.query.byte_from
+        last = min(first + MAX_LOG_RANGE, call.query.byte_to if call.query.byte_to is not None else first + MAX_LOG_RANGE)
+        return Answer(await asyncio.to_thread(read_raw, attempt.journal, name, first, last))
+
+    async def files(call: Call[None]) -> Answer:
+        workspace = executor.attempt(call).workspace
+        return Answer(WorkspaceFileList(items=await asyncio.to_thread(workspace.files)))
+
+    async def file(call: Call[None]) -> Response:
+        workspace = executor.attempt(call).workspace
+        content = await asyncio.to_thread(workspace.read, call.path["path"])
+        return Response(content, media_type="application/octet-stream", headers={"x-content-type-options": "nosniff"})
+
+    missing = (_E.NOT_FOUND, _E.CONFLICT)
+    return (
+        get(f"{RUN}/logs/{{stream}}", logs, query=ByteRange, returns=LogRange, errors=missing, summary="Raw output."),
+        get(f"{RUN}/files", files, query=OfAttempt, returns=WorkspaceFileList, errors=missing, summary="Its files."),
+        get(f"{RUN}/files/{{path:path}}", file, query=OfAttempt, errors=(*missing, _E.PAYLOAD_TOO_LARGE), summary="One file."),
+    )  # fmt: skip
+
+
+def _about(executor: Executor) -> tuple[Operation, ...]:
+    async def show(call: Call[None]) -> Answer:
+        return Answer(executor.attempt(call).snapshot())
+
+    async def every(_call: Call[None]) -> Answer:
+        return Answer(ProviderRunList(items=[attempt.snapshot() for attempt in executor.runs.all()]))
+
+    async def providers(_call: Call[None]) -> Answer:
+        return Answer(ProviderList(items=executor.readiness.all()))
+
+    async def state(_call: Call[None]) -> Answer:
+        return Answer(
+            ExecutorState(
+                executor_id=executor.identity.executor_id,
+                instance=executor.identity.instance,
+                clock_ms=monotonic_ms(),
+                slots=executor.slots,
+                live=len(executor.runs.live()),
+                draining=executor.runs.is_draining,
+                providers=executor.readiness.all(),
+                workspaces=workspace_keys(executor.workspaces),
+            )
+        )
+
+    return (
+        get("/provider-runs", every, returns=ProviderRunList, summary="Every attempt this executor knows."),
+        get(RUN, show, query=OfAttempt, returns=ProviderRun, errors=(_E.NOT_FOUND, _E.CONFLICT), summary="One attempt."),
+        get("/providers", providers, returns=ProviderList, summary="What can run here, and if not, why."),
+        get("/executor", state, returns=ExecutorState, summary="Who this executor is, its load and its clock."),
+    )
+
+
+def _cursor(given: str | None) -> int:
+    if given is None:
+        return 0
+    if not given.isascii() or not given.isdigit() or len(given) > 18:
+        raise invalid("cursor", "give the number of the last event you have")
+    return int(given)

@@ -1,0 +1,378 @@
+"""Joins one conversation with one process: bytes to the one, steps to the other, events to the log, and one true end.
+
+``attempt.started`` is the first event, ``attempt.ended`` the last, written once and only when the process tree is proven gone.
+Nothing here knows an engine. Everything but ``run`` is synchronous and called on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from executor.adapters.base import STDERR, STDOUT, Call, CloseInput, Conversation, Emit, Outcome, Send, Step, Stream
+from executor.endings import ENDINGS, Cause, decided
+from executor.engine_process import EngineProcess, InputFullError, Launch
+from executor.event_log import EventLog
+from executor.journal import Journal, JournalError
+from executor.limits import Limits
+from executor.process_tree import Forest, Tree, TreeStaysError
+from executor.questions import Questions, answer_of
+from executor.redaction import Redactor
+from shared.clock import Clock
+from shared.contracts.events import (
+    AttemptEnded,
+    AttemptOutcome,
+    AttemptStarted,
+    Diagnostic,
+    InteractionRequested,
+    InteractionResolved,
+    RawRef,
+    SessionStarted,
+)
+from shared.contracts.interactions import Reply
+from shared.errors import ErrorCode, RunyardError
+
+INTERRUPT_SECONDS = 2.0
+DRAIN_SECONDS = 0.5
+LEFTOVER_GRACE_SECONDS = 0.5
+CHECK_SECONDS = 1.0
+STDERR_TAIL_BYTES = 4096
+
+log = structlog.get_logger("runner")
+Status = Literal["starting", "running", "stopping", "ended"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything an attempt needs before its process exists. ``stdin`` None: kept open for the conversation."""
+
+    conversation: Conversation
+    launch: Launch
+    run_mark: str
+    secrets: tuple[str, ...]
+    started: AttemptStarted
+    output_quota_bytes: int
+
+
+class Runner:
+    """One attempt. ``run`` to its end, once; ``end`` asks for it earlier."""
+
+    def __init__(self, plan: Plan, journal: Journal, forest: Forest, now: Clock) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._plan = plan
+        self._conversation = plan.conversation
+        self._forest = forest
+        self._attempt = journal.head.attempt
+        self._log = EventLog(journal, now, self._disk_failed)
+        self.tail = self._log.tail
+        self._limits = Limits(plan.started.timeouts, self._loop.time)
+        self._questions = Questions()
+        self._redactors = {STDOUT: Redactor(plan.secrets), STDERR: Redactor(plan.secrets)}
+        self._process: EngineProcess | None = None
+        self._tree: Tree | None = None
+        self._cause: Cause | None = None
+        self._detail = ""
+        self._changed = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._input_closed_at: float | None = None
+        self._adapter_failed = False
+        self._output_bytes = 0
+        self._stderr_tail = bytearray()
+        self._message_ids: set[str] = set()
+        self.status: Status = "starting"
+        self.engine_session: str | None = None
+        self.ended: AttemptEnded | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None and self.status != "ended" else None
+
+    @property
+    def open_questions(self) -> list[str]:
+        return self._questions.open
+
+    @property
+    def is_hurried(self) -> bool:
+        """Its tree is being ended without any more grace."""
+        return self._hurry.is_set()
+
+    # ---- what others ask of it ----
+
+    def end(self, cause: Cause, detail: str = "") -> None:
+        """Ask for the end; the first cause stands, a more urgent one only shortens the grace."""
+        if self.status == "ended":
+            return
+        if self._cause is None:
+            self._cause, self._detail, self.status = cause, detail, "stopping"
+        if ENDINGS[cause].longest_grace == 0:
+            self._hurry.set()
+        self._changed.set()
+
+    def hurry(self) -> None:
+        """No more grace."""
+        self._hurry.set()
+        self._changed.set()
+
+    def reply(self, question_id: str, reply: Reply) -> bool:
+        """True: this very reply had been taken before. Raises ``conflict`` when the question is not open."""
+        answer = answer_of(reply)
+        if self._questions.is_repeat(question_id, answer):
+            return True
+        self._must_be_running()
+        self._ask(lambda: self._conversation.answer(question_id, reply), may_refuse=True)
+        if self._adapter_failed:
+            raise RunyardError(ErrorCode.INTERNAL, "the adapter failed")
+        self._questions.answered(question_id, answer)
+        self._emit(Emit(InteractionResolved(question_id=question_id, how="answered", answer=answer)), None)
+        self._log.commit()
+        return False
+
+    def message(self, message_id: str, text: str) -> bool:
+        """True: it had been taken before. Raises ``capability_unavailable`` or ``conflict``."""
+        if message_id in self._message_ids:
+            return True
+        self._must_be_running()
+        self._ask(lambda: self._conversation.message(text), may_refuse=True)
+        self._message_ids.add(message_id)
+        self._log.commit()
+        return False
+
+    def _must_be_running(self) -> None:
+        if self.status != "running" or self._process is None or self._process.exit_code is not None:
+            raise RunyardError(ErrorCode.CONFLICT, f"the attempt is {self.status}")
+
+    # ---- its life ----
+
+    async def run(self) -> None:
+        """Until the tree is gone and ``attempt.ended`` is written."""
+        self._log.emit(self._plan.started)
+        self._log.commit()
+        if self._cause is None:
+            await self._start()
+        if self._process is not None and self._tree is not None:
+            await self._watch(self._process)
+            self._limits.pause()
+            await self._take_down(self._process, self._tree)
+        self._finish()
+
+    async def bury(self) -> None:
+        """After a failure of ``run`` itself: end what it started and say so."""
+        self.end(Cause.ADAPTER_FAILED, "the runner failed")
+        if self._process is not None and self._tree is not None:
+            self.hurry()
+            await self._take_down(self._process, self._tree)
+        self._finish()
+
+    async def _start(self) -> None:
+        command = self._conversation.command
+        try:
+            self._process, self._tree = await self._forest.plant(self._plan.launch, self, self._plan.run_mark)
+        except (OSError, ValueError) as error:
+            self.end(Cause.NOT_STARTED, f"the engine did not start: {getattr(error, 'strerror', None) or error}")
+            return
+        self._limits = Limits(self._plan.started.timeouts, self._loop.time)
+        if self._cause is None:
+            self.status = "running"
+        if command.stdin is not None:
+            self._process.send(command.stdin)
+            self._process.close_input()
+        self._ask(self._conversation.opened)
+        self._log.commit()
+
+    async def _watch(self, process: EngineProcess) -> None:
+        """Until it exits, or has had its time to exit, or something ends it."""
+        while process.exit_code is None and self._cause is None:
+            if self._input_closed_at is not None and self._close_grace_left() <= 0:
+                return
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(self._next_check()):
+                    await self._changed.wait()
+            except TimeoutError:
+                self._check_limits(process)
+
+    def _next_check(self) -> float:
+        if self._input_closed_at is not None:
+            return max(self._close_grace_left(), 0)
+        return max(min(CHECK_SECONDS, self._limits.run_left(), self._limits.idle_left()), 0)
+
+    def _close_grace_left(self) -> float:
+        return (self._input_closed_at or 0.0) + self._grace_seconds() - self._loop.time()
+
+    def _grace_seconds(self) -> float:
+        return self._plan.started.timeouts.stop_grace_ms / 1000
+
+    def _check_limits(self, process: EngineProcess) -> None:
+        """A timer that fires late must not blame the engine for what stands unread in its pipes."""
+        if self._input_closed_at is not None:
+            return
+        if process.is_paused or process.has_waiting_output():
+            self._limits.heard()
+        timeouts = self._plan.started.timeouts
+        if self._limits.run_left() <= 0:
+            self.end(Cause.RUN_TIMEOUT, f"the run took longer than {timeouts.run_ms} ms")
+        elif process.input_stuck_seconds() * 1000 >= timeouts.idle_ms:
+            self.end(Cause.INPUT_STUCK)
+        elif self._limits.idle_left() <= 0:
+            doing = self._log.last_kind or "its start"
+            self.end(Cause.IDLE_TIMEOUT, f"no output for {timeouts.idle_ms} ms; the last event was {doing}")
+
+    async def _take_down(self, process: EngineProcess, tree: Tree) -> None:
+        """The stop ladder, whose last rung is the proof that nothing is left; then what the pipes still hold."""
+        ending = ENDINGS[self._cause] if self._cause is not None else None
+        if ending is not None and ending.asks_first:
+            await self._interrupt(process)
+        if ending is None and process.exit_code is not None:
+            await self._drain(process)
+        grace = self._grace_seconds() if process.exit_code is None else LEFTOVER_GRACE_SECONDS
+        grace = min(grace, ending.longest_grace if ending else LEFTOVER_GRACE_SECONDS)
+        while True:
+            try:
+                await self._forest.end(tree, grace, self._hurry)
+                break
+            except TreeStaysError:
+                log.error("tree.stays", run=self._plan.run_mark)
+        await self._until(lambda: process.exit_code is not None, DRAIN_SECONDS)
+        await self._drain(process)
+        process.close()
+        self._forest.forget(tree)
+
+    async def _interrupt(self, process: EngineProcess) -> None:
+        if self._ask(self._conversation.interrupt):
+            self._log.commit()
+            bound = min(INTERRUPT_SECONDS, self._grace_seconds())
+            await self._until(lambda: process.exit_code is not None or self._hurry.is_set(), bound)
+
+    async def _drain(self, process: EngineProcess) -> None:
+        """Read to the end, for a while: a grandchild may hold a pipe open."""
+        if not process.is_paused:
+            await self._until(lambda: not process.has_open_output, DRAIN_SECONDS)
+
+    async def _until(self, is_so: Callable[[], bool], seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                while not is_so():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    def _finish(self) -> None:
+        for stream, redactor in self._redactors.items():
+            self._take(stream, redactor.rest())
+            self._ask(lambda stream=stream: self._conversation.end_of(stream), stream)
+        outcome = decided(self._cause, self._detail, self._engine_outcome())
+        # a lost attempt withdraws nothing: its run waits on, and the reply starts the next attempt
+        for question_id in self._questions.open if outcome.outcome is not AttemptOutcome.LOST else ():
+            self._emit(Emit(InteractionResolved(question_id=question_id, how="withdrawn")), None)
+        self.ended = AttemptEnded(
+            outcome=outcome.outcome,
+            error_code=outcome.error_code,
+            error_message=outcome.error_message,
+            exit_code=self._process.exit_code if self._process is not None else None,
+            usage=outcome.usage,
+            result=outcome.result,
+            stderr_tail=self._stderr_tail.decode(errors="replace") or None,
+            active_ms=int(self._limits.active_seconds() * 1000),
+        )
+        self.status = "ended"
+        self._log.end(self.ended)
+
+    def _engine_outcome(self) -> Outcome:
+        if not self._adapter_failed:
+            try:
+                return self._conversation.ended(self._process.exit_code if self._process is not None else None)
+            except Exception as error:  # noqa: BLE001  the border to an adapter: its failure ends its attempt and nothing else
+                self._blame_adapter(error)
+        return Outcome(AttemptOutcome.ERROR, ErrorCode.INTERNAL, "the adapter failed")
+
+    # ---- from the process ----
+
+    def on_change(self) -> None:
+        self._changed.set()
+
+    def on_bytes(self, stream: Stream, chunk: bytes) -> None:
+        self._limits.heard()
+        self._output_bytes += len(chunk)
+        if self._output_bytes > self._plan.output_quota_bytes and self._process is not None:
+            self._process.pause()
+            self.end(Cause.OUTPUT_LIMIT, f"the engine printed more than {self._plan.output_quota_bytes} bytes")
+            return
+        self._take(stream, self._redactors[stream].feed(chunk))
+        self._log.commit()
+
+    def _take(self, stream: Stream, data: bytes) -> None:
+        if not data:
+            return
+        self._log.raw(stream, data)
+        if stream == STDERR:
+            self._stderr_tail += data
+            del self._stderr_tail[:-STDERR_TAIL_BYTES]
+        self._ask(lambda: self._conversation.feed(stream, data), stream)
+
+    # ---- from the conversation ----
+
+    def _ask(self, call: Callable[[], list[Step]], stream: Stream | None = None, *, may_refuse: bool = False) -> bool:
+        """Whether the conversation wanted anything. With ``may_refuse`` its ``RunyardError`` is the caller's answer."""
+        if self._adapter_failed:
+            return False
+        try:
+            steps = call()
+            for step in steps:
+                self._carry_out(step, stream)
+            return bool(steps)
+        except InputFullError:
+            self.end(Cause.INPUT_STUCK)
+        except Exception as error:
+            if may_refuse and isinstance(error, RunyardError):
+                raise
+            self._blame_adapter(error)
+        return False
+
+    def _carry_out(self, step: Step, stream: Stream | None) -> None:
+        match step:
+            case Emit():
+                self._emit(step, stream)
+            case Send() if self._process is not None:
+                self._process.send(step.data)
+            case CloseInput() if self._process is not None:
+                self._process.close_input()
+                self._input_closed_at = self._loop.time()
+                self._changed.set()
+            case Call():
+                raise RunyardError(ErrorCode.CAPABILITY_UNAVAILABLE, "this executor makes no calls to an engine's server")
+            case _:
+                pass
+
+    def _emit(self, step: Emit, stream: Stream | None) -> None:
+        match step.payload:
+            case InteractionRequested(question_id=question_id):
+                if not self._questions.ask(question_id):
+                    return
+                self._limits.pause()
+            case InteractionResolved(question_id=question_id):
+                if not self._questions.close(question_id):
+                    return
+                if not self._questions.open:
+                    self._limits.resume()
+            case SessionStarted(engine_session=session):
+                self.engine_session = session
+            case _:
+                pass
+        raw_ref = None
+        if stream is not None and step.byte_from is not None and step.byte_to is not None:
+            raw_ref = RawRef(attempt=self._attempt, stream=stream, byte_from=step.byte_from, byte_to=step.byte_to)
+        self._log.emit(step.payload, raw_ref)
+
+    def _blame_adapter(self, error: Exception) -> None:
+        log.error("adapter.failed", run=self._plan.run_mark, error=type(error).__name__, exc_info=error)
+        self._adapter_failed = True
+        self._log.emit(Diagnostic(code="adapter_failed", severity="error", message=f"the adapter failed: {type(error).__name__}"))
+        self.end(Cause.ADAPTER_FAILED)
+
+    def _disk_failed(self, error: JournalError) -> None:
+        self.end(Cause.DISK_FULL, str(error))

@@ -1,0 +1,38 @@
+"""The executor proper, started by its guard: settings → app → serve."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from executor import procfs
+from executor.app import build_app
+from executor.settings import ExecutorSettings
+from executor.state_dir import GUARD_PID, INSTANCE, MARK
+from shared.logs import configure_logs
+from shared.server import serve
+from shared.settings import refuse_open_door
+
+
+def main() -> int:
+    settings = ExecutorSettings()
+    configure_logs("executor", settings.log_level)
+    if settings.guard_pid is not None:
+        # a dead guard watches no leash: the executor then ends its attempts itself, in order
+        procfs.signal_when_parent_dies(signal.SIGTERM, settings.guard_pid)
+    procfs.become_subreaper()
+    try:
+        refuse_open_door(settings.auth, settings.host)
+        app = build_app(settings)
+    except ValueError as error:
+        sys.stderr.write(f"executor: {error}\n")
+        return 2
+    for name in (MARK, INSTANCE, GUARD_PID):
+        os.environ.pop(name, None)
+    serve(app, settings.host, settings.port, app.stop_soon)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""The directories an engine works in: ``<root>/<key>/{home,work,tmp}``, private, kept from one attempt to the next.
+
+An engine may have left anything in them. So no path below them is ever followed through a symbolic link, and no file is
+opened that is not a plain one.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+from executor.adapters.base import File
+from shared.contracts.provider_runs import WorkspaceFile
+from shared.errors import ErrorCode, RunyardError, invalid
+
+MAX_FILE_BYTES = 32 * 1024 * 1024
+MAX_LISTED_FILES = 10_000
+LISTED_WORKSPACES = 1_000
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """One key's directories. ``base`` is absolute."""
+
+    base: Path
+
+    @classmethod
+    def at(cls, root: Path, key: str) -> Workspace:
+        if key in (".", ".."):
+            raise invalid("workspace.key", "this key cannot be used")
+        return cls(root / key)
+
+    @property
+    def home(self) -> Path:
+        return self.base / "home"
+
+    @property
+    def work(self) -> Path:
+        return self.base / "work"
+
+    @property
+    def tmp(self) -> Path:
+        return self.base / "tmp"
+
+    def make(self) -> None:
+        """All of them, 0700. Raises ``workspace_error``."""
+        try:
+            for folder in (self.home, self.work, self.tmp):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.utime(self.base)  # newest first is the order they are listed in
+        except OSError as error:
+            raise RunyardError(ErrorCode.WORKSPACE_ERROR, f"cannot make the workspace: {error.strerror}") from error
+
+    def write(self, files: Iterable[File]) -> None:
+        """What an adapter wants to be there before the engine starts. Raises ``workspace_error``."""
+        for file in files:
+            folders, name = _parts(file.path)
+            top = self.home if file.root == "home" else self.work
+            try:
+                with _opened(top, folders, make=True) as folder:
+                    _replace(folder, name, file)
+            except OSError as error:
+                raise RunyardError(ErrorCode.WORKSPACE_ERROR, f"cannot write {file.path}: {error.strerror}") from error
+
+    def files(self) -> list[WorkspaceFile]:
+        """The plain files of the working directory, by path; at most ``MAX_LISTED_FILES``."""
+        found: list[WorkspaceFile] = []
+        for folder, names, files, fd in os.fwalk(self.work, follow_symlinks=False):
+            names.sort()
+            for name in sorted(files):
+                entry = _plain_file(name, fd)
+                if entry is None:
+                    continue
+                path = PurePosixPath(os.path.relpath(folder, self.work)) / name
+                found.append(_listed(str(path), entry))
+                if len(found) >= MAX_LISTED_FILES:
+                    return found
+        return found
+
+    def read(self, path: str) -> bytes:
+        """One file of the working directory. Raises ``not_found``, also for what is not a plain file; ``payload_too_large``."""
+        folders, name = _parts(path)
+        try:
+            with _opened(self.work, folders) as folder:
+                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        except (OSError, ValueError) as error:
+            raise RunyardError(ErrorCode.NOT_FOUND, "there is no such file") from error
+        with os.fdopen(fd, "rb") as file:
+            entry = os.fstat(fd)
+            if not stat.S_ISREG(entry.st_mode):
+                raise RunyardError(ErrorCode.NOT_FOUND, "there is no such file")
+            if entry.st_size > MAX_FILE_BYTES:
+                raise RunyardError(ErrorCode.PAYLOAD_TOO_LARGE, f"the file is larger than {MAX_FILE_BYTES} bytes")
+            return file.read(MAX_FILE_BYTES)
+
+
+def workspace_keys(root: Path) -> list[str]:
+    """The keys that have a workspace here, newest first."""
+    try:
+        with os.scandir(root) as entries:
+            aged = [(entry.stat(follow_symlinks=False).st_mtime, entry.name) for entry in entries if entry.is_dir()]
+    except OSError:
+        return []
+    return [name for _at, name in sorted(aged, reverse=True)[:LISTED_WORKSPACES]]
+
+
+def _plain_file(name: str, folder: int) -> os.stat_result | None:
+    try:
+        entry = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:  # an engine at work took it away
+        return None
+    return entry if stat.S_ISREG(entry.st_mode) else None
+
+
+def _listed(path: str, entry: os.stat_result) -> WorkspaceFile:
+    changed = datetime.fromtimestamp(entry.st_mtime, UTC)
+    return WorkspaceFile(path=path, bytes=entry.st_size, modified_at=changed)
+
+
+def _parts(path: str) -> tuple[tuple[str, ...], str]:
+    """The folders and the name. Raises ``invalid_request`` for a path that leaves its root."""
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\0" in path:
+        raise invalid("path", "give a relative path inside the workspace")
+    return pure.parts[:-1], pure.parts[-1]
+
+
+@contextmanager
+def _opened(top: Path, folders: tuple[str, ...], *, make: bool = False) -> Generator[int]:
+    """A folder below ``top``, reached step by step and through no link."""
+    fd = os.open(top, _FOLDER)
+    try:
+        for name in folders:
+            if make:
+                _make_folder(name, fd)
+            below = os.open(name, _FOLDER, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _make_folder(name: str, parent: int) -> None:
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent)
+    except FileExistsError:
+        pass
+
+
+def _replace(folder: int, name: str, file: File) -> None:
+    """A new file, whatever stood there before: a link, a pipe, another's hard link."""
+    try:
+        os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        pass
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, file.mode, dir_fd=folder)
+    with os.fdopen(fd, "wb") as target:
+        target.write(file.content)
