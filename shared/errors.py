@@ -125,7 +125,8 @@ class FieldError:
 class RunyardError(Exception):
     """The one exception that leaves a service.
 
-    ``detail`` is for people; ``retry_after`` (seconds) becomes ``Retry-After``; ``extra`` are further members of the problem.
+    ``detail`` is for people; ``retry_after`` (seconds) becomes ``Retry-After``; ``extra`` are further members of the problem;
+    ``status`` stands where a contract asks for another HTTP status than the table's.
     """
 
     code: ErrorCode
@@ -133,6 +134,7 @@ class RunyardError(Exception):
     errors: tuple[FieldError, ...] = ()
     retry_after: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    status: int | None = None
 
     def __str__(self) -> str:
         return f"{self.code}: {self.detail or ERRORS[self.code].title}"

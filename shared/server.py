@@ -36,6 +36,20 @@ class _CutsAreMeant(logging.Filter):
         return "returned without completing response" not in record.getMessage()
 
 
+class Stopping:
+    """What is to happen when this process is asked to end, before its connections are closed."""
+
+    def __init__(self) -> None:
+        self._callbacks: list[Callable[[], None]] = []
+
+    def on(self, callback: Callable[[], None]) -> None:
+        self._callbacks.append(callback)
+
+    def begin(self) -> None:
+        for callback in self._callbacks:
+            callback()
+
+
 def serve(app: ASGIApp, host: str, port: int, on_stopping: Callable[[], None] | None = None) -> None:
     """Serve until SIGTERM or SIGINT; ``on_stopping`` is called at the signal, before connections are closed."""
     logging.getLogger("uvicorn.error").addFilter(_CutsAreMeant())

@@ -16,6 +16,10 @@ MAX_ATTEMPTS = 3
 SILENT_CURSOR = 2
 
 
+# Options that say something to us, not to the engine.
+_OURS = frozenset({"interactionTimeoutMs", "onExpiry", "idleTimeoutMs", "outputSchema"})
+
+
 class AfterLoss(StrEnum):
     """A run without a living attempt, and what is to be done about it."""
 
@@ -44,7 +48,7 @@ def provider_run(
     if replies:
         said = Message(content="\n\n".join(as_message(asked, reply) for asked, reply in replies))
         messages = [said] if session is not None else [*messages, said]
-    options = request.provider_options
+    options = {name: value for name, value in request.provider_options.items() if name not in _OURS}
     return StartProviderRun(
         run_id=run.run_id,
         attempt=attempt,
@@ -58,8 +62,8 @@ def provider_run(
         env=request.env,
         require_human_loop=request.require_human_loop,
         workspace=WorkspaceRef(key=run.workspace_key),
-        timeouts=_timeouts(run),
-        output_schema=options.get("outputSchema"),
+        timeouts=_timeouts(run, request),
+        output_schema=request.provider_options.get("outputSchema"),
         leash=quote,
     )
 
@@ -73,8 +77,9 @@ def as_message(asked: InteractionRequested, reply: Reply) -> str:
     return f"You asked: {asked.prompt}\nThe answer: {said}"
 
 
-def _timeouts(run: DrivenRun) -> Timeouts:
+def _timeouts(run: DrivenRun, request: StartRun) -> Timeouts:
     """The run's remaining active time is shared by its attempts; the first attempt takes the rule the manager finds."""
+    idle_ms = request.provider_options.get("idleTimeoutMs", Timeouts().idle_ms)
     if run.active_ms_left is None:
-        return Timeouts()
-    return Timeouts(run_ms=max(run.active_ms_left, 1), rule="remaining")
+        return Timeouts(idle_ms=idle_ms)
+    return Timeouts(run_ms=max(run.active_ms_left, 1), idle_ms=idle_ms, rule="remaining")

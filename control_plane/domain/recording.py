@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -45,6 +45,8 @@ class Locked:
     has_run_time: bool = False
     open_questions: frozenset[str] = frozenset()
     answered_by: dict[str, str | None] = field(default_factory=dict[str, str | None])
+    interaction_ms: int = 86_400_000
+    on_expiry: str = "fail"
 
 
 # ---- news ----
@@ -200,18 +202,22 @@ class _Absorbing:
             change.raw.append(RawBytes(event.attempt, log.stream, log.byte_from, log.base64))
             return
         reaction = _REACTIONS.get(event.kind)
-        data = event.data if reaction is None else self._with_author(event)
+        data = event.data if reaction is None else self._completed(event)
         self._append(event.kind, data, event.at, event.raw_ref)
         if reaction is not None:
             reaction(self, event, msgspec.json.decode(data))
 
-    def _with_author(self, event: FromExecutor) -> str:
-        """An answer passes the executor without its author; who gave it stands with the question."""
-        if event.kind != Kind.INTERACTION_RESOLVED:
-            return event.data
+    def _completed(self, event: FromExecutor) -> str:
+        """What the executor cannot know: until when a question stays open, and who gave an answer."""
         data = msgspec.json.decode(event.data)
-        author = self._run.answered_by.get(data["questionId"])
-        return event.data if author is None else msgspec.json.encode({**data, "answeredBy": author}).decode()
+        if event.kind == Kind.INTERACTION_REQUESTED:
+            expires = self._run.now + timedelta(milliseconds=self._run.interaction_ms)
+            data = {**data, "expiresAt": expires.isoformat(), "onExpiry": self._run.on_expiry}
+        elif event.kind == Kind.INTERACTION_RESOLVED and self._run.answered_by.get(data["questionId"]) is not None:
+            data = {**data, "answeredBy": self._run.answered_by[data["questionId"]]}
+        else:
+            return event.data
+        return msgspec.json.encode(data).decode()
 
     def _attempt_started(self, _event: FromExecutor, data: dict[str, Any]) -> None:
         if not self._has_run_time:
@@ -222,12 +228,16 @@ class _Absorbing:
         self._change.engine_session = data["engineSession"]
 
     def _asked(self, event: FromExecutor, data: dict[str, Any]) -> None:
-        expires = data.get("expiresAt")
         self._open.add(data["questionId"])
-        self._change.asked.append(Asked(
-            data["questionId"], event.attempt, event.data,
-            datetime.fromisoformat(expires) if expires else None, data.get("onExpiry") or "fail",
-        ))  # fmt: skip
+        self._change.asked.append(
+            Asked(
+                data["questionId"],
+                event.attempt,
+                msgspec.json.encode(data).decode(),
+                datetime.fromisoformat(data["expiresAt"]),
+                data["onExpiry"],
+            )
+        )
         self._signal(Signal.ASKED)
 
     def _resolved(self, _event: FromExecutor, data: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from shared.contracts.events import AttemptOutcome
+from shared.contracts.interactions import OnExpiry
 from shared.contracts.providers import Provider
 from shared.contracts.runs import RunStatus
 
@@ -30,6 +31,8 @@ class NewRun:
     resume_session: str | None
     request: str
     first_event: str
+    interaction_ms: int
+    on_expiry: OnExpiry
 
 
 @dataclass(frozen=True, slots=True)

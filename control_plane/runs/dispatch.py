@@ -66,8 +66,8 @@ class Dispatcher:
         self._draining = True
 
     @property
-    def driven(self) -> int:
-        return len(self._driven)
+    def draining(self) -> bool:
+        return self._draining
 
     # ---- the two loops ----
 

@@ -43,6 +43,14 @@ class Put(StrEnum):
     NO_ROOM = "no_room"
 
 
+class StartRefused(Exception):
+    """A definite no from the executor, or from the way to it."""
+
+    def __init__(self, error: RunyardError | NeverSentError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class StartNotKnown(Exception):
     """Nobody could say whether the attempt was started, for longer than a leash lasts."""
 
@@ -118,8 +126,8 @@ class DriveRun:
             if not run.attempt_started:
                 try:
                     accepted = await self._start(lease, run, run.placement)
-                except (RunyardError, NeverSentError) as refusal:
-                    return await self._refused(lease, run, refusal)
+                except StartRefused as refused:
+                    return await self._refused(lease, run, refused.error)
                 if accepted.ended:
                     return accepted
             await self.leashes.keep(executor_id, run.run_id, run.attempt)
@@ -130,7 +138,7 @@ class DriveRun:
             self.leashes.drop(executor_id, run.run_id, run.attempt)
 
     async def _start(self, lease: Lease, run: DrivenRun, placement: Placement) -> Change:
-        """Start it and write so. Raises the executor's refusal."""
+        """Start it and write so. Raises ``StartRefused``."""
         answered = await self.interactions.answered(run.run_id) if run.status is RunStatus.WAITING_USER else []
         replies = [(each.request, each.reply) for each in answered]
         request = provider_run(run, run.attempt, replies, self.leashes.quote(placement.executor_id))
@@ -140,16 +148,16 @@ class DriveRun:
         return await self.recorder.record(lease, news)
 
     async def _started(self, placement: Placement, request: StartProviderRun) -> ProviderRunAccepted:
-        """Repeat at the same executor until somebody knows. Raises the refusal, or ``StartNotKnown``."""
+        """Repeat at the same executor until somebody knows. Raises ``StartRefused`` or ``StartNotKnown``."""
         began = self.monotonic()
         while True:
             try:
                 return await self.manager.start(placement.executor_id, request)
             except UnknownOutcomeError as error:
                 reason = str(error)
-            except RunyardError as error:
-                if not nobody_knows(error):
-                    raise
+            except (RunyardError, NeverSentError) as error:
+                if isinstance(error, NeverSentError) or not nobody_knows(error):
+                    raise StartRefused(error) from error
                 reason = str(error)
             if self.monotonic() - began > self.bounds.lost_after:
                 raise StartNotKnown(f"its start was never confirmed: {reason}")

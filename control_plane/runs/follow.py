@@ -67,9 +67,13 @@ class Tail:
         """The run has come as far as ``cursor``, here or at another replica."""
         if cursor > self.known:
             self.known = cursor
-            for waiter in self._waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+            self.wake()
+
+    def wake(self) -> None:
+        """Let every reader look again."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def start_at(self, cursor: int) -> None:
         """The first reader decides where the tail begins; history before it is in the table."""
@@ -129,11 +133,13 @@ class Following:
         self._closed = False
 
     async def next(self, within: float) -> bytes | None:
-        if self._over:
-            return None
+        if self._over or self._hub.stopping:
+            return None  # without the terminal event: the reader resumes by cursor, at another replica
         kept = await self._tail.after(self._cursor)
         if not kept:
             await self._tail.wait(self._cursor, within)
+            if self._hub.stopping:
+                return None
             kept = await self._tail.after(self._cursor)
         if not kept:
             return b""
@@ -163,6 +169,7 @@ class TailHub:
         self._runs = runs
         self._events = events
         self._tails: dict[str, Tail] = {}
+        self.stopping = False
 
     def join(self, run_id: str, cursor: int, last_cursor: int) -> Following:
         """A reader that has seen ``cursor``; ``last_cursor`` is what the table was just seen to hold."""
@@ -190,6 +197,12 @@ class TailHub:
             tail = self._tails.get(run_id)
             if tail is not None:
                 tail.announce(cursor)
+
+    def stop(self) -> None:
+        """Send every reader away: this process is about to end."""
+        self.stopping = True
+        for tail in self._tails.values():
+            tail.wake()
 
     async def run(self) -> None:
         """Until cancelled: ask the table how far the followed runs have come."""

@@ -39,13 +39,13 @@ class InteractionStore:
             row = await self._pool.fetchrow(_SQL["one"], run_id, question_id)
         return None if row is None else _interaction(row)
 
-    async def answer(self, run_id: str, question_id: str, reply: Reply, by: str | None) -> bool:
-        """Record the reply if the question is still pending. False: somebody or something was first."""
+    async def answer(self, run_id: str, question_id: str, reply: Reply, by: str | None, late: bool = False) -> bool:
+        """Record the reply if the question is still pending, and in time unless ``late``. False: something was first."""
         text = reply.model_dump_json(by_alias=True, exclude_none=True, include={"answer", "decision", "message"})
         with storage_errors():
             async with self._pool.acquire() as connection, connection.transaction():
                 await connection.execute(_SQL["lock_head"], run_id)
-                if await connection.fetchval(_SQL["answer"], run_id, question_id, text, by) is None:
+                if await connection.fetchval(_SQL["answer"], run_id, question_id, text, by, late) is None:
                     return False
                 if await connection.fetchval(_SQL["wake_parked"], run_id) is not None:
                     await connection.execute(_SQL["notify"], Channel.WORK, "")

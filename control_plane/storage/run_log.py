@@ -97,6 +97,8 @@ def _locked(row: Any, questions: dict[str, str | None]) -> Locked:
         executor_cursor=row["executor_cursor"], now=row["now"], stop_reason=row["stop_reason"],
         has_lease=bool(row["has_lease"]), attempt_living=row["attempt_living"], has_run_time=row["has_run_time"],
         open_questions=frozenset(questions), answered_by=questions,
+        interaction_ms=row["interaction_ms"],
+        on_expiry=row["on_expiry"],
     )  # fmt: skip
 
 

@@ -58,7 +58,10 @@ class RunStore:
     async def _insert(self, connection: Any, run: NewRun) -> None:
         await connection.execute(
             _SQL["create_run"], run.run_id, run.source, run.source_ref, run.session_id, json.dumps(run.metadata),
-            run.app_id, run.provider.value, run.model,
+            run.app_id, run.provider.value,
+            run.model,
+            run.interaction_ms,
+            run.on_expiry.value,
         )  # fmt: skip
         await connection.execute(_SQL["create_head"], run.run_id, run.priority)
         await connection.execute(_SQL["create_request"], run.run_id, run.workspace_key, run.resume_session, run.request)

@@ -35,7 +35,7 @@ def problem_of(error: RunyardError) -> dict[str, Any]:
     problem = Problem(
         type=f"urn:runyard:problem:{error.code}",
         title=row.title,
-        status=row.status,
+        status=error.status or row.status,
         detail=error.detail or row.title,
         code=error.code,
         retryable=row.retryable,

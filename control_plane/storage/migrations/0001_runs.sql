@@ -26,6 +26,8 @@ CREATE TABLE agent_runs (
     stop_reason text,                 -- the error code a stop was asked with
     active_ms_left bigint,            -- settled whenever the run stops being active
     active_since timestamptz,
+    interaction_ms bigint NOT NULL DEFAULT 86400000,   -- how long a question of this run stays open
+    on_expiry text NOT NULL DEFAULT 'fail' CHECK (on_expiry IN ('fail', 'deny', 'answer')),
     CONSTRAINT finished_at_iff_terminal CHECK (
         (finished_at IS NOT NULL) = (status IN ('success', 'error', 'timeout', 'canceled'))),
     CONSTRAINT a_failure_has_a_code CHECK (status NOT IN ('error', 'timeout') OR error_code IS NOT NULL),

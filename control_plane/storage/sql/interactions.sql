@@ -9,7 +9,7 @@ FROM interactions WHERE run_id = $1 AND question_id = $2;
 -- name: answer
 -- Compare-and-set: exactly one reply wins.
 UPDATE interactions SET status = 'answered', answer = $3::text::json, answered_by = $4, answered_at = now()
-WHERE run_id = $1 AND question_id = $2 AND status = 'pending' AND (expires_at IS NULL OR expires_at > now())
+WHERE run_id = $1 AND question_id = $2 AND status = 'pending' AND ($5 OR expires_at IS NULL OR expires_at > now())
 RETURNING question_id;
 
 -- name: wake_parked

@@ -13,7 +13,7 @@ FOR UPDATE OF head;
 
 -- name: read_locked
 SELECT head.run_id, head.last_cursor, head.executor_cursor, head.attempt, head.lease_until > now() AS has_lease,
-       run.status::text AS status, run.stop_reason, run.active_ms_left IS NOT NULL AS has_run_time,
+       run.status::text AS status, run.stop_reason, run.interaction_ms, run.on_expiry, run.active_ms_left IS NOT NULL AS has_run_time,
        attempt.run_id IS NOT NULL AS attempt_living, clock_timestamp() AS now
 FROM run_heads AS head
 JOIN agent_runs AS run ON run.id = head.run_id

@@ -13,8 +13,8 @@ SELECT run_id, body_sha256 FROM idempotency_keys WHERE app_id = $1 AND key = $2;
 DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(secs => $1::float8);
 
 -- name: create_run
-INSERT INTO agent_runs (id, source, source_ref, session_id, metadata, app_id, provider, model)
-VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8);
+INSERT INTO agent_runs (id, source, source_ref, session_id, metadata, app_id, provider, model, interaction_ms, on_expiry)
+VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9, $10);
 
 -- name: create_head
 INSERT INTO run_heads (run_id, last_cursor, priority, claim_after) VALUES ($1, 1, $2, now());

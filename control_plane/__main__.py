@@ -1,0 +1,27 @@
+"""``python -m control_plane``: one replica."""
+
+from __future__ import annotations
+
+import sys
+
+from pydantic import ValidationError
+
+from control_plane.app import build_app
+from control_plane.settings import Settings
+from shared.logs import configure_logs
+from shared.server import Stopping, serve
+
+
+def main() -> None:
+    try:
+        settings = Settings()  # pyright: ignore[reportCallIssue] - the environment fills it
+        configure_logs("control-plane", settings.log_level)
+        stopping = Stopping()
+        app = build_app(settings, stopping=stopping)
+    except (ValidationError, ValueError) as error:
+        sys.exit(f"control-plane: {error}")
+    serve(app, settings.host, settings.port, on_stopping=stopping.begin)
+
+
+if __name__ == "__main__":
+    main()

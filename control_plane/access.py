@@ -1,0 +1,67 @@
+"""Who calls: API keys (hashed), the admin key of the operator, the service token. On by default."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+
+from starlette.requests import HTTPConnection
+
+from control_plane.storage.keys import KeyStore, StoredKey
+from shared.contracts.runs import KeyMade, NewKey
+from shared.errors import ErrorCode, RunyardError
+from shared.ids import NewId
+from shared.web import Caller, bearer
+
+_PREFIX = "ry"
+
+
+def _digest(secret: str) -> bytes:
+    """Keys are 256 random bits: a plain hash is enough, a slow one would only cost time."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class MakeKey:
+    keys: KeyStore
+    new_id: NewId
+
+    async def __call__(self, request: NewKey, caller: Caller) -> KeyMade:
+        """Raises ``permission_denied`` unless an admin asks."""
+        if not caller.admin:
+            raise RunyardError(ErrorCode.PERMISSION_DENIED, "only an admin key makes keys")
+        key_id, secret = self.new_id("key"), secrets.token_urlsafe(32)
+        await self.keys.create(StoredKey(key_id, request.app_id, _digest(secret), request.scopes), request.name)
+        return KeyMade(key_id=key_id, key=f"{_PREFIX}.{key_id}.{secret}")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckKey:
+    """The guard of every ``/api`` route. ``open_door``: authentication is off, everybody is the operator."""
+
+    keys: KeyStore
+    admin_key: str | None
+    service_token: str | None
+    open_door: bool = False
+
+    async def __call__(self, connection: HTTPConnection) -> Caller:
+        """Raises ``unauthorized``. A service that shows its token is an admin."""
+        if self.open_door:
+            return Caller(admin=True)
+        given = bearer(connection)
+        if given is None:
+            raise RunyardError(ErrorCode.UNAUTHORIZED, "no key came with the request")
+        for known in (self.admin_key, self.service_token):
+            if known is not None and hmac.compare_digest(given.encode(), known.encode()):
+                return Caller(admin=True, key_id="admin")
+        return await self._stored(given)
+
+    async def _stored(self, given: str) -> Caller:
+        prefix, _, rest = given.partition(".")
+        key_id, _, secret = rest.partition(".")
+        stored = await self.keys.one(key_id) if prefix == _PREFIX and secret and key_id.isascii() and "\0" not in key_id else None
+        if stored is None or not hmac.compare_digest(stored.secret_sha256, _digest(secret)):
+            raise RunyardError(ErrorCode.UNAUTHORIZED, "the key is not known")
+        return Caller(app_id=stored.app_id, admin=stored.app_id is None, key_id=stored.key_id, scopes=frozenset(stored.scopes))

@@ -1,0 +1,143 @@
+"""What the control plane is made of: reading ``build_app`` tells it. Nothing else knows all its parts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+from starlette.applications import Starlette
+
+from control_plane.access import CheckKey, MakeKey
+from control_plane.domain.bounds import Bounds
+from control_plane.interactions.expire import ExpireQuestions
+from control_plane.interactions.inbox import ReadInbox
+from control_plane.interactions.reply import ReplyToQuestion
+from control_plane.manager_client import ManagerClient
+from control_plane.readiness import Readiness
+from control_plane.routes.interactions import interaction_routes
+from control_plane.routes.page import page_routes
+from control_plane.routes.runs import run_routes
+from control_plane.routes.system import document_routes, system_routes
+from control_plane.runs.attend import AttendAttempt
+from control_plane.runs.control import StopRun
+from control_plane.runs.create import CreateRun, RetryRun
+from control_plane.runs.deliver import DeliverIntents
+from control_plane.runs.dispatch import Dispatcher
+from control_plane.runs.drive import DriveRun
+from control_plane.runs.follow import TailHub
+from control_plane.runs.leases import Leases
+from control_plane.runs.leashes import Leashes
+from control_plane.runs.read import ReadRun
+from control_plane.runs.reap import Reaper
+from control_plane.runs.record import Recorder
+from control_plane.settings import Settings
+from control_plane.storage.events import EventStore
+from control_plane.storage.interactions import InteractionStore
+from control_plane.storage.keys import KeyStore
+from control_plane.storage.migrate import migrate
+from control_plane.storage.pool import make_pool
+from control_plane.storage.run_log import RunLog
+from control_plane.storage.runs import RunStore
+from control_plane.storage.wakeups import Channel, Listener
+from shared.clock import monotonic
+from shared.contracts.events import PAYLOADS
+from shared.contracts.providers import Provider
+from shared.health import health_routes, release
+from shared.ids import NewId, random_id
+from shared.openapi import document
+from shared.server import Stopping, end_this_process
+from shared.settings import refuse_open_door
+from shared.web import EXCEPTION_HANDLERS, make_routes
+
+log = structlog.get_logger("app")
+
+
+def build_app(
+    settings: Settings, *, stopping: Stopping | None = None, new_id: NewId = random_id, bounds: Bounds | None = None
+) -> Starlette:
+    """The whole service; nothing is connected before its lifespan begins. Raises ``ValueError`` for settings that do not fit."""
+    refuse_open_door(settings.auth, settings.host)
+    fit = (bounds or Bounds()).check()
+    dsn, token = settings.database_url.get_secret_value(), settings.token()
+    pool, lease_pool = make_pool(dsn, settings.pool_size), make_pool(dsn, 1)
+    runs, events, interactions, keys = RunStore(pool), EventStore(pool), InteractionStore(pool), KeyStore(pool)
+    manager = ManagerClient(settings.manager_urls, token, fit.call)
+
+    hub = TailHub(runs, events)
+    run_log = RunLog(pool, on_commit=hub.committed)
+    recorder = Recorder(run_log)
+    leases = Leases(RunStore(lease_pool), fit.lease, fit.renew_every)
+    leashes = Leashes(manager, fit.renew_every, fit.probe)
+    attend = AttendAttempt(manager, recorder, fit, monotonic)
+    drive = DriveRun(runs, interactions, recorder, manager, leashes, attend, fit, monotonic)
+    deliver = DeliverIntents(runs, interactions, manager, run_log)
+    dispatcher = Dispatcher(runs, drive, deliver, leases, recorder, settings.drives)
+    reaper = Reaper(runs, run_log, ExpireQuestions(interactions, run_log), fit.sweep_every)
+    ears = {
+        Channel.EVENTS: hub.heard, Channel.WORK: dispatcher.work_heard, Channel.INTENTS: dispatcher.intent_heard,
+    }  # fmt: skip
+
+    create = CreateRun(runs, new_id, Provider(settings.default_provider), settings.queue_limit)
+    read = ReadRun(runs, events, interactions, hub)
+    readiness = Readiness(runs, manager, lambda: dispatcher.draining)
+    operations = (
+        *run_routes(create, RetryRun(runs, create), read, StopRun(runs, run_log)),
+        *interaction_routes(ReplyToQuestion(runs, interactions), ReadInbox(interactions)),
+        *system_routes(MakeKey(keys, new_id), manager, readiness.chain),
+    )
+    operations = (*operations, *health_routes("control-plane", readiness))
+    described = document("Runyard", release(), operations, PAYLOADS.values())
+    served = (*operations, *document_routes(lambda: described), *page_routes())
+    if stopping is not None:
+        stopping.on(dispatcher.drain)
+        stopping.on(hub.stop)
+
+    loops = Loops({
+        "recorder": recorder.run, "tails": hub.run, "wakeups": Listener(dsn, ears).run, "leases": leases.run,
+        "leashes": leashes.run, "reaper": reaper.run,
+    })  # fmt: skip
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
+        for applied in await migrate(dsn):
+            log.info("migrated", version=applied)
+        async with pool, lease_pool:
+            # The dispatcher ends first: its drivers hand their runs back through everything below.
+            async with loops.running(), Loops({"dispatcher": dispatcher.run}).running():
+                yield
+            await manager.close()
+
+    guard = CheckKey(
+        keys,
+        settings.admin_key.get_secret_value() if settings.admin_key else None,
+        token,
+        open_door=settings.auth == "off",
+    )
+    return Starlette(routes=make_routes(served, guard), exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan)
+
+
+@dataclass(frozen=True, slots=True)
+class Loops:
+    """Background loops with an owner. One that breaks ends the process: a half-alive replica would hold its leases."""
+
+    named: Mapping[str, Callable[[], Awaitable[None]]]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        tasks = [asyncio.create_task(self._guarded(name, run), name=name) for name, run in self.named.items()]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _guarded(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await run()
+        except Exception as error:
+            log.critical("loop.broken", loop=name, exc_info=error)
+            end_this_process()

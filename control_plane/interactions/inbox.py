@@ -1,0 +1,25 @@
+"""The inbox: questions across runs, oldest first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from control_plane.storage.interactions import InteractionStore
+from control_plane.views.positions import decode_position, encode_position
+from shared.contracts.interactions import InteractionList, InteractionStatus
+from shared.web import Caller
+
+
+@dataclass(frozen=True, slots=True)
+class ReadInbox:
+    interactions: InteractionStore
+
+    async def __call__(self, caller: Caller, status: InteractionStatus | None, cursor: str | None, limit: int) -> InteractionList:
+        """Raises ``invalid_request`` for a cursor we did not give."""
+        app_id = None if caller.admin else caller.app_id
+        found = await self.interactions.page(app_id, status, None, decode_position(cursor, 3), limit + 1)
+        following = None
+        if len(found) > limit:
+            last = found[limit - 1]
+            following = encode_position(last.created_at, last.run_id, last.question_id)
+        return InteractionList(items=found[:limit], next_cursor=following)

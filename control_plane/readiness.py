@@ -1,0 +1,56 @@
+"""Whether this replica can do its job, and the state of the whole chain behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from control_plane.manager_client import ManagerClient
+from control_plane.storage.runs import RunStore
+from shared.contracts.providers import ReadinessCategory
+from shared.errors import RunyardError
+from shared.http import UnknownOutcomeError
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    runs: RunStore
+    manager: ManagerClient
+    draining: Callable[[], bool]
+
+    async def __call__(self) -> list[str]:
+        """Reasons for not being ready. A missing executor is none: runs wait in the queue."""
+        reasons = ["draining"] if self.draining() else []
+        return reasons + ([] if await self._database() else ["the database does not answer"])
+
+    async def chain(self) -> dict[str, Any]:
+        """Database, manager, executors and providers, each with ``ready`` and why not."""
+        database = await self._database()
+        try:
+            fleet = await self.manager.executors()
+            providers = await self.manager.providers()
+        except (RunyardError, UnknownOutcomeError) as error:
+            return {
+                "ready": False, "database": {"ready": database}, "manager": {"ready": False, "reason": str(error)},
+                "executors": [], "providers": [],
+            }  # fmt: skip
+        executors = [
+            {
+                "executorId": each.state.executor_id if each.state else None, "ready": each.reachable,
+                "draining": each.state.draining if each.state else None, "reason": each.reason,
+            }
+            for each in fleet.items
+        ]  # fmt: skip
+        some_ready = any(each.readiness_category is ReadinessCategory.READY for each in providers.items)
+        return {
+            "ready": database and some_ready, "database": {"ready": database}, "manager": {"ready": True},
+            "executors": executors, "providers": [each.model_dump(mode="json", by_alias=True) for each in providers.items],
+        }  # fmt: skip
+
+    async def _database(self) -> bool:
+        try:
+            await self.runs.queued(1)
+        except RunyardError:
+            return False
+        return True

@@ -1,0 +1,41 @@
+"""Keys, the whole chain's readiness, the fleet as callers may see it, and the API's own description."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from control_plane.access import MakeKey
+from control_plane.manager_client import ManagerClient
+from shared.contracts.providers import ProviderList
+from shared.contracts.runs import KeyMade, NewKey
+from shared.errors import ErrorCode
+from shared.web import Answer, Call, Operation, get, post
+
+
+def system_routes(
+    make_key: MakeKey, manager: ManagerClient, readiness: Callable[[], Awaitable[Mapping[str, Any]]]
+) -> tuple[Operation, ...]:
+    async def make(call: Call[NewKey]) -> Answer:
+        return Answer(await make_key(call.body, call.caller))
+
+    async def providers(_call: Call[None]) -> Answer:
+        return Answer(await manager.providers())
+
+    async def chain(_call: Call[None]) -> Answer:
+        return Answer(await readiness())
+
+    return (
+        post("/api/keys", make, body=NewKey, returns=KeyMade, status=201, errors=(ErrorCode.PERMISSION_DENIED,),
+             summary="Make a key; it is shown once"),
+        get("/api/providers", providers, returns=ProviderList, errors=(ErrorCode.MANAGER_UNAVAILABLE,),
+            summary="Providers and whether an executor can run them"),
+        get("/api/system/readiness", chain, summary="The whole chain: database, manager, executors, providers"),
+    )  # fmt: skip
+
+
+def document_routes(document: Callable[[], Mapping[str, Any]]) -> tuple[Operation, ...]:
+    async def show(_call: Call[None]) -> Answer:
+        return Answer(document())
+
+    return (get("/openapi.json", show, access="open", summary="This API as OpenAPI 3.1"),)

@@ -1,0 +1,39 @@
+"""The control plane's settings, from the environment. Only ``app`` and ``__main__`` read them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from shared.contracts.providers import Provider, provider_named
+from shared.errors import RunyardError
+from shared.settings import ServiceSettings, UrlList
+
+
+def _provider(name: str) -> str:
+    try:
+        return provider_named(name)
+    except RunyardError as error:
+        raise ValueError(error.detail) from None
+
+
+class Settings(ServiceSettings):
+    database_url: SecretStr = Field(validation_alias="DATABASE_URL", description="PostgreSQL 15 or newer.")
+    host: str = Field(default="127.0.0.1", validation_alias="CONTROL_PLANE_HOST")
+    port: int = Field(default=3000, ge=0, le=65535, validation_alias="CONTROL_PLANE_PORT")
+    manager_urls: UrlList = Field(
+        default=["http://127.0.0.1:3010"], min_length=1, validation_alias="EXECUTOR_MANAGER_URLS",
+        description="Comma-separated; any of them will do.",
+    )  # fmt: skip
+    admin_key: SecretStr | None = Field(default=None, validation_alias="RUNYARD_ADMIN_KEY")
+    default_provider: Annotated[str, AfterValidator(_provider)] = Field(
+        default=Provider.CODEX_APP_SERVER, validation_alias="RUNYARD_DEFAULT_PROVIDER"
+    )
+    provider_mode: Literal["real", "scripted"] = Field(
+        default="real", validation_alias="CONTROL_PLANE_PROVIDER_MODE",
+        description="`scripted` routes every provider to the scripted engine, still on the executor.",
+    )  # fmt: skip
+    queue_limit: int = Field(default=1000, ge=1, validation_alias="RUNYARD_QUEUE_LIMIT")
+    drives: int = Field(default=500, ge=1, validation_alias="RUNYARD_DRIVES", description="Runs driven by one replica.")
+    pool_size: int = Field(default=10, ge=2, validation_alias="RUNYARD_POOL_SIZE")
