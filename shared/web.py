@@ -110,7 +110,7 @@ def _endpoint(table: Mapping[str, Operation], guard: Guard) -> Callable[[Request
     async def endpoint(request: Request) -> Response:
         operation = table["GET" if request.method == "HEAD" and "HEAD" not in table else request.method]
         caller = Caller() if operation.access == "open" else await guard(request)
-        call = Call[Any](
+        call: Call[Any] = Call(  # Call[Any](…) would set an attribute on a frozen class
             body=await _body(request, operation),
             query=_query(request, operation),
             path={name: str(value) for name, value in request.path_params.items()},
