@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from executor.adapters.base import Adapter
+from executor.adapters.codex_app_server import CodexAdapter
 from executor.adapters.scripted import ScriptedAdapter
 from shared.contracts.providers import Provider
 
 ADAPTERS: Mapping[Provider, Adapter] = MappingProxyType(
     {
+        Provider.CODEX_APP_SERVER: CodexAdapter(),
         Provider.SCRIPTED: ScriptedAdapter(),
     }
 )

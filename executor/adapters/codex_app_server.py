@@ -1,0 +1,349 @@
+"""Codex over ``codex app-server``: one process, one thread, one turn with whatever is steered into it.
+
+The handshake is initialize → initialized → thread/start or thread/resume → turn/start; the end is turn/completed → stdin closed.
+Every request of the engine is answered; every request of ours has an owner in ``_pending``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from executor.adapters import codex_config, codex_protocol
+from executor.adapters.base import STDOUT, CloseInput, Emit, Install, Outcome, Send, StartRequest, Step, Stream
+from executor.adapters.codex_errors import code_of, code_of_text, reason_of
+from executor.adapters.codex_events import TurnEvents
+from executor.adapters.codex_protocol import (
+    INVALID_REQUEST,
+    Asked,
+    AskEdit,
+    AskUser,
+    ErrorRaised,
+    Incoming,
+    RequestResolved,
+    RpcError,
+    RpcId,
+    ThreadOpened,
+    Turn,
+    TurnAccepted,
+    TurnMoved,
+    UsageMoved,
+)
+from executor.adapters.codex_questions import DECISIONS, answers_to, decision_of, question_of
+from executor.adapters.codex_questions import reason_of as reason_of_reply
+from executor.adapters.exits import outcome_of_exit
+from executor.adapters.framing import Framed, Line, Lines, LineTooLong
+from executor.adapters.questions import Questions
+from executor.adapters.unclaimed import note, raw, too_long, undecodable
+from shared.contracts.events import AttemptOutcome, SessionStarted
+from shared.contracts.interactions import Decision, Reply
+from shared.contracts.providers import Capabilities, EngineMode, Provider
+from shared.errors import ErrorCode, RunyardError
+
+CLIENT = {"name": "runyard", "title": "Runyard", "version": "0.1.0"}
+CAPABILITIES = Capabilities(
+    deltas=True, reasoning=True, tools=True, permissions=True, questions=True, plan=True, messages=True, interrupt=True,
+    resume=True, output_schema=True, usage=True, engine_modes=tuple(EngineMode),
+)  # fmt: skip
+
+
+class CodexAdapter:
+    provider = Provider.CODEX_APP_SERVER
+    capabilities = CAPABILITIES
+    install = Install(
+        command="codex",
+        globs=(
+            "node_modules/@openai/codex-linux-*/vendor/*/bin/codex",
+            "node_modules/@openai/codex/node_modules/@openai/codex-linux-*/vendor/*/bin/codex",
+        ),
+        version_pattern=r"codex-cli (\d+\.\d+\.\d+)",
+        pinned="0.169.0",
+    )
+    credential_names: tuple[str, ...] = codex_config.CREDENTIAL_NAMES
+
+    def start(self, request: StartRequest) -> CodexConversation:
+        return CodexConversation(request, session=None)
+
+    def resume(self, request: StartRequest, session: str) -> CodexConversation:
+        return CodexConversation(request, session)
+
+
+T = TypeVar("T")
+Answered = Callable[[Incoming, Line], list[Step]]
+
+
+class CodexConversation:
+    """One app-server process. Its outcome is its turn's; its exit counts only when no turn ended."""
+
+    def __init__(self, request: StartRequest, session: str | None) -> None:
+        self.command = codex_config.command_for(request)
+        self._request = request
+        self._session = session
+        self._lines = Lines()
+        self._events = TurnEvents()
+        self._questions: Questions[RpcId] = Questions(request.attempt)
+        self._asked: dict[RpcId, Asked] = {}
+        self._sent = 0
+        self._pending: dict[RpcId, Answered] = {}
+        self._thread = ""
+        self._turn: Turn | None = None
+        self._turns: set[str] = set()
+        self._ended_turn: Turn | None = None
+        self._messages: list[str] = []
+        self._steering = 0
+        self._is_stopping = False
+        self._is_closed = False
+        self._failure: tuple[ErrorCode, str] | None = None
+
+    # ---- what the runner calls ----
+
+    def opened(self) -> list[Step]:
+        return [self._call("initialize", {"clientInfo": CLIENT, "capabilities": {"experimentalApi": True}}, self._initialized)]
+
+    def feed(self, stream: Stream, chunk: bytes) -> list[Step]:
+        return [step for line in self._lines.feed(stream, chunk) for step in self._on_line(line)]
+
+    def end_of(self, stream: Stream) -> list[Step]:
+        steps = [step for line in self._lines.end_of(stream) for step in self._on_line(line)]
+        return [*steps, *self._withdrawn(), *self._events.ended()] if stream == STDOUT else steps
+
+    def answer(self, question_id: str, reply: Reply) -> list[Step]:
+        rpc_id, resolved = self._questions.take(question_id, reply)
+        asked = self._asked.pop(rpc_id)
+        if isinstance(asked, AskUser):
+            answers = answers_to(asked, reply.answer)
+            stop = self.interrupt() if reply.decision is Decision.DECLINE_AND_STOP else []
+            return [Send(codex_protocol.response(rpc_id, answers)), Emit(resolved), *stop]
+        decision = decision_of(reply)
+        said = Send(codex_protocol.response(rpc_id, {"decision": DECISIONS[decision]}))
+        reason = reason_of_reply(reply) if decision is Decision.DECLINE else None
+        return [said, Emit(resolved), *(self._steer(reason) if reason else [])]
+
+    def message(self, text: str) -> list[Step]:
+        if self._is_stopping or self._is_closed or self._failure:
+            raise RunyardError(ErrorCode.CONFLICT, "codex is no longer taking messages")
+        return self._steer(text)
+
+    def interrupt(self) -> list[Step]:
+        if self._is_stopping or self._is_closed:
+            return []
+        self._is_stopping = self._events.was_stopped = True
+        return self._interrupt_turn()
+
+    def ended(self, exit_code: int | None) -> Outcome:
+        usage, turn = self._events.usage, self._ended_turn
+        if self._failure is not None:
+            return Outcome(AttemptOutcome.ERROR, *self._failure, usage=usage)
+        if turn is not None and turn.status == "completed":
+            return self._success()
+        if turn is not None and turn.status == "failed":
+            error = turn.error or codex_protocol.TurnError("the turn failed without a reason")
+            return Outcome(AttemptOutcome.ERROR, code_of(error), reason_of(error), usage=usage)
+        if turn is not None or self._is_stopping:
+            return Outcome(AttemptOutcome.CANCELED, ErrorCode.USER_CANCELED, "the turn was interrupted", usage=usage)
+        return outcome_of_exit(exit_code, usage)
+
+    def _success(self) -> Outcome:
+        answer, usage = self._events.answer, self._events.usage
+        if answer is None:
+            return Outcome(AttemptOutcome.ERROR, ErrorCode.ENGINE_NO_OUTPUT, "codex finished without an answer", usage=usage)
+        return Outcome(AttemptOutcome.SUCCESS, result=_result(answer, self._request), usage=usage)
+
+    # ---- the handshake ----
+
+    def _initialized(self, answer: Incoming, line: Line) -> list[Step]:
+        if answer.error is not None:
+            return self._fail(ErrorCode.ENGINE_START_FAILED, answer.error)
+        settings = codex_config.thread_settings(self._request)
+        if self._session is None:
+            opening = self._call("thread/start", settings, self._thread_opened)
+        else:
+            known = {"threadId": self._session, "excludeTurns": True}
+            opening = self._call("thread/resume", settings | known, self._thread_opened)
+        return [Send(codex_protocol.notification("initialized")), opening]
+
+    def _thread_opened(self, answer: Incoming, line: Line) -> list[Step]:
+        if answer.error is not None:
+            return self._fail(code_of_text(answer.error.message), answer.error)
+        self._thread = _decode(answer, ThreadOpened).thread.id
+        started = Emit(SessionStarted(engine_session=self._thread), line.byte_from, line.byte_to)
+        if self._is_stopping:
+            return [started, *self._close()]
+        return [started, self._start_turn(self._request.prompt())]
+
+    def _start_turn(self, text: str) -> Step:
+        schema = {} if self._request.output_schema is None else {"outputSchema": self._request.output_schema}
+        return self._call("turn/start", {"threadId": self._thread, "input": _input(text)} | schema, self._turn_accepted)
+
+    def _turn_accepted(self, answer: Incoming, line: Line) -> list[Step]:
+        if answer.error is not None:
+            return self._fail(code_of_text(answer.error.message), answer.error)
+        self._turn, self._ended_turn = _decode(answer, TurnAccepted).turn, None
+        self._turns.add(self._turn.id)
+        if self._is_stopping:
+            return self._interrupt_turn()
+        waiting, self._messages = self._messages, []
+        return [step for text in waiting for step in self._steer(text)]
+
+    # ---- messages, stop and end ----
+
+    def _steer(self, text: str) -> list[Step]:
+        """Into the running turn; before and between turns a message waits for the next one to be accepted."""
+        if self._turn is None:
+            self._messages.append(text)
+            return []
+        self._steering += 1
+        params = {"threadId": self._thread, "expectedTurnId": self._turn.id, "input": _input(text)}
+        return [self._call("turn/steer", params, lambda answer, line: self._steered(text, answer, line))]
+
+    def _steered(self, text: str, answer: Incoming, line: Line) -> list[Step]:
+        self._steering -= 1
+        if answer.error is None:
+            return self._finish() if self._is_over() else []
+        if answer.error.code == INVALID_REQUEST and not self._is_stopping:
+            return [*self._events.release(final=False), self._start_turn(text)]
+        refused = note(line, "message_refused", f"codex did not take a message: {answer.error.message}")
+        return [refused, *(self._finish() if self._is_over() else [])]
+
+    def _interrupt_turn(self) -> list[Step]:
+        if self._turn is not None:
+            return [self._call("turn/interrupt", {"threadId": self._thread, "turnId": self._turn.id}, _ignored)]
+        # a turn/start that is on its way is interrupted once it is accepted
+        return [] if any(each == self._turn_accepted for each in self._pending.values()) else self._close()
+
+    def _on_turn_completed(self, moved: TurnMoved) -> list[Step]:
+        self._ended_turn, self._turn = moved.turn, None
+        withdrawn = self._withdrawn()
+        if moved.turn.status == "interrupted":
+            # an interrupted turn leaves its shell commands running
+            clean = self._call("thread/backgroundTerminals/clean", {"threadId": self._thread}, self._cleaned)
+            return [*withdrawn, *self._events.release(final=False), clean]
+        return [*withdrawn, *(self._finish() if self._is_over() else [])]
+
+    def _cleaned(self, _answer: Incoming, _line: Line) -> list[Step]:
+        return self._close()
+
+    def _is_over(self) -> bool:
+        """No turn runs, and no message is on its way that could begin another."""
+        starting = any(each == self._turn_accepted for each in self._pending.values())
+        return self._ended_turn is not None and self._steering == 0 and not starting
+
+    def _finish(self) -> list[Step]:
+        is_answer = self._ended_turn is not None and self._ended_turn.status == "completed"
+        return [*self._events.release(final=is_answer), *self._close()]
+
+    def _close(self) -> list[Step]:
+        if self._is_closed:
+            return []
+        self._is_closed = True
+        return [CloseInput()]
+
+    def _fail(self, code: ErrorCode, error: RpcError) -> list[Step]:
+        is_vague = code is ErrorCode.ENGINE_EXIT_NONZERO
+        self._failure = (ErrorCode.ENGINE_PROTOCOL_ERROR if is_vague else code, error.message)
+        return self._close()
+
+    # ---- lines ----
+
+    def _on_line(self, line: Framed) -> list[Step]:
+        if isinstance(line, LineTooLong):
+            return too_long(line)
+        if line.stream != STDOUT or not line.data.startswith(b"{"):
+            return raw(line)
+        try:
+            incoming = codex_protocol.read_line(line.data)
+        except msgspec.DecodeError:
+            return raw(line)
+        try:
+            return self._on_incoming(incoming, line)
+        except msgspec.DecodeError as error:
+            refused = [] if incoming.method is None or incoming.id is None else [_refuse(incoming.id, incoming.method)]
+            return [*refused, *undecodable(line, str(error))]
+
+    def _on_incoming(self, incoming: Incoming, line: Line) -> list[Step]:
+        match incoming:
+            case Incoming(id=None, method=str(method)):
+                return self._on_notification(method, incoming, line)
+            case Incoming(id=id, method=str(method)) if id is not None:
+                return self._on_request(id, method, incoming, line)
+            case Incoming(id=id) if id in self._pending:
+                return self._pending.pop(id)(incoming, line)
+            case _:
+                return raw(line)
+
+    def _on_notification(self, method: str, incoming: Incoming, line: Line) -> list[Step]:
+        if method not in codex_protocol.NOTIFICATIONS:
+            return [] if codex_protocol.is_noise(method) else raw(line)
+        said = msgspec.json.decode(incoming.params, type=codex_protocol.NOTIFICATIONS[method])
+        match said:
+            case RequestResolved(request_id=id):
+                self._asked.pop(id, None)
+                return [Emit(gone, line.byte_from, line.byte_to) for gone in self._questions.withdraw(id)]
+            case UsageMoved(thread_id=thread, turn_id=turn) if thread == self._thread and turn not in self._turns:
+                return []  # a resumed thread first tells the tokens of its last turn
+            case UsageMoved(thread_id=thread) if thread != self._thread:
+                return [Emit(payload, line.byte_from, line.byte_to) for payload in self._events.count(said)]
+            case _ if getattr(said, "thread_id", self._thread) not in {self._thread, ""}:
+                return []
+            case TurnMoved():
+                return self._on_turn_completed(said) if method == "turn/completed" else []
+            case ErrorRaised(error=error, will_retry=True) if code_of(error) is ErrorCode.AUTH_FAILED:
+                return self._give_up(error)
+            case _:
+                return self._events.read(method, said, line)
+
+    def _give_up(self, error: codex_protocol.TurnError) -> list[Step]:
+        """Asking again with the same credentials cannot help."""
+        if self._failure is not None:
+            return []
+        self._failure = (ErrorCode.AUTH_FAILED, reason_of(error))
+        return self._interrupt_turn()
+
+    def _on_request(self, id: RpcId, method: str, incoming: Incoming, line: Line) -> list[Step]:
+        if method in codex_protocol.REFUSALS:
+            refused = Send(codex_protocol.response(id, codex_protocol.REFUSALS[method]))
+            return [refused, note(line, "request_refused", f"codex asked for {method}")]
+        if method not in codex_protocol.REQUESTS:
+            return [_refuse(id, method), note(line, "request_refused", f"codex asked for {method}")]
+        asked = msgspec.json.decode(incoming.params, type=codex_protocol.REQUESTS[method])
+        self._asked[id] = asked
+        diffs = self._events.diffs_of(asked.item_id if isinstance(asked, AskEdit) else "")
+        payload = self._questions.open(id, **question_of(asked, diffs))
+        return [*self._events.release(final=False), Emit(payload, line.byte_from, line.byte_to)]
+
+    def _withdrawn(self) -> list[Step]:
+        self._asked.clear()
+        return [Emit(payload) for payload in self._questions.withdraw_all()]
+
+    def _call(self, method: str, params: dict[str, Any], answered: Answered) -> Send:
+        self._sent += 1
+        self._pending[self._sent] = answered
+        return Send(codex_protocol.request(self._sent, method, params))
+
+
+def _ignored(_answer: Incoming, _line: Line) -> list[Step]:
+    return []
+
+
+def _refuse(id: RpcId, method: str) -> Send:
+    return Send(codex_protocol.refusal(id, method))
+
+
+def _input(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
+
+
+def _decode(answer: Incoming, kind: type[T]) -> T:
+    return msgspec.json.decode(answer.result, type=kind)
+
+
+def _result(answer: str, request: StartRequest) -> Any:
+    """The answer's text; where a schema was given, the JSON it is. Whether it fits the schema is checked by the platform."""
+    if request.output_schema is None:
+        return answer
+    try:
+        return msgspec.json.decode(answer)
+    except msgspec.DecodeError:
+        return answer

@@ -1,0 +1,129 @@
+"""How Codex is set up for one attempt: its folder, its files, its credentials, and how freely it may act.
+
+CODEX_HOME is ``.codex`` under the attempt's HOME, so that a session's threads stay beside it and can be resumed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from executor.adapters.base import Command, File, StartRequest
+from shared.contracts.providers import EngineMode
+from shared.errors import ErrorCode, RunyardError, invalid
+
+FOLDER = ".codex"
+OWN_PROVIDER = "runyard"
+BUILT_IN_PROVIDER = "openai"
+KEY = "OPENAI_API_KEY"
+BASE_URL = "OPENAI_BASE_URL"
+LOGIN = "CODEX_AUTH_JSON"
+CREDENTIAL_NAMES = (KEY, "CODEX_API_KEY", LOGIN, BASE_URL)
+RETRIES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Freedom:
+    """What may be done unasked (``sandbox``) and when a person is asked (``approval_policy``), in Codex's words."""
+
+    sandbox: str
+    approval_policy: str
+
+
+FREEDOM: Mapping[EngineMode, Freedom] = MappingProxyType(
+    {
+        EngineMode.PLAN: Freedom("read-only", "never"),
+        EngineMode.READ_ONLY: Freedom("read-only", "never"),
+        EngineMode.ASK: Freedom("workspace-write", "untrusted"),
+        EngineMode.AUTO_EDIT: Freedom("workspace-write", "on-request"),
+        EngineMode.FULL: Freedom("danger-full-access", "never"),
+    }
+)
+
+
+def command_for(request: StartRequest) -> Command:
+    """Raises ``RunyardError``: ``auth_missing`` without a credential, ``invalid_request`` for an option's value."""
+    key = request.credential_env.get(KEY) or request.credential_env.get("CODEX_API_KEY")
+    login = request.credential_env.get(LOGIN)
+    base_url = base_url_of(request)
+    if key is None and (base_url is not None or login is None):
+        raise RunyardError(ErrorCode.AUTH_MISSING, f"codex needs {KEY}")
+    files = [File("home", f"{FOLDER}/config.toml", _config(request, base_url).encode())]
+    env = {"CODEX_HOME": f"{request.home}/{FOLDER}"}
+    if base_url is not None:
+        env[KEY] = str(key)
+    else:
+        auth = login or json.dumps({"auth_mode": "apikey", KEY: key})
+        files.append(File("home", f"{FOLDER}/auth.json", auth.encode()))
+    return Command(argv=(request.executable, "app-server"), env=env, files=tuple(files))
+
+
+def base_url_of(request: StartRequest) -> str | None:
+    """The endpoint to use instead of the built-in one."""
+    given = request.provider_options.get("baseUrl") or request.credential_env.get(BASE_URL)
+    if given is None:
+        return None
+    if not isinstance(given, str) or not given.startswith(("http://", "https://")):
+        raise invalid("providerOptions.baseUrl", "must be an http or https URL")
+    return given
+
+
+def thread_settings(request: StartRequest) -> dict[str, Any]:
+    """What ``thread/start`` and ``thread/resume`` have in common."""
+    freedom = FREEDOM[request.engine_mode]
+    settings: dict[str, Any] = {
+        "cwd": request.workspace,
+        "approvalPolicy": freedom.approval_policy,
+        "sandbox": freedom.sandbox,
+        "modelProvider": OWN_PROVIDER if base_url_of(request) else BUILT_IN_PROVIDER,
+    }
+    return settings | ({"model": request.model} if request.model else {})
+
+
+def _config(request: StartRequest, base_url: str | None) -> str:
+    """Nothing that calls home, retries that end, and questions to the user."""
+    lines = [
+        f"model_provider = {_text(OWN_PROVIDER if base_url else BUILT_IN_PROVIDER)}",
+        "check_for_update_on_startup = false",
+        "suppress_unstable_features_warning = true",
+        *_chosen(request.provider_options, "reasoningEffort", "model_reasoning_effort"),
+        *_chosen(request.provider_options, "reasoningSummary", "model_reasoning_summary"),
+        "",
+        "[analytics]",
+        "enabled = false",
+        "",
+        "[features]",
+        "plugins = false",
+        "apps = false",
+        "unbounded_connection_retries = false",
+        "default_mode_request_user_input = true",
+    ]
+    if base_url:
+        lines += [
+            "",
+            f"[model_providers.{OWN_PROVIDER}]",
+            f"name = {_text(OWN_PROVIDER)}",
+            f"base_url = {_text(base_url)}",
+            f"env_key = {_text(KEY)}",
+            'wire_api = "responses"',
+            f"request_max_retries = {RETRIES}",
+            f"stream_max_retries = {RETRIES}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _chosen(options: Mapping[str, Any], name: str, setting: str) -> list[str]:
+    value = options.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, str):
+        raise invalid(f"providerOptions.{name}", "must be text")
+    return [f"{setting} = {_text(value)}"]
+
+
+def _text(value: str) -> str:
+    """A TOML basic string: JSON's escapes are TOML's too, but for DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,112 @@
+"""Plays a recorded case of ``codex app-server`` to a conversation: its bytes in, our steps out, the recorded words too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from executor.adapters import ADAPTERS
+from executor.adapters.base import STDOUT, Conversation, Emit, Outcome, Send, StartRequest, Step
+from shared.contracts.events import InteractionRequested
+from shared.contracts.interactions import Reply
+from shared.contracts.provider_runs import Message
+from shared.contracts.providers import Provider
+
+RECORDINGS = Path(__file__).parent.parent / "recordings" / "codex"
+# What a conversation sends without being told to, each once.
+OURS_BY_ITSELF = {
+    "initialize", "initialized", "thread/start", "thread/resume", "turn/start", "thread/backgroundTerminals/clean",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Move:
+    """One line of a transcript: bytes the engine printed, or a message that was sent to it."""
+
+    received: bytes | None
+    sent: Mapping[str, Any] | None
+
+
+@dataclass
+class Played:
+    steps: list[Step] = field(default_factory=list[Step])
+    recorded: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    outcome: Outcome | None = None
+
+    @property
+    def events(self) -> list[list[Any]]:
+        emits = [step for step in self.steps if isinstance(step, Emit)]
+        return [[emit.payload.KIND.value, json.loads(emit.payload.wire_json())] for emit in emits]
+
+    @property
+    def sent(self) -> list[Any]:
+        return [json.loads(step.data) for step in self.steps if isinstance(step, Send)]
+
+
+def moves_of(case: str) -> Iterator[Move]:
+    lines = iter((RECORDINGS / case / "stdout.jsonl").read_bytes().splitlines(keepends=True))
+    for text in (RECORDINGS / case / "transcript.jsonl").read_text().splitlines():
+        move = json.loads(text)
+        yield Move(next(lines), None) if move["dir"] == "recv" else Move(None, move["msg"])
+
+
+def conversation_for(moves: Sequence[Move]) -> Conversation:
+    """As the case was started: its prompt, its thread to resume, its schema."""
+    sent = [move.sent for move in moves if move.sent is not None]
+    turn = next(each["params"] for each in sent if each.get("method") == "turn/start")
+    resumed = next((each["params"]["threadId"] for each in sent if each.get("method") == "thread/resume"), None)
+    request = StartRequest(
+        run_id="run_1", attempt=1, executable="/engines/codex", home="/home/agent", workspace="/workspace",
+        messages=[Message(content=turn["input"][0]["text"])], output_schema=turn.get("outputSchema"),
+        provider_options={"baseUrl": "http://127.0.0.1:1/v1"}, credential_env={"OPENAI_API_KEY": "sk-test"},
+    )  # fmt: skip
+    adapter = ADAPTERS[Provider.CODEX_APP_SERVER]
+    return adapter.start(request) if resumed is None else adapter.resume(request, resumed)
+
+
+def play(case: str, replies: Sequence[Reply] = (), cut: int | None = None, by_byte: bool = False) -> Played:
+    """The case up to the first thing a recording did that a conversation never does (a second turn, reading the thread)."""
+    moves = list(moves_of(case))
+    conversation, played = conversation_for(moves), Played()
+    left, at = list(replies), 0
+    played.steps += conversation.opened()
+    for move in moves:
+        if move.received is not None:
+            for piece in _pieces(move.received, None if cut is None else cut - at, by_byte):
+                played.steps += conversation.feed(STDOUT, piece)
+            at += len(move.received)
+            continue
+        assert move.sent is not None
+        steps = _said(conversation, played, move.sent, left)
+        if steps is None:
+            break
+        played.steps += steps
+        played.recorded.append(move.sent)
+    played.steps += conversation.end_of(STDOUT)
+    played.outcome = conversation.ended(0)
+    return played
+
+
+def _said(conversation: Conversation, played: Played, sent: Mapping[str, Any], replies: list[Reply]) -> list[Step] | None:
+    match sent.get("method"):
+        case None:
+            asked = [
+                step.payload for step in played.steps if isinstance(step, Emit) and isinstance(step.payload, InteractionRequested)
+            ]
+            return conversation.answer(asked[-1].question_id, replies.pop(0))
+        case "turn/interrupt":
+            return conversation.interrupt()
+        case "turn/steer":
+            return conversation.message(sent["params"]["input"][0]["text"])
+        case method:
+            is_ours = method in OURS_BY_ITSELF and method not in {each.get("method") for each in played.recorded}
+            return [] if is_ours else None
+
+
+def _pieces(data: bytes, cut: int | None, by_byte: bool) -> list[bytes]:
+    if by_byte:
+        return [data[at : at + 1] for at in range(len(data))]
+    return [data] if cut is None or not 0 < cut < len(data) else [data[:cut], data[cut:]]
