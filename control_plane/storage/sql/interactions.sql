@@ -37,7 +37,7 @@ WHERE status = 'pending' AND expires_at < now() ORDER BY expires_at LIMIT 100;
 -- name: list
 -- $1 app (NULL: all), $2 status (NULL: any), $3 run (NULL: any), $4/$5/$6 the page before, $7 limit.
 SELECT interactions.run_id, question_id, attempt, request, interactions.status, answer, answered_by, answered_at,
-       interactions.created_at, expires_at, on_expiry
+       interactions.created_at, expires_at, interactions.on_expiry
 FROM interactions JOIN agent_runs AS run ON run.id = interactions.run_id
 WHERE ($1::text IS NULL OR run.app_id = $1)
   AND ($2::text IS NULL OR interactions.status = $2)

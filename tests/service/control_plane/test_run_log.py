@@ -1,0 +1,215 @@
+"""Windows of news against a real database: all or nothing, in order, once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from uuid import uuid4
+
+import pytest
+
+from control_plane.domain.lifecycle import Signal
+from control_plane.domain.recording import Move, Stop
+from control_plane.domain.run import Lease, Placement
+from control_plane.runs.record import LeaseLost, Recorder
+from control_plane.storage.run_log import Refused, Write
+from shared.contracts.interactions import InteractionStatus, Reply
+from shared.contracts.runs import RunStatus
+from shared.errors import ErrorCode, RunyardError
+from tests.service.control_plane.conftest import PLACE, Stores, frame, new_run
+
+ENDED = '{"outcome":"success","activeMs":1,"result":"done"}'
+QUESTION = '{"questionId":"q1-1","type":"question","prompt":"which?"}'
+
+
+async def test_a_run_is_claimed_by_one_replica_only(stores: Stores, another_replica: Callable[[], Stores]) -> None:
+    for _ in range(20):
+        await stores.runs.create(new_run(), None)
+    claims = await asyncio.gather(*(each.runs.claim(5, 60) for each in (stores, another_replica()) for _ in range(4)))
+    claimed = [lease.run_id for leases in claims for lease in leases]
+    assert len(claimed) == len(set(claimed)) == 20
+
+
+async def test_a_lapsed_lease_is_taken_over_and_its_old_holder_writes_nothing(stores: Stores) -> None:
+    old = await stores.started()
+    await stores.pool.execute("UPDATE run_heads SET lease_until = now() - interval '1 second'")
+    [new] = await stores.runs.claim(10, 60)
+    assert new.run_id == old.run_id
+    assert await stores.log.write([Write(old.run_id, [frame(1)], old.token)]) == [None]
+    assert (await stores.log.write([Write(old.run_id, [frame(1)], new.token)]))[0] is not None
+    assert await stores.runs.renew([old], 60) == set()
+    assert await stores.runs.renew([new], 60) == {new.run_id}
+
+
+async def test_a_lapsed_lease_that_nobody_took_is_renewed(stores: Stores) -> None:
+    lease = await stores.started()
+    await stores.pool.execute("UPDATE run_heads SET lease_until = now() - interval '1 hour'")
+    assert await stores.runs.renew([lease], 60) == {lease.run_id}
+
+
+async def test_a_session_runs_one_at_a_time_in_the_order_its_runs_came(stores: Stores) -> None:
+    first = await stores.runs.create(new_run(session_id="s"), None)
+    second = await stores.runs.create(new_run(session_id="s"), None)
+    other = await stores.runs.create(new_run(session_id="s", app_id="another"), None)
+    assert {lease.run_id for lease in await stores.runs.claim(10, 60)} == {first, other}
+    await stores.log.write([Write(first, [Stop()])])
+    assert await stores.runs.claim(10, 60) == []
+    await stores.log.write([Write(first, [Move(Signal.STOPPED)])])
+    assert [lease.run_id for lease in await stores.runs.claim(10, 60)] == [second]
+
+
+async def test_priority_goes_first_and_age_decides_among_equals(stores: Stores) -> None:
+    order = [await stores.runs.create(new_run(priority=priority), None) for priority in (0, 5, 0)]
+    claimed = [lease.run_id for _ in range(3) for lease in await stores.runs.claim(1, 60)]
+    assert claimed == [order[1], order[0], order[2]]
+
+
+async def test_events_raw_output_and_status_are_one_transaction(stores: Stores) -> None:
+    lease = await stores.started()
+    news = [
+        frame(1, "log", '{"stream":"stdout","byteFrom":0,"base64":"aGVsbG8="}'),
+        frame(2, "session.started", '{"engineSession":"s-1"}'),
+        frame(3),
+        frame(4, "attempt.ended", ENDED),
+    ]
+    [change] = await stores.log.write([Write(lease.run_id, news, lease.token)])
+    assert change is not None
+    row = await stores.runs.snapshot(lease.run_id)
+    assert row is not None
+    assert (row.status, row.engine_session, row.last_cursor, row.claimed) == (RunStatus.SUCCESS, "s-1", 6, False)
+    assert await stores.events.raw_range(lease.run_id, 1, "stdout", 1, 4) == b"ell"
+    assert await stores.kinds(lease.run_id) == [
+        "run.status", "run.status", "session.started", "message.completed", "attempt.ended", "run.status",
+    ]  # fmt: skip
+
+
+async def test_a_window_written_twice_is_stored_once(stores: Stores) -> None:
+    lease = await stores.started()
+    window = [Write(lease.run_id, [frame(1), frame(2)], lease.token)]
+    await stores.log.write(window)
+    await stores.log.write(window)
+    events = await stores.events.page(lease.run_id, 0, 100)
+    assert [event.cursor for event in events] == [1, 2, 3, 4]
+
+
+async def test_one_refused_run_does_not_hold_up_the_others(stores: Stores) -> None:
+    bad, good = await stores.started(), await stores.started()
+    poison = frame(1, "log", '{"stream":"stdout","byteFrom":0,"base64":"%%%"}')
+    recorder = Recorder(stores.log)
+    loop = asyncio.ensure_future(recorder.run())
+    try:
+        results = await asyncio.gather(recorder.record(bad, [poison]), recorder.record(good, [frame(1)]), return_exceptions=True)
+    finally:
+        loop.cancel()
+    assert isinstance(results[0], Refused)
+    assert await stores.kinds(good.run_id) == ["run.status", "run.status", "message.completed"]
+    assert not isinstance(results[1], BaseException)
+
+
+async def test_hundreds_of_runs_share_windows_and_keep_their_own_order(stores: Stores) -> None:
+    leases = [await stores.started() for _ in range(40)]
+    recorder = Recorder(stores.log)
+    loop = asyncio.ensure_future(recorder.run())
+
+    async def feed(lease: Lease) -> None:
+        for cursor in range(1, 41, 2):
+            await recorder.record(lease, [frame(cursor), frame(cursor + 1)])
+
+    try:
+        await asyncio.gather(*map(feed, leases))
+    finally:
+        loop.cancel()
+    for lease in leases:
+        cursors = [event.cursor for event in await stores.events.page(lease.run_id, 0, 100)]
+        assert cursors == list(range(1, 43))
+    windows = sum(1 for _ in stores.committed)
+    assert windows >= 800  # changes, not transactions: every piece of news was committed before its writer went on
+
+
+async def test_a_writer_whose_lease_is_gone_is_told_so(stores: Stores) -> None:
+    lease = await stores.started()
+    recorder = Recorder(stores.log)
+    loop = asyncio.ensure_future(recorder.run())
+    try:
+        with pytest.raises(LeaseLost):
+            await recorder.record(Lease(lease.run_id, uuid4()), [frame(1)])
+    finally:
+        loop.cancel()
+
+
+async def test_a_question_waits_is_answered_once_and_is_delivered(stores: Stores) -> None:
+    lease = await stores.started()
+    await stores.log.write([Write(lease.run_id, [frame(1, "interaction.requested", QUESTION)], lease.token)])
+    answers = await asyncio.gather(*(
+        stores.interactions.answer(lease.run_id, "q1-1", Reply(answer=f"answer {n}"), None) for n in range(20)
+    ))  # fmt: skip
+    assert sorted(answers) == [False] * 19 + [True]
+    assert [each.question_id for each in await stores.interactions.answered(lease.run_id)] == ["q1-1"]
+    assert await stores.runs.with_intents([lease.run_id]) == {lease.run_id}
+    resolved = frame(2, "interaction.resolved", '{"questionId":"q1-1","how":"answered","answer":{}}')
+    await stores.log.write([Write(lease.run_id, [resolved], lease.token)])
+    question = await stores.interactions.one(lease.run_id, "q1-1")
+    assert question is not None
+    assert question.status is InteractionStatus.DELIVERED
+    assert await stores.runs.with_intents([lease.run_id]) == set()
+
+
+async def test_a_parked_run_rests_until_its_reply_wakes_it(stores: Stores) -> None:
+    lease = await stores.started()
+    await stores.log.write([Write(lease.run_id, [frame(1, "interaction.requested", QUESTION)], lease.token)])
+    lost = frame(2, "attempt.ended", '{"outcome":"lost","errorCode":"executor_lost","activeMs":1}')
+    await stores.log.write([Write(lease.run_id, [lost], lease.token)])
+    assert await stores.runs.claim(10, 60) == []
+    assert await stores.interactions.answer(lease.run_id, "q1-1", Reply(answer="yes"), None)
+    assert [each.run_id for each in await stores.runs.claim(10, 60)] == [lease.run_id]
+
+
+async def test_active_time_is_settled_and_waiting_does_not_count(stores: Stores) -> None:
+    lease = await stores.started()
+    started = '{"executorId":"e","instance":"i","provider":"scripted","sandbox":"s","timeouts":{"runMs":60000},"resumed":false}'
+    await stores.log.write([Write(lease.run_id, [frame(1, "attempt.started", started)], lease.token)])
+    await stores.pool.execute("UPDATE agent_runs SET active_since = now() - interval '10 seconds'")
+    await stores.log.write([Write(lease.run_id, [frame(2, "interaction.requested", QUESTION)], lease.token)])
+    left, since = await stores.pool.fetchrow("SELECT active_ms_left, active_since FROM agent_runs") or (0, 0)
+    assert 40_000 < left <= 50_000
+    assert since is None
+    assert await stores.runs.overdue(0) == []
+
+
+async def test_the_same_idempotency_key_makes_one_run(stores: Stores) -> None:
+    from control_plane.domain.run import IdempotencyKey
+
+    key = IdempotencyKey("k", b"1" * 32)
+    made = await asyncio.gather(*(stores.runs.create(new_run(), key) for _ in range(20)))
+    assert len(set(made)) == 1
+    assert await stores.runs.queued(100) == 1
+    with pytest.raises(RunyardError) as refused:
+        await stores.runs.create(new_run(), IdempotencyKey("k", b"2" * 32))
+    assert refused.value.code is ErrorCode.IDEMPOTENCY_CONFLICT
+
+
+async def test_a_withdrawn_attempt_leaves_no_trace_and_its_number_is_used_again(stores: Stores) -> None:
+    await stores.runs.create(new_run(), None)
+    [lease] = await stores.runs.claim(1, 60)
+    assert await stores.runs.next_attempt(lease, PLACE) == 1
+    await stores.runs.withdraw_attempt(lease, 1)
+    assert await stores.runs.next_attempt(lease, Placement("executor-2", "i", "u")) == 1
+
+
+async def test_no_attempt_is_written_for_a_run_that_is_to_stop(stores: Stores) -> None:
+    run_id = await stores.runs.create(new_run(), None)
+    [lease] = await stores.runs.claim(1, 60)
+    await stores.log.write([Write(run_id, [Stop()])])
+    assert await stores.runs.next_attempt(lease, PLACE) is None
+
+
+async def test_the_terminal_event_carries_what_the_snapshot_says(stores: Stores) -> None:
+    lease = await stores.started()
+    failed = '{"outcome":"error","errorCode":"auth_failed","errorMessage":"401","exitCode":1,"activeMs":1,"stderrTail":"no"}'
+    await stores.log.write([Write(lease.run_id, [frame(1, "attempt.ended", failed)], lease.token)])
+    row = await stores.runs.snapshot(lease.run_id)
+    last = json.loads((await stores.events.page(lease.run_id, 0, 100))[-1].data)
+    assert row is not None
+    assert (last["errorCode"], last["errorMessage"], last["exitCode"]) == (row.error_code, row.error_message, row.exit_code)
+    assert (row.status, row.retryable) == (RunStatus.ERROR, False)

@@ -1,0 +1,119 @@
+"""The schema says what the code says, and a bug becomes an error instead of a wrong row."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from control_plane.domain.recording import Stop
+from control_plane.storage.migrate import MigrationError, migrate
+from control_plane.storage.queries import load, names
+from control_plane.storage.run_log import Write
+from shared.contracts.interactions import InteractionStatus
+from shared.contracts.runs import TERMINAL, RunStatus
+from tests.service.control_plane.conftest import Stores, new_run
+
+
+@pytest.mark.parametrize(("aggregate", "name"), names())
+async def test_every_named_query_prepares(module_database: str, aggregate: str, name: str) -> None:
+    connection = await asyncpg.connect(module_database)
+    try:
+        await connection.prepare(load(aggregate)[name])
+    finally:
+        await connection.close()
+
+
+async def test_the_database_knows_the_same_statuses_as_the_code(stores: Stores) -> None:
+    rows = await stores.pool.fetch("SELECT unnest(enum_range(NULL::run_status))::text AS status")
+    assert [row["status"] for row in rows] == [status.value for status in RunStatus]
+
+
+async def test_the_database_knows_the_same_question_statuses_as_the_code(stores: Stores) -> None:
+    text = await stores.pool.fetchval(
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'interactions_status_check'"
+    )
+    assert all(f"'{status}'" in text for status in InteractionStatus)
+
+
+@pytest.mark.parametrize("ended", sorted(TERMINAL))
+async def test_no_statement_moves_a_finished_run(stores: Stores, ended: RunStatus) -> None:
+    run_id = await stores.runs.create(new_run(), None)
+    await stores.pool.execute(
+        "UPDATE agent_runs SET status = $2::run_status, finished_at = now(), started_at = now(), error_code = $3 WHERE id = $1",
+        run_id, ended, None if ended == RunStatus.SUCCESS else "internal",
+    )  # fmt: skip
+    with pytest.raises(asyncpg.CheckViolationError, match="for ever"):
+        await stores.pool.execute("UPDATE agent_runs SET status = 'running', finished_at = NULL WHERE id = $1", run_id)
+
+
+@pytest.mark.parametrize("statement", [
+    "UPDATE agent_runs SET finished_at = now() WHERE id = $1",
+    "UPDATE agent_runs SET status = 'running' WHERE id = $1",
+    "UPDATE agent_runs SET status = 'stopping' WHERE id = $1",
+    "UPDATE agent_runs SET status = 'error', finished_at = now() WHERE id = $1",
+    "UPDATE run_heads SET lease_until = now() WHERE run_id = $1",
+    "UPDATE run_heads SET lease_token = gen_random_uuid(), lease_until = now(), claim_after = NULL WHERE run_id = $1",
+    "INSERT INTO interactions (run_id, question_id, attempt, request, status) VALUES ($1, 'q', 1, '{}', 'answered')",
+])  # fmt: skip
+async def test_the_schema_refuses_half_a_truth(stores: Stores, statement: str) -> None:
+    run_id = await stores.runs.create(new_run(), None)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await stores.pool.execute(statement, run_id)
+
+
+async def test_a_run_never_goes_back_to_queued(stores: Stores) -> None:
+    lease = await stores.started()
+    with pytest.raises(asyncpg.CheckViolationError, match="queued"):
+        await stores.pool.execute("UPDATE agent_runs SET status = 'queued' WHERE id = $1", lease.run_id)
+
+
+async def test_an_answer_cannot_be_changed(stores: Stores) -> None:
+    lease = await stores.started()
+    await stores.pool.execute(
+        "INSERT INTO interactions (run_id, question_id, attempt, request, status, answer, answered_at) "
+        "VALUES ($1, 'q', 1, '{}', 'answered', '{\"answer\":\"a\"}', now())",
+        lease.run_id,
+    )
+    for change in ('answer = \'{"answer":"b"}\'', "status = 'pending', answer = NULL, answered_at = NULL"):
+        with pytest.raises(asyncpg.CheckViolationError):
+            await stores.pool.execute(f"UPDATE interactions SET {change} WHERE run_id = $1", lease.run_id)
+
+
+async def test_a_run_has_one_living_attempt(stores: Stores) -> None:
+    lease = await stores.started()
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await stores.pool.execute(
+            "INSERT INTO attempts (run_id, attempt, executor_id, executor_instance, executor_url) VALUES ($1, 2, 'e', 'i', 'u')",
+            lease.run_id,
+        )
+
+
+async def test_four_replicas_that_start_at_once_migrate_once(postgres_dsn: str, stores: Stores, database: str) -> None:
+    await stores.pool.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    applied = await asyncio.gather(*(migrate(database) for _ in range(4)))
+    assert sorted(len(each) for each in applied) == [0, 0, 0, 1]
+
+
+async def test_a_migration_that_was_changed_is_refused(database: str, tmp_path: Path) -> None:
+    (tmp_path / "0001_runs.sql").write_text("-- migrate:up\nSELECT 1;\n")
+    with pytest.raises(MigrationError, match="changed"):
+        await migrate(database, tmp_path)
+
+
+async def test_an_empty_migration_is_refused(database: str, tmp_path: Path) -> None:
+    (tmp_path / "0002_nothing.sql").write_text("-- migrate:up\n\n")
+    with pytest.raises(MigrationError, match="nothing stands"):
+        await migrate(database, tmp_path)
+
+
+async def test_a_stop_without_a_lease_still_takes_the_same_lock(stores: Stores) -> None:
+    lease = await stores.started()
+    async with stores.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM run_heads WHERE run_id = $1 FOR UPDATE", lease.run_id)
+        stop = asyncio.ensure_future(stores.log.write([Write(lease.run_id, [Stop()])]))
+        done, _ = await asyncio.wait((stop,), timeout=0.3)
+        assert not done
+    assert (await stop)[0] is not None
