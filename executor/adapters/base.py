@@ -153,7 +153,11 @@ class Conversation(Protocol):
         ...
 
     def answer(self, question_id: str, reply: Reply) -> list[Step]:
-        """A person replied. Raises ``RunyardError(conflict)`` for a question that is not open."""
+        """A person replied. Raises ``RunyardError(conflict)`` for a question that is not open.
+
+        The runner tells that it is answered; a conversation emits ``interaction.resolved`` only for a question that the engine
+        itself withdrew.
+        """
         ...
 
     def message(self, text: str) -> list[Step]:
@@ -190,7 +194,7 @@ class Adapter(Protocol):
     provider: Provider
     capabilities: Capabilities
     install: Install
-    credential_names: tuple[str, ...]
+    credential_names: tuple[str, ...]  # environment names an operator may give credentials by; the first is the usual one
 
     def start(self, request: StartRequest) -> Conversation:
         """Raises ``RunyardError`` (auth_missing, invalid_request, capability_unavailable) before anything runs."""

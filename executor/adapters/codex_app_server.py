@@ -37,7 +37,7 @@ from executor.adapters.exits import outcome_of_exit
 from executor.adapters.framing import Framed, Line, Lines, LineTooLong
 from executor.adapters.questions import Questions
 from executor.adapters.unclaimed import note, raw, too_long, undecodable
-from shared.contracts.events import AttemptOutcome, SessionStarted
+from shared.contracts.events import AttemptOutcome, InteractionResolved, SessionStarted
 from shared.contracts.interactions import Decision, Reply
 from shared.contracts.providers import Capabilities, EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError
@@ -107,19 +107,19 @@ class CodexConversation:
 
     def end_of(self, stream: Stream) -> list[Step]:
         steps = [step for line in self._lines.end_of(stream) for step in self._on_line(line)]
-        return [*steps, *self._withdrawn(), *self._events.ended()] if stream == STDOUT else steps
+        return [*steps, *self._events.ended()] if stream == STDOUT else steps
 
     def answer(self, question_id: str, reply: Reply) -> list[Step]:
-        rpc_id, resolved = self._questions.take(question_id, reply)
+        rpc_id = self._questions.take(question_id)
         asked = self._asked.pop(rpc_id)
         if isinstance(asked, AskUser):
             answers = answers_to(asked, reply.answer)
             stop = self.interrupt() if reply.decision is Decision.DECLINE_AND_STOP else []
-            return [Send(codex_protocol.response(rpc_id, answers)), Emit(resolved), *stop]
+            return [Send(codex_protocol.response(rpc_id, answers)), *stop]
         decision = decision_of(reply)
         said = Send(codex_protocol.response(rpc_id, {"decision": DECISIONS[decision]}))
         reason = reason_of_reply(reply) if decision is Decision.DECLINE else None
-        return [said, Emit(resolved), *(self._steer(reason) if reason else [])]
+        return [said, *(self._steer(reason) if reason else [])]
 
     def message(self, text: str) -> list[Step]:
         if self._is_stopping or self._is_closed or self._failure:
@@ -280,7 +280,7 @@ class CodexConversation:
         match said:
             case RequestResolved(request_id=id):
                 self._asked.pop(id, None)
-                return [Emit(gone, line.byte_from, line.byte_to) for gone in self._questions.withdraw(id)]
+                return self._told_withdrawn(self._questions.withdraw(id))
             case UsageMoved(thread_id=thread, turn_id=turn) if thread == self._thread and turn not in self._turns:
                 return []  # a resumed thread first tells the tokens of its last turn
             case UsageMoved(thread_id=thread) if thread != self._thread:
@@ -315,7 +315,11 @@ class CodexConversation:
 
     def _withdrawn(self) -> list[Step]:
         self._asked.clear()
-        return [Emit(payload) for payload in self._questions.withdraw_all()]
+        return self._told_withdrawn(self._questions.withdraw_all())
+
+    def _told_withdrawn(self, gone: list[InteractionResolved]) -> list[Step]:
+        """Only what the engine did by itself is news; what becomes of questions after our own stop is the runner's to say."""
+        return [] if self._is_stopping else [Emit(payload) for payload in gone]
 
     def _call(self, method: str, params: dict[str, Any], answered: Answered) -> Send:
         self._sent += 1

@@ -100,6 +100,9 @@ def _config(request: StartRequest, base_url: str | None) -> str:
         "apps = false",
         "unbounded_connection_retries = false",
         "default_mode_request_user_input = true",
+        "",
+        "[shell_environment_policy]",  # what the engine may know, its commands may not
+        f"exclude = [{', '.join(_text(name) for name in CREDENTIAL_NAMES)}]",
     ]
     if base_url:
         lines += [

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any, Generic, TypeVar
 
 from shared.contracts.events import InteractionRequested, InteractionResolved
-from shared.contracts.interactions import Reply
 from shared.errors import ErrorCode, RunyardError
 
 Handle = TypeVar("Handle")
 
 
 class Questions(Generic[Handle]):
-    """Open questions by our id, ``q<attempt>-<n>``. A question leaves exactly once: answered or withdrawn."""
+    """Open questions by our id, ``q<attempt>-<n>``. A question leaves exactly once: taken for its reply, or withdrawn."""
 
     def __init__(self, attempt: int) -> None:
         self._attempt = attempt
@@ -26,12 +25,11 @@ class Questions(Generic[Handle]):
         self._open[question_id] = handle
         return InteractionRequested(question_id=question_id, **asked)
 
-    def take(self, question_id: str, reply: Reply) -> tuple[Handle, InteractionResolved]:
-        """The question's handle and the event that it is answered. Raises ``RunyardError(conflict)`` when it is not open."""
+    def take(self, question_id: str) -> Handle:
+        """The handle of a question that is being answered. Raises ``RunyardError(conflict)`` when it is not open."""
         if question_id not in self._open:
             raise RunyardError(ErrorCode.CONFLICT, f"question {question_id} is not open")
-        answer = reply.model_dump(mode="json", by_alias=True, exclude_none=True, include={"answer", "decision", "message"})
-        return self._open.pop(question_id), InteractionResolved(question_id=question_id, how="answered", answer=answer)
+        return self._open.pop(question_id)
 
     def withdraw(self, handle: Handle) -> list[InteractionResolved]:
         """The engine no longer waits for the answer to ``handle``; nothing when it is not open."""

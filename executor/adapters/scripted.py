@@ -168,12 +168,11 @@ class ScriptedConversation:
         return [step for line in self._lines.feed(stream, chunk) for step in self._on_line(line)]
 
     def end_of(self, stream: Stream) -> list[Step]:
-        steps = [step for line in self._lines.end_of(stream) for step in self._on_line(line)]
-        return [*steps, *self._withdrawn()] if stream == STDOUT else steps
+        return [step for line in self._lines.end_of(stream) for step in self._on_line(line)]
 
     def answer(self, question_id: str, reply: Reply) -> list[Step]:
-        asked, resolved = self._questions.take(question_id, reply)
-        return [_line({"type": "reply", "id": asked, "answer": reply.answer, "decision": reply.decision}), Emit(resolved)]
+        asked = self._questions.take(question_id)
+        return [_line({"type": "reply", "id": asked, "answer": reply.answer, "decision": reply.decision})]
 
     def message(self, text: str) -> list[Step]:
         if self._told is not None:
@@ -195,9 +194,6 @@ class ScriptedConversation:
             case None:
                 return outcome_of_exit(exit_code, self._usage)
 
-    def _withdrawn(self) -> list[Step]:
-        return [Emit(payload) for payload in self._questions.withdraw_all()]
-
     def _on_line(self, line: Framed) -> list[Step]:
         if isinstance(line, LineTooLong):
             return too_long(line)
@@ -215,7 +211,7 @@ class ScriptedConversation:
         match said:
             case Completed() | Failed() | Canceled():
                 self._told = self._told or said
-                return [*self._withdrawn(), CloseInput()]
+                return [CloseInput()]
             case Ask(id=asked, prompt=prompt, options=choices):
                 options = [Option(label=each.label, description=each.description) for each in choices]
                 payload = self._questions.open(asked, type=InteractionType.QUESTION, prompt=prompt, options=options)

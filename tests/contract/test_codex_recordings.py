@@ -64,12 +64,11 @@ def test_chunking_never_changes_the_steps(case: str) -> None:
         assert play(case, replies, cut=cut).steps == whole
 
 
-def test_no_request_of_the_engine_is_left_unanswered() -> None:
-    for case in CASES:
-        played = play(case, REPLIES.get(case, []))
-        asked = [step for step in played.events if step[0] == "interaction.requested"]
-        resolved = [step for step in played.events if step[0] == "interaction.resolved"]
-        assert [each[1]["questionId"] for each in asked] == [each[1]["questionId"] for each in resolved], case
+@pytest.mark.parametrize("case", sorted(REPLIES))
+def test_a_request_that_was_answered_is_not_told_as_withdrawn(case: str) -> None:
+    kinds = [kind for kind, _ in play(case, REPLIES[case]).events]
+    assert "interaction.requested" in kinds
+    assert "interaction.resolved" not in kinds
 
 
 def test_every_line_we_send_is_one_json_object() -> None:

@@ -1,0 +1,107 @@
+"""What the model answers, whatever the dialect: chosen by ``[[name]]`` or ``[[name:argument]]`` in the last user message.
+
+A request that carries a tool's output after that message is answered with what the tool said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+MARKER = re.compile(r"\[\[([a-z0-9]+)(?::(.*?))?\]\]", re.DOTALL)
+WORD_SECONDS = 0.01
+SLOW_SECONDS = 0.25
+SLOW_WORDS = 40
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request, as far as a scenario looks at it."""
+
+    model: str
+    user_text: str
+    tool_output: str | None
+    tools: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Say:
+    words: tuple[str, ...]
+    every_seconds: float = WORD_SECONDS
+    thought: str | None = None
+
+
+@dataclass(frozen=True)
+class RunCommand:
+    command: str
+
+
+@dataclass(frozen=True)
+class EditFile:
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
+class AskUser:
+    question: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """An HTTP error instead of an answer."""
+
+    status: int
+    code: str
+    message: str
+    retry_after: int | None = None
+
+
+@dataclass(frozen=True)
+class BreakOff:
+    """The words, then the connection is cut in the middle of the answer."""
+
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SayNothing:
+    """A whole answer without any content."""
+
+
+Reply = Say | RunCommand | EditFile | AskUser | Refuse | BreakOff | SayNothing
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\S+\s*|\s+", text))
+
+
+SCENARIOS: Mapping[str, Callable[[str], Reply]] = {
+    "text": lambda _: Say(words_of("Hello from the model stub. The answer is 42.")),
+    "slow": lambda count: Say(tuple(f"word{i} " for i in range(int(count or SLOW_WORDS))), SLOW_SECONDS),
+    "reasoning": lambda _: Say(words_of("After some thought: 42."), thought="First I look. Then I answer."),
+    "tool": lambda command: RunCommand(command or "echo hello from the tool"),
+    "edit": lambda path: EditFile(path or "stub.txt", "written by the model stub"),
+    "question": lambda _: AskUser("Tabs or spaces?", ("Tabs", "Spaces")),
+    "401": lambda _: Refuse(401, "invalid_api_key", "Invalid API key"),
+    "403": lambda _: Refuse(403, "forbidden", "This key may not use this model"),
+    "404": lambda _: Refuse(404, "model_not_found", "The model does not exist"),
+    "429": lambda _: Refuse(429, "rate_limit_exceeded", "Rate limit reached", retry_after=1),
+    "quota": lambda _: Refuse(429, "insufficient_quota", "You exceeded your current quota"),
+    "500": lambda _: Refuse(500, "server_error", "The model is broken"),
+    "cut": lambda _: BreakOff(words_of("This answer will be cut")),
+    "empty": lambda _: SayNothing(),
+    "json": lambda text: Say((text or '{"answer":42}',)),
+}
+
+
+def reply_to(asked: Asked) -> Reply:
+    """Text without a marker we know is echoed."""
+    if asked.tool_output is not None:
+        return Say(words_of(f"Done. The tool said {asked.tool_output.strip()}"))
+    found = MARKER.search(asked.user_text)
+    if found is None or found.group(1) not in SCENARIOS:
+        return Say(words_of(f"You said: {asked.user_text}"))
+    return SCENARIOS[found.group(1)](found.group(2) or "")
