@@ -1,0 +1,117 @@
+"""``runyard doctor``: what of a Runyard is here and what is missing. It changes nothing and shows no secret, only names."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from runyard.api import Json, Runyard, RunyardApiError, RunyardUnreachableError
+from runyard.cli.exits import Exit
+from runyard.cli.server import find_server
+from runyard.cli.show import brief
+from runyard.local_stack.environment import credentials_present
+from runyard.local_stack.postgres_place import PostgresError, major_version, postgres_binaries
+
+MIN_PYTHON = (3, 11)
+MIN_POSTGRES = 15
+ENGINES = ("codex", "claude", "opencode", "gemini", "iflow", "qwen")
+ENGINE_FOLDERS = ("node_modules/.bin", "*/node_modules/.bin", "bin")
+VERSION_SECONDS = 15.0
+
+
+async def examine(url: str | None, key: str | None, as_json: bool) -> Exit:
+    """0 when a stack can be started here or one is up; what else is missing is only told."""
+    engines = await asyncio.gather(*(_engine(name) for name in ENGINES))
+    found: Json = {
+        "python": {"version": platform.python_version(), "ok": sys.version_info >= MIN_PYTHON},
+        "postgres": await asyncio.to_thread(_postgres),
+        "engines": dict(zip(ENGINES, engines, strict=True)),
+        "credentials": credentials_present(),
+        "stack": await _stack(url, key),
+    }
+    found["ok"] = found["python"]["ok"] and (found["postgres"]["ok"] or found["stack"]["reachable"])
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        _print(found)
+    return Exit.SUCCESS if found["ok"] else Exit.ERROR
+
+
+def _postgres() -> Json:
+    try:
+        folder = postgres_binaries()
+        version = major_version(folder)
+    except PostgresError as error:
+        return {"ok": False, "reason": str(error)}
+    return {"ok": version >= MIN_POSTGRES, "version": version, "binaries": str(folder)}
+
+
+async def _engine(name: str) -> Json:
+    path = _find_engine(name)
+    if path is None:
+        return {"installed": False}
+    process = await asyncio.create_subprocess_exec(
+        path, "--version", stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), VERSION_SECONDS)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return {"installed": True, "path": path, "version": None, "reason": f"no version within {VERSION_SECONDS:.0f} s"}
+    said = re.search(r"\d+\.\d+\.\d+\S*", output.decode(errors="replace"))
+    return {"installed": True, "path": path, "version": said[0] if said else None}
+
+
+def _find_engine(name: str) -> str | None:
+    """The pinned one before whatever is on PATH."""
+    folder = Path(os.environ.get("RUNYARD_ENGINES_DIR") or "engines")
+    pinned = (path for pattern in ENGINE_FOLDERS for path in sorted(folder.glob(f"{pattern}/{name}")))
+    return next((str(path.absolute()) for path in pinned if os.access(path, os.X_OK)), None) or shutil.which(name)
+
+
+async def _stack(url: str | None, key: str | None) -> Json:
+    try:
+        found_url, found_key = find_server(url, key)
+    except RunyardUnreachableError as error:
+        return {"reachable": False, "reason": str(error)}
+    try:
+        async with Runyard(found_url, found_key) as runyard:
+            chain = await runyard.readiness()
+    except RunyardUnreachableError as error:
+        return {"reachable": False, "reason": str(error)}
+    except RunyardApiError as error:
+        return {"reachable": True, "url": found_url, "ready": False, "reason": str(error)}
+    return {"reachable": True, "url": found_url, "ready": bool(chain.get("ready")), "chain": chain}
+
+
+def _print(found: Json) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+
+    def line(ok: bool | None, name: str, text: Any) -> None:
+        mark, style = {True: ("✓", "green"), False: ("✗", "red"), None: ("·", "dim")}[ok]
+        console.print(Text.assemble((f"{mark} ", style), (f"{name:<18}", "bold"), brief(text)))
+
+    line(found["python"]["ok"], "python", found["python"]["version"])
+    postgres = found["postgres"]
+    line(postgres["ok"], "postgres", postgres.get("reason") or f"{postgres['version']} in {postgres['binaries']}")
+    for name, engine in found["engines"].items():
+        known = f"{engine['version'] or '?'} {engine['path']}" if engine["installed"] else "not found"
+        line(engine["installed"] or None, name, known)
+    line(bool(found["credentials"]) or None, "credentials", ", ".join(found["credentials"]) or "none in this environment")
+    stack = found["stack"]
+    line(stack.get("ready") if stack["reachable"] else None, "stack", stack.get("url") or stack["reason"])
+    chain: Json = stack.get("chain") or {}
+    for provider in chain.get("providers", []):
+        ready = provider.get("readinessCategory") == "ready"
+        line(ready or None, f"  {provider.get('provider')}", provider.get("blockingReason") or provider.get("version") or "ready")

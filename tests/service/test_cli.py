@@ -1,0 +1,241 @@
+"""The command line as a person's shell sees it: exit statuses, output, Ctrl-C; against a fake control plane."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.service.fake_api import KEY, FakeApi, ending, event, serving
+
+BOUND_SECONDS = 30
+HELLO = [
+    event(1, "run.status", status="queued"),
+    event(2, "message.delta", messageId="m1", text="Hel"),
+    event(3, "message.delta", messageId="m1", text="lo\x1b[2J"),
+    event(4, "message.completed", messageId="m1", text="Hello", final=True),
+    event(5, "tool.started", toolId="t1", name="shell", input={"command": "ls"}),
+    event(6, "tool.completed", toolId="t1", name="shell", status="completed", output="README.md"),
+]
+QUESTION = {"questionId": "q1", "type": "question", "prompt": "Which?", "options": [{"label": "red"}, {"label": "blue"}]}
+
+ASKED = [
+    event(7, "interaction.requested", **QUESTION),
+    event(8, "interaction.resolved", questionId="q1", how="answered"),
+    ending(9, "success"),
+]
+
+
+@dataclass
+class Ran:
+    status: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[FakeApi]:
+    async with serving(FakeApi([*HELLO, ending(7, "success", result="Hello")])) as fake:
+        yield fake
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+async def start(api: FakeApi | None, *arguments: str, home: Path, stdin: int = DEVNULL) -> Process:
+    server = {} if api is None else {"RUNYARD_URL": api.url, "RUNYARD_API_KEY": KEY}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RUNYARD_")}
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "runyard.cli.main", *arguments, stdin=stdin,
+        stdout=PIPE, stderr=PIPE,
+        env={**environment, **server, "XDG_STATE_HOME": str(home), "NO_COLOR": "1"},
+    )  # fmt: skip
+
+
+async def ended(process: Process) -> Ran:
+    async with asyncio.timeout(BOUND_SECONDS):
+        stdout, stderr = await process.communicate()
+    assert process.returncode is not None
+    return Ran(process.returncode, stdout.decode(), stderr.decode())
+
+
+async def runyard(api: FakeApi | None, *arguments: str, home: Path) -> Ran:
+    return await ended(await start(api, *arguments, home=home))
+
+
+@pytest.mark.parametrize(("status", "exit_status"), [("success", 0), ("error", 1), ("timeout", 3), ("canceled", 4)])
+async def test_the_exit_status_mirrors_the_run(api: FakeApi, home: Path, status: str, exit_status: int) -> None:
+    api.events[-1] = ending(7, status, errorCode=None if status == "success" else "timeout", hint="try again")
+    assert (await runyard(api, "run", "hi", home=home)).status == exit_status
+    assert (await runyard(api, "attach", "run_1", home=home)).status == exit_status
+
+
+async def test_the_answer_is_on_stdout_and_what_happened_is_on_stderr(api: FakeApi, home: Path) -> None:
+    ran = await runyard(api, "run", "hi", "--provider", "scripted", "--engine-mode", "plan", "--session", "s1", home=home)
+    assert ran.stdout == "Hello[2J\n"
+    assert "▸ shell" in ran.stderr
+    assert "✓ shell" in ran.stderr
+    assert "✓ success" in ran.stderr
+    body = api.asked("/api/runs/start")[0][3]
+    assert body == {"prompt": "hi", "provider": "scripted", "engineMode": "plan", "sessionId": "s1"}
+
+
+async def test_json_is_one_event_a_line_as_it_was_stored(api: FakeApi, home: Path) -> None:
+    ran = await runyard(api, "run", "hi", "--json", home=home)
+    assert [json.loads(line) for line in ran.stdout.splitlines()] == api.events
+
+
+async def test_a_prompt_can_come_from_stdin(api: FakeApi, home: Path) -> None:
+    process = await start(api, "run", "-", "--detach", home=home, stdin=PIPE)
+    async with asyncio.timeout(BOUND_SECONDS):
+        stdout, _ = await process.communicate(b"long\nprompt\n")
+    assert (process.returncode, stdout) == (0, b"run_1\n")
+    assert api.asked("/api/runs/start")[0][3]["prompt"] == "long\nprompt\n"
+    assert not api.asked("/api/runs/run_1/stream")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run"], ["run", "hi", "--nonsense"], ["reply", "run_1", "q1"], ["up", "--executors", "0"]]
+)
+async def test_wrong_arguments_are_status_two(api: FakeApi, home: Path, arguments: list[str]) -> None:
+    assert (await runyard(api, *arguments, home=home)).status == 2
+
+
+async def test_an_invalid_request_is_status_two_and_any_other_refusal_one(api: FakeApi, home: Path) -> None:
+    api.refuse["/api/runs/start"] = (422, {"code": "invalid_request", "detail": "provider: there is no provider 'x'"})
+    ran = await runyard(api, "run", "hi", "--provider", "x", home=home)
+    assert (ran.status, "there is no provider" in ran.stderr) == (2, True)
+    api.refuse["/api/runs/start"] = (429, {"code": "queue_full", "detail": "the queue is full", "hint": "wait"})
+    ran = await runyard(api, "run", "hi", home=home)
+    assert (ran.status, "the queue is full (wait)" in ran.stderr) == (1, True)
+
+
+async def test_nobody_there_is_status_five(home: Path) -> None:
+    ran = await runyard(None, "runs", home=home)
+    assert (ran.status, "runyard up" in ran.stderr) == (5, True)
+    ran = await runyard(None, "run", "hi", "--url", "http://127.0.0.1:9", home=home)
+    assert (ran.status, "no answer from http://127.0.0.1:9" in ran.stderr) == (5, True)
+
+
+async def test_the_local_stack_is_found_by_its_ready_file_and_its_key_goes_nowhere_else(api: FakeApi, home: Path) -> None:
+    (home / "runyard").mkdir()
+    (home / "runyard" / "ready.json").write_text(json.dumps({"apiUrl": api.url, "apiKey": KEY}))
+    assert (await runyard(None, "runs", home=home)).status == 0
+    async with serving(FakeApi()) as other:
+        assert (await runyard(None, "runs", "--url", other.url, home=home)).status == 1
+        assert "authorization" not in other.requests[0][2]
+
+
+async def test_lists_are_tables_or_json(api: FakeApi, home: Path) -> None:
+    api.pending = [{**QUESTION, "runId": "run_1"}]
+    assert "run_1" in (await runyard(api, "runs", "--status", "success", home=home)).stdout
+    assert api.requests[-1][1] == "/api/runs?status=success&limit=20"
+    assert "Which?" in (await runyard(api, "pending", home=home)).stdout
+    assert json.loads((await runyard(api, "pending", "--json", home=home)).stdout)["questionId"] == "q1"
+
+
+async def test_a_reply_needs_no_question_id_when_one_question_waits(api: FakeApi, home: Path) -> None:
+    api.pending = [{**QUESTION, "runId": "run_1"}]
+    assert (await runyard(api, "reply", "run_1", "--answer", "blue", home=home)).status == 0
+    assert api.asked("/api/runs/run_1/human-loop/reply")[0][3] == {"questionId": "q1", "answer": "blue"}
+    api.pending = []
+    ran = await runyard(api, "reply", "run_1", "--answer", "blue", home=home)
+    assert (ran.status, "no question waits" in ran.stderr) == (1, True)
+
+
+async def test_a_stop_says_what_became_of_the_run(api: FakeApi, home: Path) -> None:
+    ran = await runyard(api, "stop", "run_1", home=home)
+    assert (ran.status, ran.stdout) == (0, "run_1 is stopping\n")
+
+
+async def test_a_first_interrupt_detaches_and_the_run_goes_on(api: FakeApi, home: Path) -> None:
+    api.held_until_reply = 7
+    process = await start(api, "attach", "run_1", home=home)
+    await _told(process, "✓ shell")
+    process.send_signal(signal.SIGINT)
+    ran = await ended(process)
+    assert ran.status == 130
+    assert "runyard attach run_1" in ran.stderr
+    assert not api.asked("/api/runs/run_1/stop")
+
+
+async def test_a_second_interrupt_stops_the_run_and_waits_for_its_end(api: FakeApi, home: Path) -> None:
+    api.held_until_reply = 7
+    api.events[-1] = ending(7, "canceled")
+    process = await start(api, "attach", "run_1", home=home)
+    await _told(process, "✓ shell")
+    process.send_signal(signal.SIGINT)
+    await _told(process, "The run goes on")
+    process.send_signal(signal.SIGINT)
+    assert (await ended(process)).status == 4
+    assert len(api.asked("/api/runs/run_1/stop")) == 1
+
+
+async def test_a_question_is_asked_at_the_terminal_and_its_answer_sent(api: FakeApi, home: Path) -> None:
+    api.events[-1:] = [
+        event(7, "interaction.requested", **QUESTION),
+        event(8, "interaction.resolved", questionId="q1", how="answered"),
+    ]
+    api.events.append(ending(9, "success"))
+    api.held_until_reply = 8
+    api.pending = [{**QUESTION, "runId": "run_1"}]
+    keyboard, terminal = pty.openpty()
+    try:
+        process = await start(api, "attach", "run_1", home=home, stdin=terminal)
+        await _told(process, "2. blue")
+        os.write(keyboard, b"2\n")
+        assert (await ended(process)).status == 0
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
+    assert api.asked("/api/runs/run_1/human-loop/reply")[0][3] == {"questionId": "q1", "answer": "blue"}
+
+
+async def test_a_question_answered_long_ago_is_not_asked_again(api: FakeApi, home: Path) -> None:
+    api.events[-1:] = [
+        event(7, "interaction.requested", **QUESTION),
+        event(8, "interaction.resolved", questionId="q1", how="answered"),
+    ]
+    api.events.append(ending(9, "success"))
+    keyboard, terminal = pty.openpty()
+    try:
+        os.write(keyboard, b"1\n")
+        assert (await ended(await start(api, "attach", "run_1", home=home, stdin=terminal))).status == 0
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
+    assert not api.asked("/api/runs/run_1/human-loop/reply")
+
+
+async def test_doctor_tells_names_of_credentials_and_never_their_values(
+    api: FakeApi, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    for arguments in (["doctor", "--json"], ["doctor"]):
+        ran = await runyard(None, *arguments, home=home)
+        assert ran.status == 0
+        assert "OPENAI_API_KEY" in ran.stdout
+        assert "sk-very-secret" not in ran.stdout + ran.stderr
+    found = json.loads((await runyard(api, "doctor", "--json", home=home)).stdout)
+    assert found["postgres"]["ok"]
+    assert found["stack"]["reachable"]
+
+
+async def _told(process: Process, text: str) -> None:
+    assert process.stderr is not None
+    async with asyncio.timeout(BOUND_SECONDS):
+        async for line in process.stderr:
+            if text in line.decode():
+                return
+    raise AssertionError(f"it ended without saying {text!r}")
