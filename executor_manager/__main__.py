@@ -1,17 +1,24 @@
-"""``python -m executor_manager``: serve until told to stop."""
+"""``python -m executor_manager``: one manager. Any number may run beside each other."""
 
 from __future__ import annotations
+
+import sys
 
 from executor_manager.app import build_app
 from executor_manager.settings import Settings
 from shared.logs import configure_logs
-from shared.server import serve
+from shared.server import Stopping, serve
 
 
 def main() -> None:
-    settings = Settings()
-    configure_logs("executor-manager", settings.log_level)
-    serve(build_app(settings), settings.host, settings.port)
+    try:
+        settings = Settings()
+        configure_logs("executor-manager", settings.log_level)
+        stopping = Stopping()
+        app = build_app(settings, stopping=stopping)
+    except ValueError as error:
+        sys.exit(f"executor-manager: {error}")
+    serve(lambda: app, settings.host, settings.port, on_stopping=stopping.begin)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ class ExecutorFleet:
         self._members: dict[str, FleetMember] = {}
         self._asking = asyncio.Lock()
         self._rounds = 0
+        self.was_asked = False
         self.has_guesses = False
 
     @property
@@ -105,6 +106,7 @@ class ExecutorFleet:
         members |= {base: FleetMember(url=base, reachable=False, reason="the name does not resolve") for base in nowhere}
         self._tell_changes(members)
         self._members = members
+        self.was_asked = True
         self.has_guesses = False
 
     async def _urls(self, base: str) -> list[str]:

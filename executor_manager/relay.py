@@ -8,8 +8,7 @@ only be repeated at the same executor). A stream or file that is cut upstream is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from urllib.parse import urlencode
 
 from starlette.responses import Response
@@ -21,7 +20,7 @@ from shared.sse import STALL_SECONDS, CutError, EventStream
 from shared.upstream import Upstream, open_stream
 
 CONNECT_SECONDS = 2.0
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 4.0
 # The executor's heartbeat comes every 2 s; a connection that is silent this long has no executor behind it.
 SILENCE_SECONDS = 30.0
 _PASSED_ON = ("content-type", "retry-after", "location")
@@ -36,46 +35,63 @@ _FILE_HEADERS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
 class Relay:
-    client: ServiceClient
-    token: str | None
+    """Knows the streams that pass through it only to cut them when the manager is told to end."""
+
+    def __init__(self, client: ServiceClient, token: str | None) -> None:
+        self._client = client
+        self._token = token
+        self._open_streams: set[_Passing] = set()
+        self.is_leaving = False
+
+    def leave(self) -> None:
+        """Cut every stream at once: their readers go on through another manager, or through the next one here."""
+        self.is_leaving = True
+        for each in self._open_streams:
+            each.abort()
 
     async def pass_on(self, method: str, url: str, params: Params, content: bytes, timeout: float) -> Response:
         """One control call and its answer, as bytes."""
         headers = {"content-type": "application/json"} if content else None
         try:
-            raw = await self.client.forward(method, url, timeout=timeout, content=content or None, headers=headers, params=params)
+            raw = await self._client.forward(
+                method, url, timeout=timeout, content=content or None, headers=headers, params=params
+            )
         except NoAnswerError as error:
             raise _unanswered(error) from error
         return Response(raw.content, raw.status, {name: raw.headers[name] for name in _PASSED_ON if name in raw.headers})
 
     async def follow(self, url: str, params: Params, last_event_id: str | None) -> EventStream:
         """The executor's event stream. Its heartbeats pass through, so none is added."""
-        upstream = await self._open(url, params, {"last-event-id": last_event_id})
-        return EventStream(_Loud(upstream), heartbeat_seconds=SILENCE_SECONDS)
+        passing = await self._open(url, params, {"last-event-id": last_event_id})
+        return EventStream(passing, heartbeat_seconds=SILENCE_SECONDS)
 
     async def download(self, url: str, params: Params, byte_range: str | None) -> Download:
         """A file or log of the executor, of any size."""
-        upstream = await self._open(url, params, {"range": byte_range})
-        return Download(upstream)
+        return Download(await self._open(url, params, {"range": byte_range}))
 
-    async def _open(self, url: str, params: Params, wanted: Mapping[str, str | None]) -> Upstream:
+    async def _open(self, url: str, params: Params, wanted: Mapping[str, str | None]) -> _Passing:
         headers = {name: value for name, value in wanted.items() if value is not None}
-        if self.token is not None:
-            headers["authorization"] = f"Bearer {self.token}"
+        if self._token is not None:
+            headers["authorization"] = f"Bearer {self._token}"
         query = urlencode({name: value for name, value in params.items() if value is not None})
         try:
-            return await open_stream(f"{url}?{query}" if query else url, headers, CONNECT_SECONDS, ANSWER_SECONDS)
+            upstream = await open_stream(f"{url}?{query}" if query else url, headers, CONNECT_SECONDS, ANSWER_SECONDS)
         except NoAnswerError as error:
             raise _unanswered(error) from error
+        passing = _Passing(upstream, self._open_streams.discard)
+        self._open_streams.add(passing)
+        return passing
 
 
-class _Loud:
+class _Passing:
     """Blocks of an upstream that is never silent for long: silence is a cut."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, on_close: Callable[[_Passing], None]) -> None:
+        self.status = upstream.status
+        self.headers = upstream.headers
         self._upstream = upstream
+        self._on_close = on_close
 
     async def next(self, within: float) -> bytes | None:
         block = await self._upstream.next(within)
@@ -85,19 +101,23 @@ class _Loud:
 
     async def close(self) -> None:
         await self._upstream.close()
+        self._on_close(self)
+
+    def abort(self) -> None:
+        self._upstream.abort()
 
 
 class Download(EventStream):
     """Any answer of an executor, streamed with its own head; cut and stalled like an event stream."""
 
-    def __init__(self, upstream: Upstream) -> None:
-        super().__init__(_Loud(upstream), SILENCE_SECONDS)
-        self._upstream = upstream
+    def __init__(self, passing: _Passing) -> None:
+        super().__init__(passing, SILENCE_SECONDS)
+        self._answer = passing
 
     async def _pump(self, send: Send) -> None:
-        given = self._upstream.headers
+        given = self._answer.headers
         headers = [(name.encode(), given[name].encode("latin-1")) for name in _FILE_HEADERS if name in given]
-        await send({"type": "http.response.start", "status": self._upstream.status, "headers": headers})
+        await send({"type": "http.response.start", "status": self._answer.status, "headers": headers})
         while (block := await self._blocks.next(SILENCE_SECONDS)) is not None:
             async with asyncio.timeout(STALL_SECONDS):
                 await send({"type": "http.response.body", "body": block, "more_body": True})

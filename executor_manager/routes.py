@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -16,31 +16,36 @@ from executor_manager.locate import Locate, ProposeExecutor
 from executor_manager.placement import best_known
 from executor_manager.relay import Relay
 from executor_manager.timeouts import RunTimeout, TimeoutTable
-from shared.contracts.events import RunEvent
-from shared.contracts.interactions import Reply
+from shared.contracts.events import ExecutorEvent
+from shared.contracts.interactions import RunReply
 from shared.contracts.provider_runs import (
     Fleet,
     LeashRenewed,
+    MessageTaken,
     Proposal,
     Propose,
     ProviderRun,
     ProviderRunAccepted,
+    ProviderRunList,
     RenewLeash,
     ReplyTaken,
     StartProviderRun,
     StopTaken,
     UserMessage,
+    WorkspaceFileList,
 )
 from shared.contracts.providers import ProviderList, provider_named
+from shared.contracts.runs import LogRange
 from shared.errors import ErrorCode, RunyardError, invalid
-from shared.web import Answer, Call, Operation, get, post
+from shared.web import Answer, Call, Handler, Operation, get, post
 
 PREFIX = "/api"
 RUNS = f"{PREFIX}/provider-runs"
-# A start may first have to end the attempt before it; everything else is answered from the executor's memory.
-START_SECONDS = 15.0
-CONTROL_SECONDS = 6.0
+RUN = f"{RUNS}/{{run_id}}"
+# Less than a caller waits for us, so that it hears which of the two of us was silent.
+CONTROL_SECONDS = 4.0
 _UNREACHED = (ErrorCode.NOT_FOUND, ErrorCode.CONFLICT, ErrorCode.PROVIDER_UNAVAILABLE)
+_FULL = (ErrorCode.QUEUE_FULL, ErrorCode.PROVIDER_UNAVAILABLE)
 _PARAM = re.compile(r"\{(\w+)(:path)?\}")
 
 
@@ -63,11 +68,11 @@ class TimeoutQuery(BaseModel):
     model: str | None = None
 
 
-def executor_path(template: str, path: Any) -> str:
+def executor_path(template: str, path: Mapping[str, str]) -> str:
     """The executor's path for one of ours: the same without the prefix. Raises ``not_found`` for what would climb out of it."""
 
     def value(match: re.Match[str]) -> str:
-        given = str(path[match[1]])
+        given = path[match[1]]
         if not match[2] and given in (".", ".."):
             raise RunyardError(ErrorCode.NOT_FOUND, "there is no such provider run")
         return quote(given, safe="/" if match[2] else "")
@@ -91,21 +96,21 @@ class Passage:
             raise invalid("query.executor", "is required here")
         return await self.locate.run(call.path["run_id"], call.query.attempt) + path
 
-    def control(self, method: str, template: str) -> Callable[[Call[Any]], Awaitable[Response]]:
+    def control(self, method: str, template: str) -> Handler:
         async def handler(call: Call[bytes]) -> Response:
             url = await self.url(template, call)
             return await self.relay.pass_on(method, url, call.query.passed_on(), call.body, CONTROL_SECONDS)
 
         return handler
 
-    def download(self, template: str) -> Callable[[Call[Any]], Awaitable[Response]]:
+    def download(self, template: str) -> Handler:
         async def handler(call: Call[None]) -> Response:
             url = await self.url(template, call)
             return await self.relay.download(url, call.query.passed_on(), call.headers.get("range"))
 
         return handler
 
-    def follow(self, template: str) -> Callable[[Call[Any]], Awaitable[Response]]:
+    def follow(self, template: str) -> Handler:
         async def handler(call: Call[None]) -> Response:
             url = await self.url(template, call)
             return await self.relay.follow(url, call.query.passed_on(), call.headers.get("last-event-id"))
@@ -120,57 +125,47 @@ def provider_run_routes(proposal: ProposeExecutor, passage: Passage, timeouts: T
     async def start(call: Call[StartProviderRun]) -> Response:
         settled = timeouts.settle(call.body).model_dump_json(by_alias=True, exclude_none=True).encode()
         url = await passage.url(f"{RUNS}/start", call)
-        return await passage.relay.pass_on("POST", url, call.query.passed_on(), settled, START_SECONDS)
+        return await passage.relay.pass_on("POST", url, call.query.passed_on(), settled, CONTROL_SECONDS)
 
-    full = (ErrorCode.QUEUE_FULL, ErrorCode.PROVIDER_UNAVAILABLE)
     return (
-        post(f"{RUNS}/propose", propose, body=Propose, returns=Proposal, errors=full, access="service"),
-        post(
-            f"{RUNS}/start",
-            start,
-            body=StartProviderRun,
-            query=Addressed,
-            returns=ProviderRunAccepted,
-            status=201,
-            errors=(*full, *_UNREACHED),
-            access="service",
-        ),
+        post(f"{RUNS}/propose", propose, body=Propose, returns=Proposal, errors=_FULL, access="service",
+             summary="An executor for an attempt. Nothing is reserved."),
+        post(f"{RUNS}/start", start, body=StartProviderRun, query=Addressed, returns=ProviderRunAccepted, status=201,
+             errors=(*_FULL, *_UNREACHED), access="service", summary="Start an attempt at the named executor."),
         *_control_routes(passage),
         *_reading_routes(passage),
-    )
+    )  # fmt: skip
 
 
 def _control_routes(passage: Passage) -> tuple[Operation, ...]:
-    def control(method: str, path: str, body: type[BaseModel] | None, returns: type[BaseModel] | None) -> Operation:
+    def control(method: str, path: str, summary: str, **more: Any) -> Operation:
         handler = passage.control(method, path)
         return Operation(
-            method, path, handler, body=body, query=Addressed, returns=returns, errors=_UNREACHED, access="service", raw=True
+            method, path, handler, query=Addressed, errors=_UNREACHED, access="service", raw=True, summary=summary, **more
         )
 
-    run = f"{RUNS}/{{run_id}}"
     return (
-        control("POST", f"{RUNS}/renew", RenewLeash, LeashRenewed),
-        control("POST", f"{run}/stop", None, StopTaken),
-        control("POST", f"{run}/human-loop/reply", Reply, ReplyTaken),
-        control("POST", f"{run}/messages", UserMessage, None),
-        control("GET", run, None, ProviderRun),
-        control("DELETE", run, None, None),
-        control("GET", f"{run}/files", None, None),
-        control("GET", RUNS, None, None),
+        control("POST", f"{RUNS}/renew", "Renew the leash of many attempts.", body=RenewLeash, returns=LeashRenewed),
+        control("POST", f"{RUN}/stop", "Ask an attempt to end.", returns=StopTaken),
+        control("POST", f"{RUN}/human-loop/reply", "Answer a question.", body=RunReply, returns=ReplyTaken),
+        control("POST", f"{RUN}/messages", "A further user message.", body=UserMessage, returns=MessageTaken),
+        control("DELETE", RUN, "Release an ended run.", status=204),
+        control("GET", RUN, "One attempt.", returns=ProviderRun),
+        control("GET", RUNS, "Every attempt the named executor knows.", returns=ProviderRunList),
+        control("GET", f"{RUN}/files", "The files of an attempt.", returns=WorkspaceFileList),
     )
 
 
 def _reading_routes(passage: Passage) -> tuple[Operation, ...]:
-    def download(path: str) -> Operation:
-        return get(path, passage.download(path), query=Addressed, errors=_UNREACHED, access="service")
+    def reading(path: str, handler: Handler, summary: str, **more: Any) -> Operation:
+        return get(path, handler, query=Addressed, errors=_UNREACHED, access="service", summary=summary, **more)
 
-    run = f"{RUNS}/{{run_id}}"
-    stream = f"{run}/stream"
+    stream, logs, file, bundle = f"{RUN}/stream", f"{RUN}/logs/{{stream}}", f"{RUN}/files/{{path:path}}", f"{RUN}/bundle"
     return (
-        get(stream, passage.follow(stream), query=Addressed, streams=RunEvent, errors=_UNREACHED, access="service"),
-        download(f"{run}/logs/{{stream}}"),
-        download(f"{run}/files/{{path:path}}"),
-        download(f"{run}/bundle"),
+        reading(stream, passage.follow(stream), "Replay and follow the events of an attempt.", streams=ExecutorEvent),
+        reading(logs, passage.download(logs), "Raw output.", returns=LogRange),
+        reading(file, passage.download(file), "One file."),
+        reading(bundle, passage.download(bundle), "All files in one archive."),
     )
 
 
@@ -185,7 +180,15 @@ def fleet_routes(fleet: ExecutorFleet, timeouts: TimeoutTable) -> tuple[Operatio
         return Answer(timeouts.resolve(provider_named(call.query.provider, "query.provider"), call.query.model, {}))
 
     return (
-        get(f"{PREFIX}/executors", executors, returns=Fleet, access="service"),
-        get(f"{PREFIX}/providers", providers, returns=ProviderList, access="service"),
-        get(f"{PREFIX}/timeouts", timeout, query=TimeoutQuery, returns=RunTimeout, access="service"),
-    )
+        get(f"{PREFIX}/executors", executors, returns=Fleet, access="service", summary="Who there is, how loaded, who drains."),
+        get(f"{PREFIX}/providers", providers, returns=ProviderList, access="service", summary="What can run, and if not, why."),
+        get(f"{PREFIX}/timeouts", timeout, query=TimeoutQuery, returns=RunTimeout, errors=(ErrorCode.INVALID_REQUEST,),
+            access="service", summary="Which timeout would apply, and which rule says so."),
+    )  # fmt: skip
+
+
+def document_routes(described: Mapping[str, Any]) -> tuple[Operation, ...]:
+    async def show(_call: Call[None]) -> Answer:
+        return Answer(described)
+
+    return (get("/openapi.json", show, access="open", summary="This API as OpenAPI 3.1."),)

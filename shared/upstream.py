@@ -140,6 +140,10 @@ class Upstream(asyncio.Protocol):
 
     async def close(self) -> None:
         """Drop the connection at once; what was not taken is gone. Any number of times."""
+        self.abort()
+
+    def abort(self) -> None:
+        """``close`` for a caller that cannot wait; the reader sees a cut."""
         self._lost = self._lost or "closed by its reader"
         self._blocks.clear()
         if self._transport is not None:

@@ -145,7 +145,7 @@ async def test_a_file_that_breaks_off_is_cut_and_never_ends_short() -> None:
         await writer.drain()
 
     async with scripted_server(script) as broken:
-        relay = relay_module.Relay(None, None)  # type: ignore[arg-type]
+        relay = relay_module.Relay(None, None)
         download = await relay.download(f"{broken}/f", {}, None)
         sent, cuts = [], []
 
