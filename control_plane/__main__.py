@@ -16,11 +16,11 @@ def main() -> None:
     try:
         settings = Settings()  # pyright: ignore[reportCallIssue] - the environment fills it
         configure_logs("control-plane", settings.log_level)
-        stopping = Stopping()
-        app = build_app(settings, stopping=stopping)
+        settings.refuse_what_does_not_fit()
     except (ValidationError, ValueError) as error:
         sys.exit(f"control-plane: {error}")
-    serve(app, settings.host, settings.port, on_stopping=stopping.begin)
+    stopping = Stopping()
+    serve(lambda: build_app(settings, stopping=stopping), settings.host, settings.port, on_stopping=stopping.begin)
 
 
 if __name__ == "__main__":

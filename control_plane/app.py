@@ -49,7 +49,6 @@ from shared.health import health_routes, release
 from shared.ids import NewId, random_id
 from shared.openapi import document
 from shared.server import Stopping, end_this_process
-from shared.settings import refuse_open_door
 from shared.web import EXCEPTION_HANDLERS, make_routes
 
 log = structlog.get_logger("app")
@@ -59,7 +58,7 @@ def build_app(
     settings: Settings, *, stopping: Stopping | None = None, new_id: NewId = random_id, bounds: Bounds | None = None
 ) -> Starlette:
     """The whole service; nothing is connected before its lifespan begins. Raises ``ValueError`` for settings that do not fit."""
-    refuse_open_door(settings.auth, settings.host)
+    settings.refuse_what_does_not_fit()
     fit = (bounds or Bounds()).check()
     dsn, token = settings.database_url.get_secret_value(), settings.token()
     pool, lease_pool = make_pool(dsn, settings.pool_size), make_pool(dsn, 1)

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from shared.contracts.providers import Provider, provider_named
 from shared.errors import RunyardError
-from shared.settings import ServiceSettings, UrlList
+from shared.settings import ServiceSettings, UrlList, refuse_open_door
 
 
 def _provider(name: str) -> str:
@@ -37,3 +37,8 @@ class Settings(ServiceSettings):
     queue_limit: int = Field(default=1000, ge=1, validation_alias="RUNYARD_QUEUE_LIMIT")
     drives: int = Field(default=500, ge=1, validation_alias="RUNYARD_DRIVES", description="Runs driven by one replica.")
     pool_size: int = Field(default=10, ge=2, validation_alias="RUNYARD_POOL_SIZE")
+
+    def refuse_what_does_not_fit(self) -> None:
+        """Raises ``ValueError`` for settings that are right one by one and wrong together."""
+        refuse_open_door(self.auth, self.host)
+        self.token()

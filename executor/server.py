@@ -30,7 +30,7 @@ def main() -> int:
         return 2
     for name in (MARK, INSTANCE, GUARD_PID):
         os.environ.pop(name, None)
-    serve(app, settings.host, settings.port, app.stop_soon)
+    serve(lambda: app, settings.host, settings.port, app.stop_soon)
     return 0
 
 

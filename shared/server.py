@@ -50,11 +50,14 @@ class Stopping:
             callback()
 
 
-def serve(app: ASGIApp, host: str, port: int, on_stopping: Callable[[], None] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; ``on_stopping`` is called at the signal, before connections are closed."""
+def serve(build: Callable[[], ASGIApp], host: str, port: int, on_stopping: Callable[[], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; ``on_stopping`` is called at the signal, before connections are closed.
+
+    ``build`` makes the app inside the event loop: some of its parts (a connection pool) belong to one loop for ever.
+    """
     logging.getLogger("uvicorn.error").addFilter(_CutsAreMeant())
     config = uvicorn.Config(
-        _abortable(app), host=host, port=port, loop="uvloop", http="httptools", ws="none", lifespan="on",
+        lambda: _abortable(build()), factory=True, host=host, port=port, loop="uvloop", http="httptools", ws="none", lifespan="on",
         log_config=None, access_log=False, server_header=False, backlog=4096, timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         timeout_keep_alive=75,
     )  # fmt: skip

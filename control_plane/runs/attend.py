@@ -37,7 +37,7 @@ class _Envelope(msgspec.Struct, rename="camel"):
     at: datetime
     kind: str
     data: msgspec.Raw
-    raw_ref: msgspec.Raw | None = None
+    raw_ref: msgspec.Raw = msgspec.Raw()
 
 
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
@@ -175,5 +175,5 @@ def _news(frame: Frame) -> FromExecutor:
         at=envelope.at,
         kind=envelope.kind,
         data=bytes(envelope.data).decode(),
-        raw_ref=bytes(envelope.raw_ref).decode() if envelope.raw_ref is not None else None,
+        raw_ref=bytes(envelope.raw_ref).decode() or None,
     )
