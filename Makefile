@@ -1,0 +1,58 @@
+# `make help` tells the targets. Everything lives in $(VENV); uv is used where it is on PATH, plain pip where it is not.
+PY ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV := $(shell command -v uv 2>/dev/null)
+PYTEST := $(BIN)/python -m pytest
+CHECKED := shared control_plane executor_manager executor client scripts tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test engines test-engines check clean lock
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make the environment from the lock
+
+demo: $(STAMP) ## Start a whole stack, run one scripted run through it, stop everything
+	$(BIN)/runyard demo
+
+up: $(STAMP) ## Start a local stack and keep it running until Ctrl-C
+	$(BIN)/runyard up
+
+test: $(STAMP) ## Run all tests that need no engine CLI
+	$(PYTEST) -m "not engine" -n 2
+
+engines: $(STAMP) ## Install the pinned engine CLIs
+	$(BIN)/python scripts/install_engines.py
+
+test-engines: engines ## Run the tests that drive the real engine CLIs against a model stub
+	$(PYTEST) -m engine
+
+check: $(STAMP) ## Lint, import contracts, own rules, types, unit and contract tests
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/lint_architecture.py
+	$(BIN)/pyright
+	$(PYTEST) -q -m "not engine" tests/unit tests/contract
+
+clean: ## Delete the environment, the engines and every cache
+	rm -rf $(VENV) engines/node_modules .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	find $(CHECKED) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+lock: ## Make requirements.lock anew from pyproject.toml (needs uv)
+	$(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --extra local --group dev --group build pyproject.toml -o requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml
+ifneq ($(UV),)
+	$(UV) venv -q --allow-existing --python $(PY) $(VENV)
+	$(UV) pip sync -q --python $(VENV) --require-hashes requirements.lock
+	$(UV) pip install -q --python $(VENV) --no-deps --no-build-isolation -e .
+else
+	$(PY) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+endif
+	@touch $@
