@@ -50,7 +50,9 @@ def build_app(
     credential_names = frozenset(name for adapter in adapters.values() for name in adapter.credential_names)
     forest = Forest()
     readiness = Readiness(table, settings.engines_dir, forest, state.mark)
-    prepare = Prepare(table, credential_names, readiness, settings.workspaces(), identity, settings.output_quota_bytes)
+    prepare = Prepare(
+        table, credential_names, readiness, settings.workspaces(), identity, settings.output_quota_bytes, forest.sandbox
+    )
     runs = LiveRuns(prepare, forest, Places(state.journal, settings.workspaces(), settings.slots), identity, clock)
     executor = Executor(runs, readiness, identity, settings.slots, settings.workspaces(), table)
 

@@ -17,6 +17,8 @@ from typing import Protocol
 from executor.adapters.base import STDERR, STDOUT, Stream
 
 READ_BYTES = 64 * 1024
+LEAST_READ_BYTES = 2 * 1024
+LONG_TURN_SECONDS = 0.01
 MAX_UNREAD_INPUT_BYTES = 16 * 1024 * 1024
 
 
@@ -61,6 +63,7 @@ class EngineProcess:
         self.pid = popen.pid
         self.exit_code: int | None = None
         self.is_paused = False
+        self._read_bytes = READ_BYTES
         self._pidfd = os.pidfd_open(popen.pid)
         assert popen.stdin is not None
         assert popen.stdout is not None
@@ -107,17 +110,26 @@ class EngineProcess:
         if stream is None:
             return
         try:
-            chunk = os.read(fd, READ_BYTES)
+            chunk = os.read(fd, self._read_bytes)
         except BlockingIOError:
             return
         except OSError:
             chunk = b""
         if chunk:
+            began = self._loop.time()
             self._listener.on_bytes(stream, chunk)
+            self._adapt(self._loop.time() - began)
             return
         self._loop.remove_reader(fd)
         del self._outputs[fd]
         self._listener.on_change()
+
+    def _adapt(self, took: float) -> None:
+        """Bytes differ in the work they make: one talkative process must not hold the loop that serves all."""
+        if took > LONG_TURN_SECONDS:
+            self._read_bytes = max(self._read_bytes // 2, LEAST_READ_BYTES)
+        elif took < LONG_TURN_SECONDS / 4:
+            self._read_bytes = min(self._read_bytes * 2, READ_BYTES)
 
     # ---- input ----
 

@@ -11,12 +11,13 @@ import base64
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from executor.journal import Journal, JournalError
 from executor.payloads import payload_json
 from shared import sse
 from shared.clock import Clock
-from shared.contracts.events import Kind, MessageDelta, Payload, RawRef, ReasoningDelta
+from shared.contracts.events import Kind, MessageDelta, Payload, ReasoningDelta
 from shared.sse import CutError
 
 COALESCE_SECONDS = 0.05
@@ -26,6 +27,16 @@ BLOCK_BYTES = 256 * 1024
 REMEMBERED_MESSAGES = 256
 
 Delta = MessageDelta | ReasoningDelta
+
+
+class RawSpan(NamedTuple):
+    """The engine's own bytes that an event was made from: [byte_from, byte_to) of one stream of this attempt."""
+
+    stream: str
+    byte_from: int
+    byte_to: int
+
+
 DeltaKey = tuple[Kind, str]
 
 
@@ -35,15 +46,15 @@ class _PendingDelta:
 
     first: Delta
     texts: list[str]
-    raw_ref: RawRef | None
+    raw_ref: RawSpan | None
     due: float
     size: int = 0
 
-    def add(self, delta: Delta, raw_ref: RawRef | None) -> None:
+    def add(self, delta: Delta, raw_ref: RawSpan | None) -> None:
         self.texts.append(delta.text)
         self.size += len(delta.text)
         if raw_ref is not None and self.raw_ref is not None and raw_ref.stream == self.raw_ref.stream:
-            self.raw_ref = self.raw_ref.model_copy(update={"byte_to": raw_ref.byte_to})
+            self.raw_ref = self.raw_ref._replace(byte_to=raw_ref.byte_to)
 
     def payload(self) -> Delta:
         return self.first if len(self.texts) == 1 else self.first.model_copy(update={"text": "".join(self.texts)})
@@ -75,6 +86,8 @@ class EventLog:
         self._written_at: dict[DeltaKey, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._is_broken = False
+        self._whose = b'"runId":"%b","attempt":%d' % (journal.head.run_id.encode(), journal.head.attempt)
+        self._stamped, self._stamped_at = b"", -1.0
         self.last_kind: Kind | None = None
         self.tail = Tail(journal)
 
@@ -88,7 +101,7 @@ class EventLog:
         else:
             self._within(COALESCE_SECONDS)
 
-    def emit(self, payload: Payload, raw_ref: RawRef | None = None) -> None:
+    def emit(self, payload: Payload, raw_ref: RawSpan | None = None) -> None:
         self.last_kind = payload.KIND
         if isinstance(payload, MessageDelta | ReasoningDelta):
             self._emit_delta(payload, raw_ref)
@@ -122,7 +135,7 @@ class EventLog:
 
     # ---- coalescing ----
 
-    def _emit_delta(self, delta: Delta, raw_ref: RawRef | None) -> None:
+    def _emit_delta(self, delta: Delta, raw_ref: RawSpan | None) -> None:
         key = (delta.KIND, delta.message_id)
         pending = self._deltas.get(key)
         if pending is not None:
@@ -181,19 +194,29 @@ class EventLog:
 
     # ---- encoding ----
 
-    def _write(self, payload: Payload, raw_ref: RawRef | None) -> None:
-        reference = b"" if raw_ref is None else b',"rawRef":' + raw_ref.wire_json().encode()
+    def _write(self, payload: Payload, raw_ref: RawSpan | None) -> None:
+        reference = b""
+        if raw_ref is not None:
+            reference = b',"rawRef":{"attempt":%d,"stream":%b,"byteFrom":%d,"byteTo":%d}' % (
+                self._journal.head.attempt, json.dumps(raw_ref.stream).encode(), raw_ref.byte_from, raw_ref.byte_to,
+            )  # fmt: skip
         kind, text = payload_json(payload)
         self._encode(kind, text, reference)
 
     def _encode(self, kind: Kind, data: bytes, reference: bytes) -> None:
         cursor = self._journal.count + len(self._frames) + 1
-        head = self._journal.head
-        at = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        text = b'{"executorCursor":%d,"runId":"%b","attempt":%d,"at":"%b","kind":"%b","data":%b%b}' % (
-            cursor, head.run_id.encode(), head.attempt, at.encode(), kind.encode(), data, reference,
+        text = b'{"executorCursor":%d,%b,"at":"%b","kind":"%b","data":%b%b}' % (
+            cursor, self._whose, self._stamp(), kind.encode(), data, reference,
         )  # fmt: skip
         self._frames.append(sse.encode(cursor, kind, text))
+
+    def _stamp(self) -> bytes:
+        """The wall clock, to the millisecond; asked at most once in one."""
+        now = self._loop.time()
+        if now - self._stamped_at >= 0.001:
+            self._stamped_at = now
+            self._stamped = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
+        return self._stamped
 
 
 class Tail:

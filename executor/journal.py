@@ -79,6 +79,11 @@ class Journal:
             return self._said_count
         return len(self._offsets) - 1 + len(self._unwritten)
 
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return self._offsets[-1]
+
     def append(self, frames: Sequence[bytes]) -> None:
         """All or none. Raises ``JournalError``."""
         if self._unwritten:

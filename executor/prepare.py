@@ -24,7 +24,6 @@ from shared.contracts.provider_runs import StartProviderRun
 from shared.contracts.providers import Provider
 from shared.errors import ErrorCode, RunyardError
 
-SANDBOX = "session+subreaper"
 log = structlog.get_logger("prepare")
 
 
@@ -45,6 +44,7 @@ class Prepare:
     workspaces: Path
     identity: Identity
     output_quota_bytes: int
+    sandbox: str
 
     def __call__(self, request: StartProviderRun) -> tuple[Plan, Workspace]:
         """Raises ``RunyardError``; the workspace exists and holds the adapter's files afterwards."""
@@ -97,7 +97,7 @@ class Prepare:
             instance=self.identity.instance,
             provider=request.provider,
             engine_version=self.readiness.version(request.provider),
-            sandbox=SANDBOX,
+            sandbox=self.sandbox,
             timeouts=request.timeouts,
             resumed=request.resume_session_id is not None,
         )

@@ -49,13 +49,22 @@ class TreeStaysError(Exception):
 
 
 class Forest:
-    """All trees of this executor, which must be the subreaper of their orphans. ``close`` when no tree is left."""
+    """All trees of this executor. ``close`` when no tree is left.
+
+    Orphans are placed, and ended when nobody can own them, only where this process is a subreaper: then all its children are.
+    """
 
     def __init__(self) -> None:
         self._me = os.getpid()
+        self._adopts = procfs.is_subreaper()
         self._trees: set[Tree] = set()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forest")
         self._latest: _Scan | None = None
+
+    @property
+    def sandbox(self) -> str:
+        """How a tree is contained; what ``attempt.started`` says."""
+        return "session+subreaper" if self._adopts else "session"
 
     def close(self) -> None:
         self._thread.shutdown(wait=True)
@@ -134,7 +143,8 @@ class Forest:
             tree.known = known | {tree.root}
             _add_descendants(tree, processes)
         self._add_marked(trees, processes)
-        self._place_orphans(trees, processes)
+        if self._adopts:
+            self._place_orphans(trees, processes)
         for tree in trees:
             _add_descendants(tree, processes)
         return {pid: process for pid, process in processes.items() if process.is_alive}

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_GET_CHILD_SUBREAPER = 37
 
 
 class Process(NamedTuple):
@@ -109,6 +110,13 @@ def reap(pid: int) -> None:
 def become_subreaper() -> None:
     """From now on orphans below this process become its children, not init's. Raises ``OSError``."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def is_subreaper() -> bool:
+    """Whether orphans below this process come to it. Raises ``OSError``."""
+    answer = ctypes.c_int(0)
+    _prctl(_PR_GET_CHILD_SUBREAPER, ctypes.addressof(answer))
+    return answer.value == 1
 
 
 def signal_when_parent_dies(number: signal.Signals, parent: int) -> None:

@@ -16,7 +16,7 @@ import structlog
 from executor.adapters.base import STDERR, STDOUT, Call, CloseInput, Conversation, Emit, Outcome, Send, Step, Stream
 from executor.endings import ENDINGS, Cause, decided
 from executor.engine_process import EngineProcess, InputFullError, Launch
-from executor.event_log import EventLog
+from executor.event_log import EventLog, RawSpan
 from executor.journal import Journal, JournalError
 from executor.limits import Limits
 from executor.process_tree import Forest, Tree, TreeStaysError
@@ -30,7 +30,6 @@ from shared.contracts.events import (
     Diagnostic,
     InteractionRequested,
     InteractionResolved,
-    RawRef,
     SessionStarted,
 )
 from shared.contracts.interactions import Reply
@@ -41,6 +40,7 @@ DRAIN_SECONDS = 0.5
 LEFTOVER_GRACE_SECONDS = 0.5
 CHECK_SECONDS = 1.0
 STDERR_TAIL_BYTES = 4096
+JOURNAL_QUOTA_FACTOR = 4
 
 log = structlog.get_logger("runner")
 Status = Literal["starting", "running", "stopping", "ended"]
@@ -66,7 +66,7 @@ class Runner:
         self._plan = plan
         self._conversation = plan.conversation
         self._forest = forest
-        self._attempt = journal.head.attempt
+        self._journal = journal
         self._log = EventLog(journal, now, self._disk_failed)
         self.tail = self._log.tail
         self._limits = Limits(plan.started.timeouts, self._loop.time)
@@ -298,12 +298,17 @@ class Runner:
     def on_bytes(self, stream: Stream, chunk: bytes) -> None:
         self._limits.heard()
         self._output_bytes += len(chunk)
-        if self._output_bytes > self._plan.output_quota_bytes and self._process is not None:
+        if self._is_too_much() and self._process is not None:
             self._process.pause()
             self.end(Cause.OUTPUT_LIMIT, f"the engine printed more than {self._plan.output_quota_bytes} bytes")
             return
         self._take(stream, self._redactors[stream].feed(chunk))
         self._log.commit()
+
+    def _is_too_much(self) -> bool:
+        """Of its bytes, or of what its lines became: a flood of short lines fills the journal long before the quota."""
+        quota = self._plan.output_quota_bytes
+        return self._output_bytes > quota or self._journal.size > quota * JOURNAL_QUOTA_FACTOR
 
     def _take(self, stream: Stream, data: bytes) -> None:
         if not data:
@@ -365,7 +370,7 @@ class Runner:
                 pass
         raw_ref = None
         if stream is not None and step.byte_from is not None and step.byte_to is not None:
-            raw_ref = RawRef(attempt=self._attempt, stream=stream, byte_from=step.byte_from, byte_to=step.byte_to)
+            raw_ref = RawSpan(stream, step.byte_from, step.byte_to)
         self._log.emit(step.payload, raw_ref)
 
     def _blame_adapter(self, error: Exception) -> None:

@@ -91,13 +91,16 @@ class Workspace:
                 fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
         except (OSError, ValueError) as error:
             raise RunyardError(ErrorCode.NOT_FOUND, "there is no such file") from error
-        with os.fdopen(fd, "rb") as file:
+        try:
             entry = os.fstat(fd)
             if not stat.S_ISREG(entry.st_mode):
                 raise RunyardError(ErrorCode.NOT_FOUND, "there is no such file")
             if entry.st_size > MAX_FILE_BYTES:
                 raise RunyardError(ErrorCode.PAYLOAD_TOO_LARGE, f"the file is larger than {MAX_FILE_BYTES} bytes")
-            return file.read(MAX_FILE_BYTES)
+            with open(fd, "rb", closefd=False) as file:
+                return file.read(MAX_FILE_BYTES)
+        finally:
+            os.close(fd)
 
 
 def workspace_keys(root: Path) -> list[str]:

@@ -1,0 +1,203 @@
+"""The real pair of processes: whatever dies or hangs, no engine outlives it, and the next life says what was lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from executor.guard import LOCKED_EXIT
+from tests.service.executor.kit import ROOT, Outside, executor_outside, is_running, until
+
+SETSID = {"spawn": ["sleep", "300"], "setsid": True}
+UNMARKED = {"spawn": ["env", "-i", "sleep", "300"], "setsid": True}
+
+
+def script(*steps: dict[str, Any]) -> str:
+    return json.dumps({"script": list(steps)})
+
+
+async def living(executor: Outside, *steps: dict[str, Any], run_id: str = "run_1") -> list[int]:
+    """A run that hangs after those steps, and the pids of its engine and of what it spawned."""
+    await executor.begin(script(*steps, {"say": "up"}, {"hang": True}), run_id)
+    spawned: list[int] = []
+    async for text in messages(executor, run_id):
+        if text == "up":
+            break
+        if text.startswith("spawned "):
+            spawned.append(int(text.split()[1]))
+    assert len(spawned) == len([step for step in steps if "spawn" in step])
+    return [(await executor.show(run_id))["pid"], *spawned]
+
+
+async def messages(executor: Outside, run_id: str) -> AsyncIterator[str]:
+    seen = 0
+    while True:
+        events = await executor.events(run_id, cursor=seen, until="message.completed")
+        seen = events[-1]["executorCursor"]
+        for event in events:
+            if event["kind"] == "message.completed":
+                yield event["data"]["text"]
+
+
+async def gone(pids: list[int]) -> None:
+    await until(lambda: not any(is_running(pid) for pid in pids))
+
+
+async def test_a_killed_executor_leaves_nothing_and_the_guard_ends_with_an_error(tmp_path: Path) -> None:
+    async with executor_outside(tmp_path) as executor:
+        pids = await living(executor, SETSID, UNMARKED)
+        os.kill(executor.pid, signal.SIGKILL)
+        await until(lambda: executor.guard.poll() is not None)
+        assert executor.guard.returncode == 1
+        assert not any(is_running(pid) for pid in pids)
+        assert executor.marked() == []
+
+
+async def test_after_a_restart_the_attempt_is_told_to_its_end_as_lost(tmp_path: Path) -> None:
+    async with executor_outside(tmp_path) as executor:
+        await living(executor, SETSID)
+        instance = (await executor.show())["instance"]
+        before = await executor.events(until="message.completed")
+        os.kill(executor.pid, signal.SIGKILL)
+        await until(lambda: executor.guard.poll() is not None)
+    async with executor_outside(tmp_path) as executor:
+        events = await executor.events()
+        assert events[: len(before)] == before
+        assert (events[-1]["data"]["outcome"], events[-1]["data"]["errorCode"]) == ("lost", "executor_lost")
+        assert (await executor.http.get("/executor")).json()["instance"] != instance
+        assert (await executor.show())["instance"] == instance
+        again = await executor.start("hello")
+        assert (again.status_code, again.json()["instance"]) == (200, instance)
+        quote = {"instance": instance, "clockMs": 1}
+        renewal = {"quote": quote, "attempts": [{"runId": "run_1", "attempt": 1}]}
+        answer = (await executor.http.post("/provider-runs/renew", json=renewal)).json()
+        assert answer["unknown"] == [{"runId": "run_1", "attempt": 1}]
+    async with executor_outside(tmp_path) as executor:
+        assert await executor.events() == events, "told once, not again at every start"
+
+
+async def test_a_hanging_executor_is_ended_by_its_guard(tmp_path: Path) -> None:
+    async with executor_outside(tmp_path) as executor:
+        pids = await living(executor, SETSID)
+        os.kill(executor.pid, signal.SIGSTOP)
+        await until(lambda: executor.guard.poll() is not None)
+        assert executor.guard.returncode == 1
+        assert not any(is_running(pid) for pid in pids)
+
+
+async def test_a_guard_that_was_paused_blames_nobody(tmp_path: Path) -> None:
+    async with executor_outside(tmp_path) as executor:
+        pids = await living(executor)
+        executor.guard.send_signal(signal.SIGSTOP)
+        start = (await executor.http.get("/executor")).json()["clockMs"]
+        while (await executor.http.get("/executor")).json()["clockMs"] < start + 7_000:
+            pass
+        executor.guard.send_signal(signal.SIGCONT)
+        beat = executor.state.heartbeat.read_text()
+        await until(lambda: executor.state.heartbeat.read_text() != beat)
+        assert executor.guard.poll() is None
+        assert all(is_running(pid) for pid in pids)
+
+
+async def test_a_killed_guard_takes_its_executor_with_it_and_the_next_one_sweeps(tmp_path: Path) -> None:
+    async with executor_outside(tmp_path) as executor:
+        pids = await living(executor, SETSID, UNMARKED)
+        old = executor.pid
+        seen = executor.state.seen
+        await until(lambda: seen.exists() and all(f"{pid} " in seen.read_text() for pid in pids))
+        os.kill(old, signal.SIGSTOP)  # nor can it clean up after itself
+        executor.guard.kill()
+        executor.guard.wait()
+    async with executor_outside(tmp_path) as executor:
+        assert not any(is_running(pid) for pid in [old, *pids])
+        assert executor.pid != old
+
+
+async def test_an_executor_whose_guard_is_killed_ends_in_order(tmp_path: Path) -> None:
+    async with executor_outside(tmp_path) as executor:
+        pids = await living(executor, SETSID)
+        old = executor.pid
+        executor.guard.kill()
+        executor.guard.wait()
+        await gone([old, *pids])
+    async with executor_outside(tmp_path) as executor:
+        assert (await executor.ended())["errorMessage"] == "the executor is stopping"
+
+
+async def test_a_stop_ends_everything_in_order_and_well(tmp_path: Path) -> None:
+    async with executor_outside(tmp_path) as executor:
+        pids = await living(executor, SETSID, UNMARKED, {"ignoreTerm": True})
+        executor.guard.terminate()
+        await until(lambda: executor.guard.poll() is not None)
+        assert executor.guard.returncode == 0
+        assert not any(is_running(pid) for pid in pids)
+        assert not executor.state.pid.exists()
+    async with executor_outside(tmp_path) as executor:
+        ended = await executor.ended()
+        assert (ended["outcome"], ended["errorMessage"]) == ("lost", "the executor is stopping")
+
+
+async def test_a_guard_ends_when_whoever_started_it_dies(tmp_path: Path) -> None:
+    starter = "import subprocess, sys; subprocess.Popen([sys.executable, '-m', 'executor']); sys.stdin.read(1)"
+    env = {**os.environ, "EXECUTOR_STATE_DIR": str(tmp_path), "EXECUTOR_PORT": "0", "RUNYARD_AUTH": "off"}
+    parent = subprocess.Popen([sys.executable, "-c", starter], cwd=ROOT, env=env, stdin=subprocess.PIPE)  # noqa: ASYNC220
+    pid_file, heartbeat = tmp_path / "executor.pid", tmp_path / "heartbeat"
+    await until(lambda: pid_file.exists() and heartbeat.exists())
+    executor = int(pid_file.read_text())
+    parent.kill()
+    parent.communicate()
+    await gone([executor])
+
+
+async def test_two_guards_never_share_a_state_directory(tmp_path: Path) -> None:
+    async with executor_outside(tmp_path) as executor, executor_outside(tmp_path, is_ready=False) as second:
+        await until(lambda: second.guard.poll() is not None)
+        assert second.guard.returncode == LOCKED_EXIT
+        assert is_running(executor.pid)
+
+
+@pytest.mark.parametrize("shape", [SETSID, UNMARKED], ids=["setsid", "unmarked"])
+async def test_an_orphan_goes_with_the_attempt_that_made_it(tmp_path: Path, shape: dict[str, Any]) -> None:
+    daemon = ["sh", "-c", f"{'env -i ' if shape is UNMARKED else ''}setsid sleep 300 & exec true"]
+    async with executor_outside(tmp_path) as executor:
+        other = await living(executor, run_id="older")
+        pids = await living(executor, {"spawn": daemon, "setsid": True}, run_id="run_1")
+        before = sleepers()
+        assert before, "the orphan lives"
+        await executor.stop()
+        await executor.ended()
+        assert not sleepers() & before
+        assert not is_running(pids[0])
+        assert all(is_running(pid) for pid in other)
+
+
+def sleepers() -> set[int]:
+    found: set[int] = set()
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "cmdline").read_bytes() == b"sleep\x00300\x00" and is_running(int(entry.name)):
+                found.add(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+async def test_a_run_whose_journal_finds_no_room_ends_alone(tmp_path: Path) -> None:
+    async with executor_outside(tmp_path) as executor:
+        pids = await living(executor, run_id="quiet")
+        resource.prlimit(executor.pid, resource.RLIMIT_FSIZE, (200_000, 200_000))
+        await executor.begin(script({"repeat": {"count": 5_000, "everyMs": 0, "say": "tick {i} " + "x" * 200}}))
+        ended = await executor.ended()
+        assert (ended["outcome"], ended["errorCode"]) == ("error", "workspace_error")
+        assert is_running(pids[0])
+        await executor.begin("hello", "next")
+        assert (await executor.ended("next"))["outcome"] == "success"

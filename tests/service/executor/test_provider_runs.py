@@ -1,0 +1,395 @@
+"""Provider runs over HTTP, with real child processes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.service.executor.kit import Inside, executor_inside, is_running, until
+from tests.service.executor.shell_engine import ShellAdapter
+
+
+@pytest.fixture
+async def executor(tmp_path: Path) -> AsyncIterator[Inside]:
+    async with executor_inside(tmp_path / "state") as inside:
+        yield inside
+
+
+async def test_a_run_is_told_from_its_start_to_its_end(executor: Inside) -> None:
+    await executor.begin("echo session s1; echo say hello; echo done; echo oops >&2")
+    events = await executor.events()
+    assert [event["executorCursor"] for event in events] == list(range(1, len(events) + 1))
+    kinds = [event["kind"] for event in events if event["kind"] != "log"]
+    assert kinds == ["attempt.started", "session.started", "message.completed", "attempt.ended"]
+    assert events[-1]["data"]["outcome"] == "success"
+    assert events[-1]["data"]["stderrTail"] == "oops\n"
+    assert events[-1]["data"]["exitCode"] == 0
+    assert (await executor.show())["engineSession"] == "s1"
+
+
+async def test_raw_output_stands_before_the_events_that_point_into_it(executor: Inside) -> None:
+    await executor.begin("for i in 1 2 3; do echo say $i; sleep 0.02; done; echo done")
+    seen = bytearray()
+    for event in await executor.events():
+        if event["kind"] == "log":
+            assert event["data"]["byteFrom"] == len(seen)
+            seen += base64.b64decode(event["data"]["base64"])
+        if reference := event.get("rawRef"):
+            assert seen[reference["byteFrom"] : reference["byteTo"]].decode() == f"say {event['data']['text']}"
+    assert seen == b"say 1\nsay 2\nsay 3\ndone\n"
+
+
+async def test_a_repeated_start_answers_the_same_and_starts_nothing(executor: Inside) -> None:
+    answers = await asyncio.gather(*(executor.start("echo $$ >> pids; echo done") for _ in range(8)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 7 + [201]
+    assert len({answer.json()["instance"] for answer in answers}) == 1
+    await executor.ended()
+    assert (await executor.start("echo $$ >> pids; echo done")).status_code == 200
+    pids = await executor.http.get("/provider-runs/run_1/files/pids")
+    assert len(pids.text.split()) == 1
+
+
+@pytest.mark.parametrize("resume_from", range(5))
+async def test_a_reader_resumes_from_any_cursor_and_misses_nothing(executor: Inside, resume_from: int) -> None:
+    await executor.begin("echo say 1; sleep 0.1; echo say 2; sleep 0.1; echo say 3; echo done")
+    await until(lambda: executor.app.runs.find("run_1", 1).journal.count >= resume_from)
+    following = await executor.frames(cursor=resume_from)
+    replayed = await executor.frames()
+    assert following == replayed[resume_from:]
+
+
+async def test_a_cursor_that_is_no_number_or_beyond_the_log_is_refused(executor: Inside) -> None:
+    await executor.begin("echo done")
+    await executor.ended()
+    for given, status in (("x", 422), ("-1", 422), ("9" * 30, 422), ("99", 409)):
+        assert (await executor.http.get("/provider-runs/run_1/stream", params={"cursor": given})).status_code == status
+    header = {"last-event-id": "99"}
+    assert (await executor.http.get("/provider-runs/run_1/stream?cursor=1", headers=header)).status_code == 409
+
+
+async def test_a_stop_ends_a_hanging_engine_as_canceled(executor: Inside) -> None:
+    await executor.begin("echo say up; sleep 300")
+    await executor.said("up")
+    pid = (await executor.show())["pid"]
+    await executor.stop()
+    await executor.stop()
+    ended = await executor.ended()
+    assert (ended["outcome"], ended["errorCode"], ended["exitCode"]) == ("canceled", "user_canceled", -15)
+    assert not is_running(pid)
+    assert (await executor.http.post("/provider-runs/run_1/stop")).json()["status"] == "ended"
+
+
+async def test_an_engine_that_ignores_term_is_killed_after_its_grace(executor: Inside) -> None:
+    await executor.begin("trap '' TERM; echo say up; while :; do sleep 0.05; done", timeouts={"stopGraceMs": 300})
+    await executor.said("up")
+    await executor.stop()
+    assert (await executor.ended())["exitCode"] == -9
+
+
+async def test_a_grandchild_in_a_session_of_its_own_goes_with_the_tree(executor: Inside) -> None:
+    await executor.begin("setsid sleep 300 & echo say $!; echo done; sleep 300", timeouts={"stopGraceMs": 200})
+    grandchild = int(await executor.said(""))
+    await executor.stop()
+    await executor.ended()
+    assert not is_running(grandchild)
+
+
+async def test_a_grandchild_that_holds_the_pipes_delays_nothing(executor: Inside) -> None:
+    await executor.begin("sleep 300 & echo say $!; exit 7")
+    ended = await executor.ended()
+    assert (ended["errorCode"], ended["exitCode"]) == ("engine_exit_nonzero", 7)
+    assert not is_running(int(await executor.said("")))
+
+
+async def test_an_engine_that_finished_before_the_stop_has_succeeded(executor: Inside) -> None:
+    await executor.begin("trap '' TERM; echo say up; echo done; sleep 300", timeouts={"stopGraceMs": 2000})
+    await executor.said("up")
+    await executor.stop()
+    ended = await executor.ended()
+    assert (ended["outcome"], ended["exitCode"]) == ("success", -9)
+
+
+async def test_an_engine_is_asked_to_interrupt_itself_first(executor: Inside) -> None:
+    await executor.begin("trap '' TERM; echo say up; read word; echo say got $word", providerOptions={"interrupt": True})
+    await executor.said("up")
+    await executor.stop()
+    events = await executor.events()
+    assert "got interrupt" in [event["data"].get("text") for event in events]
+    assert (events[-1]["data"]["outcome"], events[-1]["data"]["exitCode"]) == ("canceled", 0)
+
+
+async def test_an_engine_that_does_not_leave_after_its_work_is_ended(executor: Inside) -> None:
+    await executor.begin("echo done; sleep 300", timeouts={"stopGraceMs": 100})
+    assert (await executor.ended())["outcome"] == "success"
+
+
+async def test_the_run_timeout_and_the_idle_timeout_say_which_they_are(executor: Inside) -> None:
+    await executor.begin("while :; do echo say x; sleep 0.05; done", "busy", timeouts={"runMs": 400})
+    await executor.begin("echo say x; sleep 300", "silent", timeouts={"idleMs": 300})
+    busy, silent = await executor.ended("busy"), await executor.ended("silent")
+    assert (busy["outcome"], busy["errorCode"]) == ("timeout", "timeout")
+    assert (silent["outcome"], silent["errorCode"]) == ("timeout", "idle_timeout")
+    assert "message.completed" in silent["errorMessage"]
+
+
+async def test_time_spent_waiting_for_a_person_is_not_counted(executor: Inside) -> None:
+    script = "echo ask q1; read answer; echo say $answer; echo done"
+    await executor.begin(script, timeouts={"runMs": 500, "idleMs": 300})
+    await executor.events(until="interaction.requested")
+    began = asyncio.get_running_loop().time()
+    await until(lambda: asyncio.get_running_loop().time() - began > 0.8)
+    assert (await executor.show())["openQuestions"] == ["q1"]
+    reply = {"questionId": "q1", "answer": "yes"}
+    url = "/provider-runs/run_1/human-loop/reply"
+    first, again = await executor.http.post(url, json=reply), await executor.http.post(url, json=reply)
+    assert (first.json()["duplicate"], again.json()["duplicate"]) == (False, True)
+    assert (await executor.http.post(url, json={**reply, "answer": "no"})).status_code == 409
+    assert (await executor.http.post(url, json={**reply, "questionId": "q2"})).status_code == 409
+    events = await executor.events()
+    resolved = [event["data"] for event in events if event["kind"] == "interaction.resolved"]
+    assert resolved == [{"questionId": "q1", "how": "answered", "answer": {"answer": "yes"}}]
+    assert events[-1]["data"]["outcome"] == "success"
+    assert events[-1]["data"]["activeMs"] < 500
+
+
+async def test_a_question_that_is_open_at_the_end_is_withdrawn_before_it(executor: Inside) -> None:
+    await executor.begin("echo ask q1; exit 1")
+    events = [event for event in await executor.events() if event["kind"] != "log"]
+    assert [event["kind"] for event in events[-2:]] == ["interaction.resolved", "attempt.ended"]
+    assert events[-2]["data"]["how"] == "withdrawn"
+
+
+async def test_a_message_reaches_the_engine_once_however_often_it_is_sent(executor: Inside) -> None:
+    await executor.begin("echo say up; read a; echo say $a; read b; echo say $b; echo done")
+    await executor.said("up")
+    for text in ("one", "one", "two"):
+        body = {"messageId": text, "text": text}
+        assert (await executor.http.post("/provider-runs/run_1/messages", json=body)).status_code == 200
+    texts = [event["data"]["text"] for event in await executor.events() if event["kind"] == "message.completed"]
+    assert texts == ["up", "one", "two"]
+
+
+async def test_a_higher_attempt_ends_the_older_tree_first(executor: Inside) -> None:
+    await executor.begin("echo say $$; sleep 300")
+    old = int(await executor.said(""))
+    await executor.begin(f"kill -0 {old} 2>/dev/null && echo say both; echo done", attempt=2)
+    events = await executor.events()
+    assert "message.completed" not in [event["kind"] for event in events]
+    assert not is_running(old)
+    assert (await executor.start("echo", attempt=1)).status_code == 200, "known: the same answer"
+    for method, path in (("GET", "stream"), ("POST", "stop"), ("GET", "files")):
+        assert (await executor.http.request(method, f"/provider-runs/run_1/{path}?attempt=1")).status_code == 409
+    assert (await executor.http.get("/provider-runs/run_1?attempt=3")).status_code == 404
+
+
+async def test_a_lower_attempt_is_refused(executor: Inside) -> None:
+    await executor.begin("echo done", attempt=2)
+    assert (await executor.start("echo done", attempt=1)).status_code == 409
+
+
+async def test_a_stop_that_overtakes_its_start_refuses_it(executor: Inside) -> None:
+    stopped = await executor.http.post("/provider-runs/run_1/stop?attempt=1")
+    assert stopped.json()["status"] == "remembered"
+    assert (await executor.start("echo done")).status_code == 409
+    await executor.begin("echo done", attempt=2)
+
+
+async def test_a_released_run_is_gone_and_a_late_start_does_not_bring_it_back(executor: Inside) -> None:
+    await executor.begin("echo here > left; echo say up; sleep 300")
+    await executor.said("up")
+    assert (await executor.http.delete("/provider-runs/run_1")).status_code == 409
+    await executor.stop()
+    await executor.ended()
+    assert (await executor.http.delete("/provider-runs/run_1?attempt=1")).status_code == 204
+    assert (await executor.http.delete("/provider-runs/run_1?attempt=1")).status_code == 204
+    assert (await executor.http.get("/provider-runs/run_1")).status_code == 404
+    assert (await executor.start("echo done")).status_code == 409
+    await executor.begin("cat left; echo done", "run_2", workspace={"key": "run_1"})
+    assert "here " in [event["data"].get("text") for event in await executor.events("run_2")]
+
+
+async def test_a_full_executor_says_so_and_takes_the_next_when_one_has_ended(tmp_path: Path) -> None:
+    async with executor_inside(tmp_path / "state", slots=1) as executor:
+        await executor.begin("echo say up; sleep 300")
+        full = await executor.start("echo done", "run_2")
+        assert (full.status_code, full.headers["retry-after"], full.json()["code"]) == (429, "1", "queue_full")
+        await executor.begin("echo say up; sleep 300", attempt=2)  # its own slot is its to take over
+        await executor.stop()
+        await executor.ended()
+        await executor.begin("echo done", "run_2")
+
+
+async def test_what_a_provider_cannot_do_is_refused(tmp_path: Path) -> None:
+    async with executor_inside(tmp_path / "state", ShellAdapter()) as executor:
+        wishes: tuple[dict[str, Any], ...] = ({"requireHumanLoop": True}, {"resumeSessionId": "s"})
+        for more in wishes:
+            refused = await executor.start("echo", **more)
+            assert (refused.status_code, refused.json()["code"]) == (409, "capability_unavailable")
+        assert (await executor.start("echo", provider="claude-code")).status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ({"providerOptions": {"refuse": True}}, 424),
+        ({"providerOptions": {"crash": "start"}}, 500),
+        ({"env": {"HOME": "/"}}, 422),
+        ({"env": {"RUNYARD_RUN": "x"}}, 422),
+        ({"env": {"SHELL_KEY": "x"}}, 422),
+        ({"credentialEnv": {"RUNYARD_X": "x"}}, 422),
+        ({"workspace": {"key": ".."}}, 422),
+        ({"leash": {"instance": "another", "clockMs": 1}}, 409),
+        ({"color": "red"}, 422),
+    ],
+)
+async def test_a_refused_start_leaves_nothing(executor: Inside, more: dict[str, Any], status: int) -> None:
+    assert (await executor.start("echo", **more)).status_code == status
+    assert (await executor.http.get("/provider-runs/run_1")).status_code == 404
+    assert (await executor.http.get("/executor")).json()["live"] == 0
+
+
+@pytest.mark.parametrize("where", ["opened", "feed", "answer", "ended"])
+async def test_an_adapter_that_fails_ends_its_attempt_and_nothing_else(executor: Inside, where: str) -> None:
+    await executor.begin("echo say up; sleep 0.3; echo done", "other")
+    await executor.begin("echo ask q; read x; sleep 300", providerOptions={"crash": where}, timeouts={"idleMs": 60_000})
+    if where == "answer":
+        await executor.events(until="interaction.requested")
+        reply = {"questionId": "q", "answer": "yes"}
+        assert (await executor.http.post("/provider-runs/run_1/human-loop/reply", json=reply)).status_code == 500
+    if where == "ended":
+        await executor.stop()
+    events = await executor.events()
+    assert "adapter_failed" in [event["data"].get("code") for event in events]
+    assert events[-1]["data"]["errorCode"] == ("user_canceled" if where == "ended" else "internal")
+    assert (await executor.ended("other"))["outcome"] == "success"
+
+
+async def test_an_engine_that_cannot_be_started_is_an_error_of_its_attempt(executor: Inside) -> None:
+    await executor.begin("echo", providerOptions={"argv": ["/nowhere/engine"]})
+    events = await executor.events()
+    assert [event["kind"] for event in events] == ["attempt.started", "attempt.ended"]
+    assert events[-1]["data"]["errorCode"] == "engine_start_failed"
+
+
+async def test_a_giant_line_neither_kills_nor_blocks_another_run(executor: Inside) -> None:
+    await executor.begin("head -c 33554432 /dev/zero | tr '\\0' x; echo; echo say after; echo done", "big")
+    await executor.begin("for i in 1 2 3 4 5; do echo say $i; sleep 0.02; done; echo done", "small")
+    assert (await executor.ended("small"))["outcome"] == "success"
+    assert (await executor.ended("big"))["outcome"] == "success"
+    assert (await executor.show("big"))["lastExecutorCursor"] > 500
+
+
+async def test_an_output_flood_ends_at_the_quota(tmp_path: Path) -> None:
+    async with executor_inside(tmp_path / "state", output_quota_bytes=1_000_000) as executor:
+        await executor.begin("yes")
+        assert (await executor.ended())["errorCode"] == "output_limit"
+        raw = (await executor.http.get("/provider-runs/run_1/logs/stdout?byteFrom=10&byteTo=16")).json()
+        assert (raw["text"], raw["byteFrom"], raw["byteTo"]) == ("y\ny\ny\n", 10, 16)
+        assert raw["totalBytes"] <= 1_000_000
+
+
+async def test_an_engine_that_does_not_read_its_input_breaks_the_protocol(executor: Inside) -> None:
+    await executor.begin("while :; do echo; sleep 0.05; done", providerOptions={"send": 1_000_000}, timeouts={"idleMs": 500})
+    assert (await executor.ended())["errorCode"] == "engine_protocol_error"
+
+
+async def test_input_given_at_the_start_is_written_whole_and_closed(executor: Inside) -> None:
+    await executor.begin("wc -c; echo done", providerOptions={"stdin": "x" * 300_000})
+    assert "300000 " in [event["data"].get("text") for event in await executor.events()]
+
+
+async def test_secrets_are_starred_before_anything_sees_them(executor: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHELL_KEY", "own-secret-value")
+    script = 'printf "say own-sec"; sleep 0.1; printf "ret-value\\n"; echo "say $OTHER" | tee /dev/stderr; env > seen; echo done'
+    await executor.begin(script, credentialEnv={"OTHER": 'quo"ted-secret'})
+    frames = await executor.frames()
+    raw = b"".join(frame.data for frame in frames)
+    texts = [event["data"].get("text") for event in await executor.events()]
+    assert "*" * len("own-secret-value") in texts
+    assert "*" * len('quo"ted-secret') in texts
+    for name in ("stdout", "stderr"):
+        logged = (await executor.http.get(f"/provider-runs/run_1/logs/{name}")).text
+        assert "own-secret" not in logged
+        assert "ted-secret" not in logged
+    assert b"own-secret" not in raw
+    assert (await executor.ended())["stderrTail"].startswith("say ****")
+
+
+async def test_an_engine_sees_its_own_environment_and_nothing_of_ours(executor: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNYARD_SERVICE_TOKEN", "service")
+    monkeypatch.setenv("SOMETHING_ELSE", "x")
+    await executor.begin("env > seen; pwd > where; echo done", env={"COLOR": "red"}, credentialEnv={"OTHER": "o"})
+    await executor.ended()
+    seen = (await executor.http.get("/provider-runs/run_1/files/seen")).text
+    names = {line.partition("=")[0] for line in seen.splitlines()}
+    assert names - {"PWD", "SHLVL", "_", "OLDPWD"} == {
+        "PATH", "LANG", "TERM", "HOME", "TMPDIR", "COLOR", "OTHER", "RUNYARD_RUN", "RUNYARD_EXECUTOR_MARK",
+    } | ({"TZ"} & names)  # fmt: skip
+    listed = (await executor.http.get("/provider-runs/run_1/files")).json()["items"]
+    assert [item["path"] for item in listed] == ["seen", "where"]
+
+
+async def test_a_file_is_never_reached_through_a_link(executor: Inside) -> None:
+    script = "ln -s /etc/passwd link; ln -s /etc folder; mkfifo pipe; mkdir sub; echo x > sub/x; echo done"
+    await executor.begin(script)
+    await executor.ended()
+    for path in ("link", "folder/passwd", "pipe", "sub", "%2e%2e/home/bin/script.sh", "nothing"):
+        answer = await executor.http.get(f"/provider-runs/run_1/files/{path}")
+        assert answer.status_code in (404, 422), path
+    assert (await executor.http.get("/provider-runs/run_1/files/sub/x")).text == "x\n"
+
+
+async def test_an_unrenewed_attempt_is_ended_as_lost(executor: Inside) -> None:
+    state = (await executor.http.get("/executor")).json()
+    short = {"instance": state["instance"], "clockMs": state["clockMs"] - 11_500}
+    await executor.begin("trap '' TERM; echo say up; while :; do sleep 0.05; done", leash=short)
+    await executor.begin("sleep 1; echo done", "renewed", leash=short)
+    quote = {"instance": state["instance"], "clockMs": state["clockMs"]}
+    renewal = {"quote": quote, "attempts": [{"runId": "renewed", "attempt": 1}, {"runId": "nobody", "attempt": 1}]}
+    answer = (await executor.http.post("/provider-runs/renew", json=renewal)).json()
+    assert answer["unknown"] == [{"runId": "nobody", "attempt": 1}]
+    ended = await executor.ended()
+    assert (ended["outcome"], ended["errorCode"], ended["exitCode"]) == ("lost", "executor_lost", -9)
+    assert (await executor.ended("renewed"))["outcome"] == "success"
+
+
+@pytest.mark.parametrize("shift", [{"instance": "another"}, {"clockMs": 10**15}])
+async def test_a_quote_that_is_not_ours_renews_nothing(executor: Inside, shift: dict[str, object]) -> None:
+    state = (await executor.http.get("/executor")).json()
+    quote = {"instance": state["instance"], "clockMs": state["clockMs"] - 11_500}
+    await executor.begin("sleep 300", leash=quote)
+    renewal = {"quote": {**quote, "clockMs": state["clockMs"], **shift}, "attempts": [{"runId": "run_1", "attempt": 1}]}
+    assert (await executor.http.post("/provider-runs/renew", json=renewal)).status_code == 200
+    assert (await executor.ended())["outcome"] == "lost"
+
+
+async def test_a_stopping_executor_ends_its_attempts_and_says_so(tmp_path: Path) -> None:
+    async with executor_inside(tmp_path / "state") as executor:
+        await executor.begin("echo say up; sleep 300")
+        await executor.said("up")
+        reading = asyncio.create_task(executor.events())
+        executor.app.stop_soon()
+        last = (await reading)[-1]
+        assert (last["data"]["outcome"], last["data"]["errorMessage"]) == ("lost", "the executor is stopping")
+        assert (await executor.http.get("/readyz")).status_code == 503
+        assert (await executor.start("echo", "run_2")).status_code == 429
+
+
+async def test_deltas_of_a_message_are_coalesced_and_none_is_lost(executor: Inside) -> None:
+    await executor.begin("for i in $(seq 300); do echo delta $i; sleep 0.002; done; echo done")
+    events = await executor.events()
+    deltas = [event["data"]["text"] for event in events if event["kind"] == "message.delta"]
+    assert "".join(deltas) == "".join(str(i) for i in range(1, 301))
+    assert len(deltas) < 100
+    assert (await executor.show())["lastExecutorCursor"] == len(events)
+
+
+async def test_the_service_speaks_about_itself(executor: Inside) -> None:
+    for path in ("/livez", "/readyz", "/health", "/version", "/metrics", "/providers", "/executor", "/provider-runs"):
+        assert (await executor.http.get(path)).status_code == 200, path
+    assert (await executor.http.get("/version")).json()["service"] == "executor"
