@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from executor_manager.app import build_app
 from executor_manager.settings import Settings
@@ -34,7 +35,7 @@ class Stack:
 
 @asynccontextmanager
 async def manager(*executors: str) -> AsyncGenerator[tuple[str, httpx.AsyncClient]]:
-    settings = Settings(service_token=TOKEN, executors=list(executors))
+    settings = Settings(service_token=SecretStr(TOKEN), executors=list(executors))
     async with serving(build_app(settings)) as url:
         headers = {"authorization": f"Bearer {TOKEN}"}
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=20, trust_env=False) as http:

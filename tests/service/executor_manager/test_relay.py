@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from starlette.types import Message
 
 from executor_manager import relay as relay_module
 from shared.errors import ErrorCode, RunyardError
+from shared.http import ServiceClient
 from shared.sse import HEARTBEAT, CutError, encode
 from shared.upstream import Upstream
 from tests.fake_executor import Source
@@ -145,12 +147,14 @@ async def test_a_file_that_breaks_off_is_cut_and_never_ends_short() -> None:
         await writer.drain()
 
     async with scripted_server(script) as broken:
-        relay = relay_module.Relay(None, None)
-        download = await relay.download(f"{broken}/f", {}, None)
+        client = ServiceClient("", None)
+        download = await relay_module.Relay(client, None).download(f"{broken}/f", {}, None)
+        await client.close()
         sent, cuts = [], []
 
-        async def receive():
+        async def receive() -> Message:
             await asyncio.Event().wait()
+            return {}
 
         async def send(message):
             sent.append(message)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from executor_manager.placement import best_known, propose, refusal
@@ -19,8 +21,8 @@ def provider(name: Provider = Provider.SCRIPTED, category: ReadinessCategory = R
     )
 
 
-def member(executor_id: str, live: int = 0, slots: int = 4, *, reachable: bool = True, **state: object) -> FleetMember:
-    given = {"providers": [provider()], **state}
+def member(executor_id: str, live: int = 0, slots: int = 4, *, reachable: bool = True, **state: Any) -> FleetMember:
+    given: dict[str, Any] = {"providers": [provider()], **state}
     known = ExecutorState(executor_id=executor_id, instance=f"{executor_id}-1", clock_ms=5, slots=slots, live=live, **given)
     return FleetMember(url=f"http://{executor_id}", reachable=reachable, reason=None if reachable else "refused", state=known)
 
