@@ -182,7 +182,7 @@ class CodexConversation:
             return self._fail(code_of_text(answer.error.message), answer.error)
         self._turn, self._ended_turn = _decode(answer, TurnAccepted).turn, None
         self._turns.add(self._turn.id)
-        if self._is_stopping:
+        if self._is_stopping or self._failure is not None:
             return self._interrupt_turn()
         waiting, self._messages = self._messages, []
         return [step for text in waiting for step in self._steer(text)]

@@ -23,6 +23,7 @@ BASE_URL = "OPENAI_BASE_URL"
 LOGIN = "CODEX_AUTH_JSON"
 CREDENTIAL_NAMES = (KEY, "CODEX_API_KEY", LOGIN, BASE_URL)
 RETRIES = 2
+WEB_SEARCH = "web_search"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ FREEDOM: Mapping[EngineMode, Freedom] = MappingProxyType(
 
 
 def command_for(request: StartRequest) -> Command:
-    """Raises ``RunyardError``: ``auth_missing`` without a credential, ``invalid_request`` for an option's value."""
+    """Raises ``RunyardError``: ``auth_missing``, ``invalid_request`` for an option's value, ``capability_unavailable``."""
     key = request.credential_env.get(KEY) or request.credential_env.get("CODEX_API_KEY")
     login = request.credential_env.get(LOGIN)
     base_url = base_url_of(request)
@@ -89,6 +90,7 @@ def _config(request: StartRequest, base_url: str | None) -> str:
         f"model_provider = {_text(OWN_PROVIDER if base_url else BUILT_IN_PROVIDER)}",
         "check_for_update_on_startup = false",
         "suppress_unstable_features_warning = true",
+        *_tools(request.tools),
         *_chosen(request.provider_options, "reasoningEffort", "model_reasoning_effort"),
         *_chosen(request.provider_options, "reasoningSummary", "model_reasoning_summary"),
         "",
@@ -116,6 +118,14 @@ def _config(request: StartRequest, base_url: str | None) -> str:
             f"stream_max_retries = {RETRIES}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _tools(tools: Mapping[str, bool]) -> list[str]:
+    """Only the web search can be switched off; saying that any other tool may be used changes nothing."""
+    refused = sorted(name for name, may in tools.items() if not may and name != WEB_SEARCH)
+    if refused:
+        raise RunyardError(ErrorCode.CAPABILITY_UNAVAILABLE, f"codex cannot do without its tool {refused[0][:64]}")
+    return [f"{WEB_SEARCH} = {_text('live' if tools[WEB_SEARCH] else 'disabled')}"] if WEB_SEARCH in tools else []
 
 
 def _chosen(options: Mapping[str, Any], name: str, setting: str) -> list[str]:

@@ -53,7 +53,10 @@ BY_TEXT: tuple[tuple[re.Pattern[str], ErrorCode], ...] = tuple(
         (r"context window|context_length", _C.CONTEXT_OVERFLOW),
         (r"max_output_tokens", _C.OUTPUT_LIMIT),
         (r"model.{0,80}(does not exist|not found|not supported)|model_not_found", _C.MODEL_NOT_FOUND),
-        (r"connection failed|error sending request|connection refused|dns error|waiting for network", _C.NETWORK_ERROR),
+        (
+            r"connection failed|error sending request|connection refused|dns error|failed to lookup address|waiting for network",
+            _C.NETWORK_ERROR,
+        ),
         (r"stream disconnected|high demand|overloaded|response\.failed", _C.MODEL_UNAVAILABLE),
         (r"no rollout found|thread not found", _C.NOT_FOUND),
         (r"model provider .{0,80} not found|invalid_request_error", _C.INVALID_REQUEST),

@@ -47,6 +47,7 @@ from shared.contracts.events import (
     UsageUpdated,
 )
 
+_FOR_OPERATORS = frozenset({"configWarning", "deprecationNotice"})
 _RETRY_NUMBER = re.compile(r"(\d+)/\d+")
 _PLAN_STATUS: dict[str, Literal["pending", "in_progress", "completed"]] = {"inProgress": "in_progress", "completed": "completed"}
 
@@ -121,7 +122,8 @@ class TurnEvents:
             case ErrorRaised(will_retry=True):
                 return [self._on_retry(note)]
             case Notice(message=message, summary=summary):
-                return [Diagnostic(code=f"codex_{_snake(method)}", severity="warning", message=message or summary)]
+                severity = "info" if method in _FOR_OPERATORS else "warning"
+                return [Diagnostic(code=f"codex_{_snake(method)}", severity=severity, message=message or summary)]
             case ModelRerouted(from_model=asked, to_model=used):
                 return [Diagnostic(code="model_rerouted", severity="warning", message=f"{used} answers instead of {asked}")]
             case _:

@@ -1,0 +1,107 @@
+"""How Codex is set up for an attempt."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import Any
+
+import pytest
+
+from executor.adapters.base import StartRequest
+from executor.adapters.codex_config import FREEDOM, command_for, thread_settings
+from shared.contracts.provider_runs import Message
+from shared.contracts.providers import EngineMode
+from shared.errors import ErrorCode, RunyardError
+
+KEY = {"OPENAI_API_KEY": "sk-secret"}
+OWN = {"baseUrl": "http://127.0.0.1:1/v1"}
+
+
+def request(**more: Any) -> StartRequest:
+    fields: dict[str, Any] = {
+        "run_id": "run_1", "attempt": 1, "executable": "/engines/codex", "home": "/h", "workspace": "/w",
+        "messages": [Message(content="a prompt nobody else may see")], "credential_env": KEY,
+    }  # fmt: skip
+    return StartRequest(**(fields | more))
+
+
+def config_of(asked: StartRequest) -> dict[str, Any]:
+    return tomllib.loads(command_for(asked).files[0].content.decode())
+
+
+def test_an_own_endpoint_is_a_provider_with_few_retries() -> None:
+    config = config_of(request(provider_options=OWN))
+    provider = config["model_providers"][config["model_provider"]]
+    assert provider["base_url"] == OWN["baseUrl"]
+    assert (provider["wire_api"], provider["env_key"]) == ("responses", "OPENAI_API_KEY")
+    assert provider["request_max_retries"] <= 2
+    assert provider["stream_max_retries"] <= 2
+
+
+def test_an_own_endpoint_may_come_with_the_credentials() -> None:
+    config = config_of(request(credential_env=KEY | {"OPENAI_BASE_URL": "https://gateway.test/v1"}))
+    assert config["model_providers"]["runyard"]["base_url"] == "https://gateway.test/v1"
+
+
+def test_nothing_calls_home_and_no_retry_is_endless() -> None:
+    config = config_of(request())
+    assert config["analytics"] == {"enabled": False}
+    for feature in ("plugins", "apps", "unbounded_connection_retries"):
+        assert config["features"][feature] is False
+
+
+def test_the_built_in_provider_gets_a_login_file_only_we_can_read() -> None:
+    command = command_for(request())
+    auth = next(file for file in command.files if file.path == ".codex/auth.json")
+    assert json.loads(auth.content) == {"auth_mode": "apikey", "OPENAI_API_KEY": "sk-secret"}
+    assert auth.mode == 0o600
+    assert tomllib.loads(command.files[0].content.decode())["model_provider"] == "openai"
+
+
+def test_a_login_of_an_account_is_used_as_it_is() -> None:
+    command = command_for(request(credential_env={"CODEX_AUTH_JSON": '{"tokens": 1}'}))
+    assert command.files[1].content == b'{"tokens": 1}'
+
+
+@pytest.mark.parametrize("options", [{}, OWN])
+def test_without_a_credential_nothing_is_started(options: dict[str, str]) -> None:
+    with pytest.raises(RunyardError) as refused:
+        command_for(request(credential_env={}, provider_options=options))
+    assert refused.value.code is ErrorCode.AUTH_MISSING
+
+
+@pytest.mark.parametrize("value", [3, "ftp://x", "127.0.0.1:80"])
+def test_a_base_url_must_be_one(value: Any) -> None:
+    with pytest.raises(RunyardError, match=r"providerOptions\.baseUrl"):
+        command_for(request(provider_options={"baseUrl": value}))
+
+
+def test_values_cannot_break_out_of_the_config() -> None:
+    base_url = 'http://x/"\n[features]\nplugins = true\n#\x7f\\'
+    assert config_of(request(provider_options={"baseUrl": base_url}))["model_providers"]["runyard"]["base_url"] == base_url
+
+
+def test_prompt_and_key_are_not_in_argv() -> None:
+    command = command_for(request(provider_options=OWN))
+    assert command.argv == ("/engines/codex", "app-server")
+    assert "prompt" not in str(command)
+    assert command.env == {"CODEX_HOME": "/h/.codex", "OPENAI_API_KEY": "sk-secret"}
+
+
+def test_commands_of_the_engine_do_not_see_its_credentials() -> None:
+    assert set(config_of(request())["shell_environment_policy"]["exclude"]) >= {"OPENAI_API_KEY", "CODEX_AUTH_JSON"}
+
+
+@pytest.mark.parametrize("mode", list(EngineMode))
+def test_every_engine_mode_has_its_freedom(mode: EngineMode) -> None:
+    settings = thread_settings(request(engine_mode=mode, model="m"))
+    assert (settings["sandbox"], settings["approvalPolicy"]) == (FREEDOM[mode].sandbox, FREEDOM[mode].approval_policy)
+    assert settings["model"] == "m"
+
+
+def test_only_the_web_search_can_be_switched_off() -> None:
+    assert config_of(request(tools={"web_search": False, "shell": True}))["web_search"] == "disabled"
+    with pytest.raises(RunyardError) as refused:
+        command_for(request(tools={"shell": False}))
+    assert refused.value.code is ErrorCode.CAPABILITY_UNAVAILABLE
