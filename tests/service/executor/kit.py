@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +90,7 @@ class Wire:
 
 class _Server(uvicorn.Server):
     @contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def capture_signals(self) -> Generator[None]:
         with nullcontext():
             yield
 
@@ -101,7 +101,7 @@ class Inside(Wire):
 
 
 @asynccontextmanager
-async def executor_inside(state: Path, adapter: Adapter | None = None, **settings: Any) -> AsyncIterator[Inside]:
+async def executor_inside(state: Path, adapter: Adapter | None = None, **settings: Any) -> AsyncGenerator[Inside]:
     """An executor in this process, with the shell engine."""
     adapters = {Provider.SCRIPTED: adapter or ShellAdapter(questions=True, resume=True, messages=True)}
     app = build_app(ExecutorSettings(state_dir=state, auth="off", **settings), adapters=adapters)
@@ -176,7 +176,7 @@ class Outside(Wire):
 
 
 @asynccontextmanager
-async def executor_outside(state: Path, *, is_ready: bool = True, **env: str) -> AsyncIterator[Outside]:
+async def executor_outside(state: Path, *, is_ready: bool = True, **env: str) -> AsyncGenerator[Outside]:
     """``python -m executor`` with the scripted engine. Whatever happened, nothing of it is left afterwards."""
     port = free_port()
     guard = subprocess.Popen(  # noqa: ASYNC220  it must be this process's child, and is waited for in a thread

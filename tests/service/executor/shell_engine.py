@@ -26,7 +26,7 @@ class ShellAdapter:
     install = Install()
     credential_names: tuple[str, ...] = ("SHELL_KEY",)
 
-    def __init__(self, **capabilities: bool) -> None:
+    def __init__(self, **capabilities: Any) -> None:
         self.capabilities = Capabilities(**capabilities)
 
     def start(self, request: StartRequest) -> ShellConversation:

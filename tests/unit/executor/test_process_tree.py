@@ -1,0 +1,162 @@
+"""Trees of real processes, without an executor around them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from executor import procfs
+from executor.adapters.base import STDERR, STDOUT, Stream
+from executor.engine_process import EngineProcess, Launch
+from executor.process_tree import Forest, Tree
+from executor.state_dir import RUN_MARK
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.output: dict[str, bytearray] = {STDOUT: bytearray(), STDERR: bytearray()}
+        self.changed = asyncio.Event()
+
+    def on_bytes(self, stream: Stream, chunk: bytes) -> None:
+        self.output[stream] += chunk
+        self.changed.set()
+
+    def on_change(self) -> None:
+        self.changed.set()
+
+    async def lines(self, count: int) -> list[str]:
+        async with asyncio.timeout(10):
+            while self.output[STDOUT].count(b"\n") < count:
+                self.changed.clear()
+                await self.changed.wait()
+        return self.output[STDOUT].decode().splitlines()
+
+
+@pytest.fixture
+async def forest() -> AsyncIterator[Forest]:
+    forest = Forest()
+    yield forest
+    forest.close()
+
+
+async def planted(forest: Forest, script: str, tmp_path: Path, mark: str = "run.1") -> tuple[EngineProcess, Tree, Heard]:
+    heard = Heard()
+    env = {"PATH": os.environ["PATH"], RUN_MARK: mark}
+    process, tree = await forest.plant(Launch(("/bin/sh", "-c", script), env, str(tmp_path)), heard, mark)
+    return process, tree, heard
+
+
+async def ended(forest: Forest, process: EngineProcess, tree: Tree, grace: float = 5) -> float:
+    """Seconds it took."""
+    began = time.monotonic()
+    async with asyncio.timeout(20):
+        await forest.end(tree, grace, asyncio.Event())
+    took = time.monotonic() - began
+    process.close()
+    forest.forget(tree)
+    return took
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not is_so():  # noqa: ASYNC110  what /proc shows wakes nobody
+            await asyncio.sleep(0.01)
+
+
+def lives(pid: str) -> bool:
+    process = procfs.read_process(int(pid))
+    return process is not None and process.is_alive
+
+
+async def test_a_tree_that_obeys_is_gone_soon(forest: Forest, tmp_path: Path) -> None:
+    took: list[float] = []
+    for _ in range(5):
+        process, tree, heard = await planted(forest, "sleep 300 & echo $!; wait", tmp_path)
+        (child,) = await heard.lines(1)
+        took.append(await ended(forest, process, tree))
+        assert not lives(child)
+    assert sorted(took)[2] < 1.0
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "trap '' TERM; sleep 300 & echo $!; wait",
+        "setsid sleep 300 & echo $!; wait",
+        "env -i setsid sleep 300 & echo $!; wait",
+        "(setsid sh -c 'echo $$; exec sleep 300' &) ; sleep 300",
+        "sh -c 'sleep 300 & echo $!; exit' ; sleep 300",
+    ],
+)
+async def test_nothing_of_a_tree_is_left(forest: Forest, tmp_path: Path, script: str) -> None:
+    process, tree, heard = await planted(forest, script, tmp_path)
+    (child,) = await heard.lines(1)
+    await ended(forest, process, tree, grace=0.2)
+    assert not lives(child)
+    assert not lives(str(process.pid))
+
+
+async def test_a_child_is_remembered_when_its_parents_are_gone(forest: Forest, tmp_path: Path) -> None:
+    process, tree, heard = await planted(forest, "env -i setsid sh -c 'sleep 300 & echo $!; read x' ; sleep 300", tmp_path)
+    (child,) = await heard.lines(1)
+    await forest.census()
+    process.send(b"go\n")  # its parent ends: no mark, no session, no parent leads to it any more
+    before = procfs.read_process(int(child))
+    assert before is not None
+    await until(lambda: (now := procfs.read_process(int(child))) is None or now.ppid != before.ppid)
+    await ended(forest, process, tree)
+    assert not lives(child)
+
+
+async def test_two_trees_do_not_touch_each_other(forest: Forest, tmp_path: Path) -> None:
+    one, first, _ = await planted(forest, "sleep 300", tmp_path / ".", "run.1")
+    two, second, _ = await planted(forest, "setsid sleep 300 & sleep 300", tmp_path, "run.2")
+    await ended(forest, one, first)
+    assert lives(str(two.pid))
+    await ended(forest, two, second)
+
+
+async def test_an_exit_is_noticed_while_a_grandchild_holds_the_pipes(forest: Forest, tmp_path: Path) -> None:
+    process, tree, heard = await planted(forest, "sleep 300 & exit 3", tmp_path)
+    async with asyncio.timeout(10):
+        while process.exit_code is None:
+            heard.changed.clear()
+            await heard.changed.wait()
+    assert (process.exit_code, process.has_open_output) == (3, True)
+    await ended(forest, process, tree)
+
+
+async def test_a_paused_process_blocks_and_loses_nothing(forest: Forest, tmp_path: Path) -> None:
+    process, tree, heard = await planted(forest, "head -c 3000000 /dev/zero", tmp_path)
+    process.pause()
+    before = len(heard.output[STDOUT])
+    await until(process.has_waiting_output)
+    assert (process.exit_code, len(heard.output[STDOUT])) == (None, before)
+    process.resume()
+    async with asyncio.timeout(10):
+        while process.has_open_output:
+            heard.changed.clear()
+            await heard.changed.wait()
+    assert len(heard.output[STDOUT]) == 3_000_000
+    await ended(forest, process, tree)
+
+
+async def test_input_is_written_in_order_and_a_closed_end_is_no_error(forest: Forest, tmp_path: Path) -> None:
+    process, tree, heard = await planted(forest, "cat | md5sum; exec 0<&-", tmp_path)
+    for n in range(100):
+        process.send(bytes([n]) * 10_000)
+    process.close_input()
+    process.send(b"too late")
+    assert len(await heard.lines(1)) == 1
+    await ended(forest, process, tree)
+
+
+async def test_a_pid_that_is_in_use_again_is_never_signalled() -> None:
+    me = procfs.read_process(os.getpid())
+    assert me is not None
+    procfs.send(me._replace(start=me.start - 1), procfs.signal.SIGKILL)

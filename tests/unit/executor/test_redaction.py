@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from executor.redaction import Redactor
+
+SECRETS = ("sk-secret-value", 'with"quote\\and\nline', "sk-secret-value-longer", "ähnlich-geheim", "value-longer-overlap")
+TEXT = (
+    b"plain sk-secret-value then sk-secret-value-longer and " + json.dumps(SECRETS[1]).encode() + b" \xc3\xa4 "
+    + json.dumps(SECRETS[3]).encode() + b" " + SECRETS[3].encode() + b" sk-secret-value-longer-overlap sk-secret sk-"
+)  # fmt: skip
+
+
+def redacted(chunks: list[bytes], secrets: tuple[str, ...] = SECRETS) -> bytes:
+    redactor = Redactor(secrets)
+    return b"".join(redactor.feed(chunk) for chunk in chunks) + redactor.rest()
+
+
+def test_secrets_are_replaced_and_lengths_stay() -> None:
+    clean = redacted([TEXT])
+    assert len(clean) == len(TEXT)
+    for secret in SECRETS:
+        for form in (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
+            assert form.encode() not in clean
+    assert clean.startswith(b"plain *************** then ")
+    assert clean.endswith(b" sk-secret sk-")
+
+
+def test_two_secrets_that_overlap_are_both_covered() -> None:
+    assert redacted([b"sk-secret-value-longer-overlap"]) == b"*" * 30
+
+
+@pytest.mark.parametrize("cut", range(len(TEXT)))
+def test_a_cut_anywhere_changes_nothing(cut: int) -> None:
+    assert redacted([TEXT[:cut], TEXT[cut:]]) == redacted([TEXT])
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_many_cuts_change_nothing(seed: int) -> None:
+    cuts = sorted(random.Random(seed).sample(range(len(TEXT)), 12))
+    chunks = [TEXT[a:b] for a, b in zip([0, *cuts], [*cuts, len(TEXT)], strict=True)]
+    assert redacted(chunks) == redacted([TEXT])
+
+
+def test_only_what_may_begin_a_secret_waits() -> None:
+    redactor = Redactor(["sk-secret-value"])
+    assert redactor.feed(b"a line\n") == b"a line\n"
+    assert redactor.feed(b"half: sk-sec") == b"half: "
+    assert redactor.feed(b"ond\n") == b"sk-second\n"
+
+
+def test_what_is_too_short_to_be_a_secret_is_none() -> None:
+    assert redacted([b"1234567 true"], ("1234567", "true", "")) == b"1234567 true"

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from executor.adapters.base import File
+from executor.workspace import Workspace, workspace_keys
+from shared.errors import ErrorCode, RunyardError
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    workspace = Workspace.at(tmp_path, "w")
+    workspace.make()
+    return workspace
+
+
+def test_its_directories_are_private_and_may_be_made_again(workspace: Workspace) -> None:
+    workspace.make()
+    for folder in (workspace.home, workspace.work, workspace.tmp):
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("key", [".", ".."])
+def test_a_key_cannot_leave_the_root(tmp_path: Path, key: str) -> None:
+    with pytest.raises(RunyardError):
+        Workspace.at(tmp_path, key)
+
+
+def test_files_are_written_private_and_over_what_stood_there(workspace: Workspace, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("untouched")
+    (workspace.home / "link").symlink_to(outside)
+    os.mkfifo(workspace.home / "pipe")
+    (workspace.work / "hard").hardlink_to(outside)
+    files = [File("home", "link", b"1"), File("home", "pipe", b"2"), File("workspace", "hard", b"3"), File("home", "a/b/c", b"4")]
+    workspace.write(files)
+    assert outside.read_text() == "untouched"
+    assert [(workspace.home / name).read_bytes() for name in ("link", "pipe", "a/b/c")] == [b"1", b"2", b"4"]
+    assert (workspace.home / "a/b/c").stat().st_mode & 0o777 == 0o600
+    workspace.write(files)
+
+
+def test_no_folder_is_reached_through_a_link(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (workspace.home / "folder").symlink_to(tmp_path / "outside")
+    with pytest.raises(RunyardError) as refused:
+        workspace.write([File("home", "folder/x", b"")])
+    assert refused.value.code is ErrorCode.WORKSPACE_ERROR
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "", "a\0b"])
+def test_a_path_cannot_leave_the_workspace(workspace: Workspace, path: str) -> None:
+    with pytest.raises(RunyardError):
+        workspace.write([File("workspace", path, b"")])
+    with pytest.raises(RunyardError):
+        workspace.read(path)
+
+
+def test_plain_files_are_listed_and_nothing_else(workspace: Workspace) -> None:
+    workspace.write([File("workspace", "b/c", b"12"), File("workspace", "a", b"1"), File("home", "x", b"")])
+    (workspace.work / "link").symlink_to("a")
+    os.mkfifo(workspace.work / "pipe")
+    assert [(file.path, file.bytes) for file in workspace.files()] == [("a", 1), ("b/c", 2)]
+
+
+def test_keys_are_listed_newest_first(tmp_path: Path) -> None:
+    assert workspace_keys(tmp_path / "none") == []
+    for age, key in enumerate(("new", "old")):
+        Workspace.at(tmp_path, key).make()
+        os.utime(tmp_path / key, (1_000 - age, 1_000 - age))
+    assert workspace_keys(tmp_path) == ["new", "old"]
