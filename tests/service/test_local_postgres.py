@@ -10,8 +10,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
@@ -20,8 +19,8 @@ import pytest
 from runyard.local_stack import postgres_place
 from runyard.local_stack.postgres import LocalPostgres, PostgresError
 from runyard.local_stack.postgres_place import SYSTEM_STATE, choose_place, postgres_binaries
+from tests.service.real_processes import BOUND_SECONDS, lives, until
 
-BOUND_SECONDS = 60
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 # Imports before it drops its rights: the interpreter itself may stand in a folder that only root may enter.
 AS_NOBODY = textwrap.dedent("""
@@ -69,22 +68,8 @@ def state() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + BOUND_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
-
-
 def server_pid(state: Path) -> int:
     return int((state / "postgres" / "data" / "postmaster.pid").read_text().splitlines()[0])
-
-
-def lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def ask(dsn: str, statement: str) -> object:

@@ -19,8 +19,8 @@ import pytest
 
 from runyard.local_stack.postgres_place import choose_place
 from runyard.local_stack.processes import state_of
+from tests.service.real_processes import BOUND_SECONDS, below, lives, until
 
-BOUND_SECONDS = 60
 STOP_BOUND_SECONDS = 5
 FAKE_STACK = str(Path(__file__).with_name("fake_stack.py"))
 NO_DATABASE = "postgresql://nobody@nowhere/none"
@@ -83,32 +83,11 @@ def start(state: Path) -> Iterator[Callable[..., Stack]]:
         stack.process.communicate(timeout=BOUND_SECONDS)
 
 
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + BOUND_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
-
-
-def lives(pid: int) -> bool:
-    return state_of(pid) not in (None, "Z")
-
-
 def answers(url: str) -> bool:
     try:
         return httpx.get(f"{url}/livez", timeout=2).status_code == 200
     except httpx.HTTPError:
         return False
-
-
-def below(pid: int) -> set[int]:
-    """Every living process under ``pid``."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout.splitlines()
-    parents = {int(child): int(parent) for child, parent in (line.split() for line in listed)}
-    inside = {pid}
-    while more := {child for child, parent in parents.items() if parent in inside} - inside:
-        inside |= more
-    return {each for each in inside - {pid} if lives(each)}
 
 
 def test_the_ready_file_names_everything_and_only_its_owner_may_read_it(start: Callable[..., Stack], state: Path) -> None:

@@ -114,7 +114,7 @@ async def _run_through(ready: dict[str, Any], console: Console) -> None:
         seen = await _follow_and_answer(runyard, run_id)
         stored = (await runyard.events(run_id, limit=200))["items"]
     console.print(Text("\nThe same events, read back from the database:", "bold"))
-    console.print(_event_table(stored))
+    console.print(_event_table(stored, console.width))
     _check(seen, stored)
 
 
@@ -153,7 +153,7 @@ def _must(truth: bool, otherwise: str) -> None:
 
 
 def _service_table(ready: dict[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("service", "pid", "address"):
         table.add_column(name)
     for each in ready["services"]:
@@ -162,11 +162,12 @@ def _service_table(ready: dict[str, Any]) -> Table:
     return table
 
 
-def _event_table(stored: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2))
+def _event_table(stored: list[dict[str, Any]], width: int) -> Table:
+    kinds = max(len(each["kind"]) for each in stored)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("cursor", justify="right")
     table.add_column("kind")
-    table.add_column("data", no_wrap=True, overflow="ellipsis")
+    table.add_column("data")
     for each in stored:
-        table.add_row(str(each["cursor"]), each["kind"], Text(brief(each["data"])))
+        table.add_row(str(each["cursor"]), each["kind"], Text(brief(each["data"], max(20, width - kinds - 12))))
     return table

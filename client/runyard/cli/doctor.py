@@ -100,7 +100,7 @@ def _print(found: Json) -> None:
 
     def line(ok: bool | None, name: str, text: Any) -> None:
         mark, style = {True: ("✓", "green"), False: ("✗", "red"), None: ("·", "dim")}[ok]
-        console.print(Text.assemble((f"{mark} ", style), (f"{name:<18}", "bold"), brief(text)))
+        console.print(Text.assemble((f"{mark} ", style), (f"{name:<20}", "bold"), brief(text)))
 
     line(found["python"]["ok"], "python", found["python"]["version"])
     postgres = found["postgres"]

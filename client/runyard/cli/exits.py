@@ -42,8 +42,9 @@ def finish(work: Coroutine[Any, Any, Exit | None]) -> NoReturn:
     try:
         status = asyncio.run(work) or Exit.SUCCESS
     except RunyardApiError as error:
-        complain(f"{error}" + (f" ({error.hint})" if error.hint else ""))
-        status = Exit.USAGE if error.code == "invalid_request" else Exit.ERROR
+        is_usage = error.code == "invalid_request"  # its text names the fields, which is the hint
+        complain(f"{error}" + (f" ({error.hint})" if error.hint and not is_usage else ""))
+        status = Exit.USAGE if is_usage else Exit.ERROR
     except RunyardUnreachableError as error:
         complain(f"{error}; is it up? Start one here with: runyard up")
         status = Exit.UNREACHABLE

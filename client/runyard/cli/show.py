@@ -20,6 +20,7 @@ from runyard.cli.replies import expects
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _CUT_AT = 160
+_WHOLE = ("run", "question", "status")  # columns that are copied into the next command: never cut
 _MARKS = {"completed": "✓", "failed": "✗", "declined": "⊘", "canceled": "⊘"}
 _PLAN_MARKS = {"pending": "☐", "in_progress": "▸", "completed": "☑"}
 _STATUS_STYLES = {"success": "green", "error": "red", "timeout": "red", "canceled": "yellow", "waiting_user": "magenta"}
@@ -30,11 +31,11 @@ def clean(text: str) -> str:
     return _CONTROL.sub("", text.replace("\r\n", "\n"))
 
 
-def brief(value: Any) -> str:
-    """One line of it, cut."""
+def brief(value: Any, cut_at: int = _CUT_AT) -> str:
+    """One line of it, at most ``cut_at`` characters."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     line = " ".join(clean(text).split())
-    return line if len(line) <= _CUT_AT else line[: _CUT_AT - 1] + "…"
+    return line if len(line) <= cut_at else line[: cut_at - 1] + "…"
 
 
 class Show(Protocol):
@@ -123,11 +124,13 @@ class Live:
             described = f": {brief(option['description'])}" if option.get("description") else ""
             self._aside(f"  {number}. {brief(option.get('label', ''))}{described}", "magenta")
         way = "--decision accept" if data.get("type") in ("permission", "plan") else "--answer …"
-        self._aside(f"  {expects(data)}; from elsewhere: runyard reply {self._run_id} {data.get('questionId')} {way}", "dim")
+        self._aside(f"  {expects(data)}", "dim")
+        self._aside(f"  or from elsewhere: runyard reply {self._run_id} {data.get('questionId')} {way}", "dim")
 
     def _resolved(self, data: Json) -> None:
-        said = f": {brief(data['answer'])}" if data.get("answer") else ""
-        self._aside(f"  {data.get('how', 'resolved')}{said}", "magenta")
+        reply: Json = data.get("answer") or {}
+        said = reply.get("answer") or reply.get("decision")
+        self._aside(f"  {data.get('how', 'resolved')}" + (f": {brief(said)}" if said else ""), "magenta")
 
     def _diagnostic(self, data: Json) -> None:
         if data.get("severity") != "info":
@@ -175,7 +178,7 @@ class Live:
 def run_table(runs: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("run", "status", "provider", "model", "created", "took"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name in _WHOLE)
     for run in runs:
         status = str(run.get("status"))
         took = "" if run.get("durationMs") is None else f"{run['durationMs'] / 1000:.1f} s"
@@ -189,7 +192,7 @@ def run_table(runs: Sequence[Mapping[str, Any]]) -> Table:
 def question_table(questions: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("run", "question", "type", "asks", "expires"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name in _WHOLE)
     for each in questions:
         asks = Text(brief(each.get("prompt") or (each.get("tool") or {}).get("name", "")))
         cells = (str(each.get(name) or "") for name in ("runId", "questionId", "type"))

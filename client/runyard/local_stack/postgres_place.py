@@ -40,11 +40,14 @@ class OsUser:
 
     def run(self, *command: str, seconds: float = _PROBE_SECONDS) -> subprocess.CompletedProcess[str]:
         """Runs it to its end as this user; it ends with us. Raises ``PermissionError`` where this user may not start it."""
-        return subprocess.run(
-            command, capture_output=True, text=True, cwd="/", check=False, timeout=seconds,
-            start_new_session=True, preexec_fn=dies_with_parent(signal.SIGKILL),
-            user=self.uid, group=self.gid, extra_groups=None if self.uid is None else [],
-        )  # fmt: skip
+        try:
+            return subprocess.run(
+                command, capture_output=True, text=True, cwd="/", check=False, timeout=seconds,
+                start_new_session=True, preexec_fn=dies_with_parent(signal.SIGKILL),
+                user=self.uid, group=self.gid, extra_groups=None if self.uid is None else [],
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise PostgresError(f"{command[0]} did not end within {seconds:.0f} s") from None
 
     def can_enter(self, folder: Path) -> bool:
         return self.uid is None or self.run("/bin/sh", "-c", 'cd "$1"', "sh", str(folder)).returncode == 0

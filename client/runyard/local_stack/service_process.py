@@ -43,7 +43,7 @@ class ServiceProcess:
         return self._process is not None and self._process.poll() is None
 
     def launch(self) -> None:
-        self.log.parent.mkdir(exist_ok=True)
+        self.log.parent.mkdir(mode=0o700, exist_ok=True)
         self.bound_log()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

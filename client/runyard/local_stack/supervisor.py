@@ -97,7 +97,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Until SIGINT or SIGTERM. Raises ``StackError`` when the stack cannot be had; nothing of it is left then."""
-        self._state_dir.mkdir(parents=True, exist_ok=True)
+        self._state_dir.mkdir(mode=0o711, parents=True, exist_ok=True)  # passed through by the database's user
         with lock_state_dir(self._state_dir):
             self._ready.remove()
             asyncio.run(self._until_signalled(keep_secrets(self._state_dir)))
