@@ -54,7 +54,7 @@ from shared.web import EXCEPTION_HANDLERS, make_routes
 log = structlog.get_logger("app")
 
 
-def build_app(
+def build_app(  # long: the composition root, read in one piece
     settings: Settings, *, stopping: Stopping | None = None, new_id: NewId = random_id, bounds: Bounds | None = None
 ) -> Starlette:
     """The whole service; nothing is connected before its lifespan begins. Raises ``ValueError`` for settings that do not fit."""

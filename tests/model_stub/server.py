@@ -68,7 +68,7 @@ async def _reply(writer: asyncio.StreamWriter, dialect: ModuleType, reply: Reply
     _write_head(writer, 200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
     for seconds, frame in dialect.frames(reply):
         if seconds:
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(seconds)  # the model's own pace, told by the scenario
         writer.write(b"%x\r\n%b\r\n" % (len(frame), frame))
         await writer.drain()
     if isinstance(reply, BreakOff):
