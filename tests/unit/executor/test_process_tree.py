@@ -105,9 +105,9 @@ async def test_a_child_is_remembered_when_its_parents_are_gone(forest: Forest, t
     process, tree, heard = await planted(forest, "env -i setsid sh -c 'sleep 300 & echo $!; read x' ; sleep 300", tmp_path)
     (child,) = await heard.lines(1)
     await forest.census()
-    process.send(b"go\n")  # its parent ends: no mark, no session, no parent leads to it any more
     before = procfs.read_process(int(child))
     assert before is not None
+    process.send(b"go\n")  # its parent ends: no mark, no session, no parent leads to it any more
     await until(lambda: (now := procfs.read_process(int(child))) is None or now.ppid != before.ppid)
     await ended(forest, process, tree)
     assert not lives(child)
