@@ -85,7 +85,7 @@ def thread_settings(request: StartRequest) -> dict[str, Any]:
 
 
 def _config(request: StartRequest, base_url: str | None) -> str:
-    """Nothing that calls home, retries that end, and questions to the user."""
+    """Nothing that calls home or stays behind, retries that end, a plan, and questions to the user."""
     lines = [
         f"model_provider = {_text(OWN_PROVIDER if base_url else BUILT_IN_PROVIDER)}",
         "check_for_update_on_startup = false",
@@ -97,9 +97,13 @@ def _config(request: StartRequest, base_url: str | None) -> str:
         "[analytics]",
         "enabled = false",
         "",
+        "[tools.update_plan]",
+        "enabled = true",
+        "",
         "[features]",
         "plugins = false",
         "apps = false",
+        "daemon_auto_start = false",
         "unbounded_connection_retries = false",
         "default_mode_request_user_input = true",
         "",

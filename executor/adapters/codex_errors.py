@@ -59,7 +59,7 @@ BY_TEXT: tuple[tuple[re.Pattern[str], ErrorCode], ...] = tuple(
         ),
         (r"stream disconnected|high demand|overloaded|response\.failed", _C.MODEL_UNAVAILABLE),
         (r"no rollout found|thread not found", _C.NOT_FOUND),
-        (r"model provider .{0,80} not found|invalid_request_error", _C.INVALID_REQUEST),
+        (r"model provider .{0,80} not found|invalid_request_error|failed to load configuration", _C.INVALID_REQUEST),
     )
 )
 _STATUS_IN_TEXT = re.compile(r"(?:unexpected|last) status:? (\d{3})")

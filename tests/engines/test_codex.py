@@ -17,6 +17,7 @@ from shared.contracts.events import (
     InteractionResolved,
     MessageCompleted,
     MessageDelta,
+    PlanUpdated,
     ReasoningCompleted,
     ReasoningDelta,
     RetryScheduled,
@@ -143,6 +144,39 @@ async def test_a_question_reaches_a_person_and_the_answer_the_model(tmp_path: Pa
         await engine.answer(asked.question_id, Reply(answer="Spaces"))
         outcome = await engine.outcome()
     assert "Spaces" in outcome.result
+
+
+async def test_a_plan_is_shown_as_a_todo_list(tmp_path: Path, executable: str, stub: ModelStub) -> None:
+    async with running(tmp_path, executable, stub.base_url, "[[plan]]") as engine:
+        await engine.outcome()
+    (plan,) = engine.payloads(PlanUpdated)
+    assert [(item.text, item.status) for item in plan.items] == [("look", "in_progress"), ("act", "pending")]
+
+
+async def test_an_option_the_engine_refuses_is_an_invalid_request(tmp_path: Path, executable: str, stub: ModelStub) -> None:
+    options = {"baseUrl": stub.base_url, "reasoningSummary": "bogus"}
+    async with running(tmp_path, executable, stub.base_url, "hi", provider_options=options) as engine:
+        outcome = await engine.outcome()
+    assert (outcome.outcome, outcome.error_code) == (AttemptOutcome.ERROR, ErrorCode.INVALID_REQUEST), outcome.error_message
+
+
+@pytest.mark.parametrize(("mode", "asks", "writes"), [
+    (EngineMode.PLAN, False, False),
+    (EngineMode.READ_ONLY, False, False),
+    (EngineMode.ASK, True, True),
+    (EngineMode.AUTO_EDIT, False, True),
+    (EngineMode.FULL, False, True),
+])  # fmt: skip
+async def test_an_engine_mode_decides_what_is_asked_and_what_is_written(
+    tmp_path: Path, executable: str, stub: ModelStub, mode: EngineMode, asks: bool, writes: bool
+) -> None:
+    async with running(tmp_path, executable, stub.base_url, "[[edit:made.txt]]", engine_mode=mode) as engine:
+        if asks:
+            asked = await engine.until(InteractionRequested)
+            await engine.answer(asked.question_id, Reply(decision=Decision.ACCEPT))
+        await engine.outcome()
+    assert bool(engine.payloads(InteractionRequested)) is asks
+    assert (tmp_path / "workspace" / "made.txt").exists() is writes
 
 
 async def test_an_interrupt_ends_text_at_once(tmp_path: Path, executable: str, stub: ModelStub) -> None:

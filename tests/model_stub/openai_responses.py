@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
-from tests.model_stub.scenarios import Asked, AskUser, BreakOff, EditFile, Refuse, Reply, RunCommand, Say, SayNothing
+from tests.model_stub.scenarios import Asked, AskUser, BreakOff, EditFile, MakePlan, Refuse, Reply, RunCommand, Say, SayNothing
 
 PATH = "/responses"
 USAGE = {
@@ -51,15 +51,8 @@ def frames(reply: Reply) -> Iterator[Frame]:
         case BreakOff(words=words):
             yield from _message(words, 0, is_whole=False)
             return
-        case RunCommand(command=command):
-            yield from _call("exec_command", {"cmd": command})
-        case AskUser(question=question, options=options):
-            choices = [{"label": each, "description": f"Use {each.lower()}"} for each in options]
-            asked = {"id": "indent", "header": "Indent", "question": question, "options": choices}
-            yield from _call("request_user_input", {"questions": [asked]})
-        case EditFile(path=path, text=text):
-            patch = f"*** Begin Patch\n*** Add File: {path}\n+{text}\n*** End Patch"
-            yield 0, _done({"type": "custom_tool_call", "call_id": _id("call"), "name": "apply_patch", "input": patch})
+        case RunCommand() | EditFile() | MakePlan() | AskUser():
+            yield 0, _done(_tool_call(reply))
         case SayNothing() | Refuse():
             pass
     yield 0, _event("response.completed", response={"id": response_id, "usage": USAGE})
@@ -87,8 +80,24 @@ def _reasoning(thought: str) -> Iterator[Frame]:
     yield 0, _done(item | {"summary": [{"type": "summary_text", "text": thought}]})
 
 
-def _call(name: str, arguments: dict[str, Any]) -> Iterator[Frame]:
-    yield 0, _done({"type": "function_call", "call_id": _id("call"), "name": name, "arguments": json.dumps(arguments)})
+def _tool_call(reply: RunCommand | EditFile | MakePlan | AskUser) -> dict[str, Any]:
+    match reply:
+        case RunCommand(command=command):
+            return _function("exec_command", {"cmd": command})
+        case AskUser(question=question, options=options):
+            choices = [{"label": each, "description": f"Use {each.lower()}"} for each in options]
+            asked = {"id": "indent", "header": "Indent", "question": question, "options": choices}
+            return _function("request_user_input", {"questions": [asked]})
+        case MakePlan(steps=steps):
+            plan = [{"step": step, "status": "pending" if at else "in_progress"} for at, step in enumerate(steps)]
+            return _function("update_plan", {"plan": plan})
+        case EditFile(path=path, text=text):
+            patch = f"*** Begin Patch\n*** Add File: {path}\n+{text}\n*** End Patch"
+            return {"type": "custom_tool_call", "call_id": _id("call"), "name": "apply_patch", "input": patch}
+
+
+def _function(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "function_call", "call_id": _id("call"), "name": name, "arguments": json.dumps(arguments)}
 
 
 def _done(item: dict[str, Any]) -> bytes:

@@ -44,6 +44,13 @@ class EditFile:
 
 
 @dataclass(frozen=True)
+class MakePlan:
+    """The first step is in progress, the others are pending."""
+
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class AskUser:
     question: str
     options: tuple[str, ...]
@@ -71,7 +78,7 @@ class SayNothing:
     """A whole answer without any content."""
 
 
-Reply = Say | RunCommand | EditFile | AskUser | Refuse | BreakOff | SayNothing
+Reply = Say | RunCommand | EditFile | MakePlan | AskUser | Refuse | BreakOff | SayNothing
 
 
 def words_of(text: str) -> tuple[str, ...]:
@@ -84,6 +91,7 @@ SCENARIOS: Mapping[str, Callable[[str], Reply]] = {
     "reasoning": lambda _: Say(words_of("After some thought: 42."), thought="First I look. Then I answer."),
     "tool": lambda command: RunCommand(command or "echo hello from the tool"),
     "edit": lambda path: EditFile(path or "stub.txt", "written by the model stub"),
+    "plan": lambda _: MakePlan(("look", "act")),
     "question": lambda _: AskUser("Tabs or spaces?", ("Tabs", "Spaces")),
     "401": lambda _: Refuse(401, "invalid_api_key", "Invalid API key"),
     "403": lambda _: Refuse(403, "forbidden", "This key may not use this model"),
