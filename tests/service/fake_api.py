@@ -1,8 +1,10 @@
 """A control plane's ``/api`` as far as a client needs one, on a real socket; runs are lists of events. Not a test.
 
-``cut_after``: every connection to a stream is cut after that many frames. ``closes``: it ends in an orderly way instead.
-``refuse``: paths that are answered with a problem, ``refusals`` times in all. ``held_until_reply``: this cursor and what comes
-after it are told only once a reply or a stop came in.
+- ``cut_after``: every connection to a stream is cut after that many frames; ``closes``: it ends in an orderly way instead.
+- ``mute_after``: the first connection says nothing more after that many frames, and stays open.
+- ``overlap``: every connection begins that many events before what its reader asked for.
+- ``refuse``: paths that are answered with a problem, ``refusals`` times in all.
+- ``held_until_reply``: this cursor and what comes after it are told only once a reply or a stop came in.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ class FakeApi:
     events: list[Json] = field(default_factory=list[Json])
     cut_after: int | None = None
     closes: bool = False
+    mute_after: int | None = None
+    overlap: int = 0
     heartbeats: int = 0
     refuse: dict[str, tuple[int, Json]] = field(default_factory=dict[str, tuple[int, Json]])
     refusals: int = 1_000_000
@@ -68,7 +72,7 @@ class FakeApi:
         if headers.get("authorization") != f"Bearer {KEY}":
             return await _send(writer, 401, {"code": "unauthorized", "detail": "no valid key", "hint": "send one"})
         if path.endswith("/stream"):
-            return await self._stream(writer, int(headers.get("last-event-id", 0)))
+            return await self._stream(writer, int(headers.get("last-event-id", 0)) - self.overlap)
         if path.endswith(("/human-loop/reply", "/stop")):
             self._replied.set()
         return await _send(writer, 202 if path.endswith("/start") else 200, self._json(path))
@@ -103,6 +107,9 @@ class FakeApi:
                 if self.closes:
                     writer.write(b"0\r\n\r\n")
                 return False
+            if self.mute_after == sent:
+                self.mute_after = None
+                await asyncio.Event().wait()
             if self.held_until_reply == each["cursor"]:
                 await self._replied.wait()
             frame = f"id: {each['cursor']}\nevent: {each['kind']}\ndata: {json.dumps(each)}\n\n"

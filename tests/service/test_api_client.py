@@ -15,8 +15,8 @@ EVENTS = [
 
 
 async def followed(api: FakeApi, after: int = 0) -> list[Event]:
-    async with serving(api), Runyard(api.url, KEY) as runyard:
-        return [each async for each in runyard.stream("run_1", after)]
+    async with serving(api), Runyard(api.url, KEY) as client:
+        return [each async for each in client.stream("run_1", after)]
 
 
 @pytest.mark.parametrize("closes", [False, True], ids=["cut", "closed"])
@@ -33,6 +33,17 @@ async def test_a_reader_resumes_behind_the_cursor_it_has() -> None:
     api = FakeApi(EVENTS[:], cut_after=3)
     assert [each.cursor for each in await followed(api, after=4)] == [5, 6, 7, 8]
     assert [headers["last-event-id"] for _, _, headers, _ in api.asked("/api/runs/run_1/stream")] == ["4", "7"]
+
+
+async def test_what_a_server_says_twice_is_heard_once() -> None:
+    assert [each.cursor for each in await followed(FakeApi(EVENTS[:], cut_after=3, overlap=2))] == list(range(1, 9))
+
+
+async def test_a_connection_that_went_silent_is_left_for_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "SILENCE_SECONDS", 0.2)
+    api = FakeApi(EVENTS[:], mute_after=3)
+    assert [each.cursor for each in await followed(api)] == list(range(1, 9))
+    assert len(api.asked("/api/runs/run_1/stream")) == 2
 
 
 async def test_a_reader_who_has_it_all_already_is_not_kept_waiting() -> None:

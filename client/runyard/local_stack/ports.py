@@ -39,6 +39,7 @@ def _bound(held: ExitStack, base: int, count: int) -> Iterator[int]:
         port = base + number if base else 0
         try:
             listener.bind((HOST, port))
+            listener.listen()  # bound only, the same port could be had again
         except OSError as error:
             raise StackError(f"port {port} cannot be used ({error.strerror}); choose free ones with --port 0") from None
         yield listener.getsockname()[1]
