@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from runyard import api as client_module
 from runyard.api import Event, Runyard, RunyardApiError, RunyardUnreachableError
 from tests.service.fake_api import KEY, FakeApi, ending, event, serving
 
