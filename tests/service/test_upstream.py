@@ -70,6 +70,24 @@ async def test_all_that_arrived_is_taken_in_one_piece() -> None:
     upstream.data_received(HEAD + chunk(b"a") + chunk(b"b"))
     upstream.data_received(chunk(b"c"))
     assert await upstream.next(0.0) == b"abc"
+    assert upstream._unread == 0, "what was taken no longer counts against the limit"
+
+
+async def test_after_the_last_chunk_the_connection_is_given_up_whatever_the_server_does() -> None:
+    left = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + chunk(b"all") + LAST)
+        try:
+            await reader.read()
+        finally:
+            left.set()
+
+    async with scripted_server(script) as url:
+        upstream = await open_stream(url, {}, 5.0)
+        assert await everything(upstream) == b"all"
+        async with asyncio.timeout(BOUND_SECONDS):
+            await left.wait()
 
 
 async def test_silence_is_told_apart_from_the_end() -> None:

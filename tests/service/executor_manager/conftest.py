@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from executor_manager.app import build_app
 from executor_manager.settings import Settings
+from shared.server import Stopping
 from shared.upstream import Upstream, open_stream
 from tests.fake_executor import FakeExecutor
 from tests.loopback import serving, until
@@ -34,9 +35,9 @@ class Stack:
 
 
 @asynccontextmanager
-async def manager(*executors: str) -> AsyncGenerator[tuple[str, httpx.AsyncClient]]:
+async def manager(*executors: str, stopping: Stopping | None = None) -> AsyncGenerator[tuple[str, httpx.AsyncClient]]:
     settings = Settings(service_token=SecretStr(TOKEN), executors=list(executors))
-    async with serving(build_app(settings)) as url:
+    async with serving(build_app(settings, stopping=stopping)) as url:
         headers = {"authorization": f"Bearer {TOKEN}"}
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=20, trust_env=False) as http:
             yield url, http

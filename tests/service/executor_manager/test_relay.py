@@ -10,10 +10,11 @@ from starlette.types import Message
 from executor_manager import relay as relay_module
 from shared.errors import ErrorCode, RunyardError
 from shared.http import ServiceClient
+from shared.server import Stopping
 from shared.sse import HEARTBEAT, CutError, encode
 from shared.upstream import Upstream
-from tests.fake_executor import Source
-from tests.loopback import BOUND_SECONDS, scripted_server, until
+from tests.fake_executor import FakeExecutor, Source
+from tests.loopback import BOUND_SECONDS, scripted_server, serving, until
 from tests.service.executor_manager.conftest import TOKEN, Stack, manager
 
 
@@ -163,6 +164,26 @@ async def test_a_file_that_breaks_off_is_cut_and_never_ends_short() -> None:
     assert cuts == [1]
     assert b"".join(each.get("body", b"") for each in sent) == b"half"
     assert all(each.get("more_body", True) for each in sent)
+
+
+async def test_a_part_of_a_file_can_be_asked_for(stack: Stack) -> None:
+    stack.one.files["f"] = b"0123456789"
+    await stack.http.get("/api/provider-runs/r/files/f", params={"executor": "one"}, headers={"range": "bytes=2-3"})
+    assert stack.one.headers[-1]["range"] == "bytes=2-3"
+
+
+async def test_a_manager_that_is_told_to_end_cuts_its_streams_before_anything_else() -> None:
+    one, stopping = FakeExecutor("one"), Stopping()
+    async with serving(one.app()) as executor, manager(executor, stopping=stopping) as (url, http):
+        await until(lambda: one.polls > 0)
+        upstream = await Stack(url, one, one, http).follow("r")
+        stopping.begin()
+        async with asyncio.timeout(5):
+            with pytest.raises(CutError):
+                await ended(upstream)
+        await until(lambda: one.streams == 0)
+        readiness = await http.get("/readyz")
+    assert (readiness.status_code, readiness.json()["reasons"]) == (503, ["the manager is stopping"])
 
 
 async def test_a_manager_without_executors_serves_and_says_why_it_cannot_help() -> None:
