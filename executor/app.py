@@ -48,7 +48,7 @@ def build_app(
     identity = Identity(_executor_id(settings, state), settings.instance or f"inst_{token_hex(8)}", state.mark)
     table = dict.fromkeys(Provider, adapters[Provider.SCRIPTED]) if settings.provider_mode == "scripted" else adapters
     credential_names = frozenset(name for adapter in adapters.values() for name in adapter.credential_names)
-    forest = Forest()
+    forest = Forest(state.mark)
     readiness = Readiness(table, settings.engines_dir, forest, state.mark)
     prepare = Prepare(
         table, credential_names, readiness, settings.workspaces(), identity, settings.output_quota_bytes, forest.sandbox

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
+from executor import metrics
 from executor.live_runs import LiveRuns
 from executor.process_tree import Forest
 from executor.state_dir import StateDir
@@ -41,6 +42,7 @@ async def keep_beating(heartbeat: Heartbeat, runs: LiveRuns) -> None:
         _surely(runs.end_lapsed)
         if count % BEATS_A_SECOND == 0:
             _surely(lambda: heartbeat.beat(runs.earliest_leash_ms()))
+            metrics.LIVE.set(len(runs.live()))
         if count % BEATS_AN_HOUR == 0:
             _surely(runs.release_old)
         count += 1

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from shared.contracts.events import AttemptOutcome
 
+LIVE = Gauge("runyard_executor_attempts_live", "Attempts that have not ended.")
 ENDED = Counter("runyard_executor_attempts_ended_total", "Attempts by provider and outcome.", ("provider", "outcome"))
 DURATION = Histogram(
     "runyard_executor_attempt_seconds",

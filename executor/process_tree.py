@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from executor import procfs
 from executor.engine_process import EngineProcess, Launch, Listener, launch
 from executor.procfs import Process, Snapshot
-from executor.state_dir import RUN_MARK
+from executor.state_dir import MARK, RUN_MARK
 
 POLL_SECONDS = 0.01
 SLOWEST_POLL_SECONDS = 0.1
@@ -54,7 +54,8 @@ class Forest:
     Orphans are placed, and ended when nobody can own them, only where this process is a subreaper: then all its children are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mark: str) -> None:
+        self._mark = mark
         self._me = os.getpid()
         self._adopts = procfs.is_subreaper()
         self._trees: set[Tree] = set()
@@ -70,7 +71,10 @@ class Forest:
         self._thread.shutdown(wait=True)
 
     async def plant(self, what: Launch, listener: Listener, run_mark: str) -> tuple[EngineProcess, Tree]:
-        """Start a process whose environment carries ``RUN_MARK=run_mark``, at the root of a new tree. Raises ``OSError``."""
+        """Start a process at the root of a new tree; its environment carries ``run_mark`` and this executor's mark.
+
+        Raises ``OSError``.
+        """
         popen, tree = await asyncio.get_running_loop().run_in_executor(self._thread, self._plant, what, run_mark)
         return EngineProcess(popen, listener), tree
 
@@ -158,7 +162,8 @@ class Forest:
             if process.key in owned or process.start < oldest or process.pid == self._me or not process.is_alive:
                 continue
             tree = by_root.get(process.session) or by_root.get(process.pgrp)
-            tree = tree or by_mark.get(procfs.variable(process.pid, RUN_MARK) or "")
+            if tree is None and procfs.variable(process.pid, MARK) == self._mark:  # another executor may know the same run
+                tree = by_mark.get(procfs.variable(process.pid, RUN_MARK) or "")
             if tree is not None:
                 tree.known.add(process.key)
 

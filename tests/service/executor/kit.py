@@ -104,7 +104,7 @@ class Inside(Wire):
 async def executor_inside(state: Path, adapter: Adapter | None = None, **settings: Any) -> AsyncGenerator[Inside]:
     """An executor in this process, with the shell engine."""
     adapters = {Provider.SCRIPTED: adapter or ShellAdapter(questions=True, resume=True, messages=True)}
-    app = build_app(ExecutorSettings(state_dir=state, auth="off", **settings), adapters=adapters)
+    app = build_app(ExecutorSettings.model_validate({"state_dir": state, "auth": "off", **settings}), adapters=adapters)
     config = uvicorn.Config(
         _abortable(app), host="127.0.0.1", port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=2
     )  # fmt: skip

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from executor import procfs
 from executor.guard import LOCKED_EXIT
+from shared.contracts.providers import Provider
 from tests.service.executor.kit import ROOT, Outside, executor_outside, is_running, until
 
 SETSID = {"spawn": ["sleep", "300"], "setsid": True}
@@ -98,9 +100,11 @@ async def test_a_guard_that_was_paused_blames_nobody(tmp_path: Path) -> None:
     async with executor_outside(tmp_path) as executor:
         pids = await living(executor)
         executor.guard.send_signal(signal.SIGSTOP)
-        start = (await executor.http.get("/executor")).json()["clockMs"]
-        while (await executor.http.get("/executor")).json()["clockMs"] < start + 7_000:
-            pass
+        start = now = (await executor.http.get("/executor")).json()
+        while now["clockMs"] < start["clockMs"] + 7_000:
+            quote = {"instance": now["instance"], "clockMs": now["clockMs"]}
+            renewal = {"quote": quote, "attempts": [{"runId": "run_1", "attempt": 1}]}
+            now = (await executor.http.post("/provider-runs/renew", json=renewal)).json()
         executor.guard.send_signal(signal.SIGCONT)
         beat = executor.state.heartbeat.read_text()
         await until(lambda: executor.state.heartbeat.read_text() != beat)
@@ -201,3 +205,29 @@ async def test_a_run_whose_journal_finds_no_room_ends_alone(tmp_path: Path) -> N
         assert is_running(pids[0])
         await executor.begin("hello", "next")
         assert (await executor.ended("next"))["outcome"] == "success"
+
+
+async def test_many_runs_leave_no_descriptor_no_process_and_no_zombie(tmp_path: Path) -> None:
+    async with executor_outside(tmp_path) as executor:
+        await executor.begin("hello", "first")
+        await executor.ended("first")
+        folder = f"/proc/{executor.pid}/fd"
+        before = len(os.listdir(folder))
+        for n in range(20):
+            await executor.begin(script({"spawn": ["sleep", "300"], "setsid": True}, {"say": "x"}), f"run_{n}")
+            await executor.ended(f"run_{n}")
+        await until(lambda: len(os.listdir(folder)) <= before + 2)
+        children = [each for each in procfs.snapshot().values() if each.ppid == executor.pid]
+        assert children == []
+
+
+async def test_scripted_mode_runs_every_provider_and_says_what_was_asked_for(tmp_path: Path) -> None:
+    async with executor_outside(tmp_path, CONTROL_PLANE_PROVIDER_MODE="scripted") as executor:
+        items = (await executor.http.get("/providers")).json()["items"]
+        assert {item["readinessCategory"] for item in items} == {"ready"}
+        assert {item["provider"] for item in items} == {provider.value for provider in Provider}
+        await executor.begin("hello", provider="claude-code")
+        events = await executor.events()
+        assert events[0]["data"]["provider"] == "claude-code"
+        assert events[0]["data"]["sandbox"] == "session+subreaper"
+        assert events[-1]["data"]["result"] == "hello"

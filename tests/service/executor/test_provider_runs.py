@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from executor.runner import Runner
 from tests.service.executor.kit import Inside, executor_inside, is_running, until
 from tests.service.executor.shell_engine import ShellAdapter
 
@@ -143,7 +144,8 @@ async def test_time_spent_waiting_for_a_person_is_not_counted(executor: Inside) 
     await executor.events(until="interaction.requested")
     began = asyncio.get_running_loop().time()
     await until(lambda: asyncio.get_running_loop().time() - began > 0.8)
-    assert (await executor.show())["openQuestions"] == ["q1"]
+    shown = await executor.show()
+    assert shown["openQuestions"] == ["q1"], repr(shown)
     reply = {"questionId": "q1", "answer": "yes"}
     url = "/provider-runs/run_1/human-loop/reply"
     first, again = await executor.http.post(url, json=reply), await executor.http.post(url, json=reply)
@@ -393,3 +395,33 @@ async def test_the_service_speaks_about_itself(executor: Inside) -> None:
     for path in ("/livez", "/readyz", "/health", "/version", "/metrics", "/providers", "/executor", "/provider-runs"):
         assert (await executor.http.get(path)).status_code == 200, path
     assert (await executor.http.get("/version")).json()["service"] == "executor"
+
+
+async def test_only_the_service_token_opens_the_door(tmp_path: Path) -> None:
+    async with executor_inside(tmp_path / "state", service_token="t0ken", auth="on") as executor:
+        assert (await executor.http.get("/provider-runs")).status_code == 401
+        assert (await executor.http.get("/provider-runs", headers={"authorization": "Bearer x"})).status_code == 401
+        assert (await executor.http.get("/provider-runs", headers={"authorization": "Bearer t0ken"})).status_code == 200
+        assert (await executor.http.get("/readyz")).status_code == 200
+
+
+async def test_a_failure_of_our_own_still_ends_the_attempt_and_its_tree(
+    executor: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_self: Runner, _process: object) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(Runner, "_watch", fail)
+    await executor.begin("sleep 300")
+    ended = await executor.ended()
+    assert (ended["errorCode"], ended["exitCode"]) == ("internal", -9)
+
+
+async def test_an_id_is_made_once_and_kept(tmp_path: Path) -> None:
+    ids: list[str] = []
+    for _ in range(2):
+        async with executor_inside(tmp_path / "state") as executor:
+            ids.append((await executor.http.get("/executor")).json()["executorId"])
+    assert ids[0] == ids[1]
+    async with executor_inside(tmp_path / "state", executor_id="mine") as executor:
+        assert (await executor.http.get("/executor")).json()["executorId"] == "mine"

@@ -14,7 +14,7 @@ from executor import procfs
 from executor.adapters.base import STDERR, STDOUT, Stream
 from executor.engine_process import EngineProcess, Launch
 from executor.process_tree import Forest, Tree
-from executor.state_dir import RUN_MARK
+from executor.state_dir import MARK, RUN_MARK
 
 
 class Heard:
@@ -39,14 +39,14 @@ class Heard:
 
 @pytest.fixture
 async def forest() -> AsyncIterator[Forest]:
-    forest = Forest()
+    forest = Forest("mark")
     yield forest
     forest.close()
 
 
 async def planted(forest: Forest, script: str, tmp_path: Path, mark: str = "run.1") -> tuple[EngineProcess, Tree, Heard]:
     heard = Heard()
-    env = {"PATH": os.environ["PATH"], RUN_MARK: mark}
+    env = {"PATH": os.environ["PATH"], MARK: "mark", RUN_MARK: mark}
     process, tree = await forest.plant(Launch(("/bin/sh", "-c", script), env, str(tmp_path)), heard, mark)
     return process, tree, heard
 
@@ -119,6 +119,17 @@ async def test_two_trees_do_not_touch_each_other(forest: Forest, tmp_path: Path)
     await ended(forest, one, first)
     assert lives(str(two.pid))
     await ended(forest, two, second)
+
+
+async def test_another_executor_that_knows_the_same_run_is_left_alone(forest: Forest, tmp_path: Path) -> None:
+    another = Forest("another")
+    ours, tree, _ = await planted(forest, "sleep 300", tmp_path)
+    env = {"PATH": os.environ["PATH"], MARK: "another", RUN_MARK: "run.1"}
+    theirs, their_tree = await another.plant(Launch(("/bin/sleep", "300"), env, str(tmp_path)), Heard(), "run.1")
+    await ended(forest, ours, tree)
+    assert lives(str(theirs.pid))
+    await ended(another, theirs, their_tree)
+    another.close()
 
 
 async def test_an_exit_is_noticed_while_a_grandchild_holds_the_pipes(forest: Forest, tmp_path: Path) -> None:
