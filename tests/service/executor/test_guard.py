@@ -175,23 +175,25 @@ async def test_an_orphan_goes_with_the_attempt_that_made_it(tmp_path: Path, shap
     async with executor_outside(tmp_path) as executor:
         other = await living(executor, run_id="older")
         pids = await living(executor, {"spawn": daemon, "setsid": True}, run_id="run_1")
-        before = sleepers()
-        assert before, "the orphan lives"
+        await until(lambda: orphans(tmp_path))
+        (orphan,) = orphans(tmp_path)
         await executor.stop()
         await executor.ended()
-        assert not sleepers() & before
+        assert not is_running(orphan)
         assert not is_running(pids[0])
         assert all(is_running(pid) for pid in other)
 
 
-def sleepers() -> set[int]:
-    found: set[int] = set()
-    for entry in Path("/proc").iterdir():
+def orphans(state: Path) -> list[int]:
+    """Sleepers in a workspace of this executor."""
+    found: list[int] = []
+    for pid, process in procfs.snapshot().items():
         try:
-            if entry.name.isdigit() and (entry / "cmdline").read_bytes() == b"sleep\x00300\x00" and is_running(int(entry.name)):
-                found.add(int(entry.name))
+            place, words = os.readlink(f"/proc/{pid}/cwd"), Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             continue
+        if process.is_alive and words == b"sleep\x00300\x00" and place.startswith(f"{state}/"):
+            found.append(pid)
     return found
 
 
