@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 CHECKED := shared control_plane executor_manager executor client scripts tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test engines test-engines check clean lock
+.PHONY: help setup demo up test chaos engines test-engines check clean lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,8 +21,11 @@ demo: $(STAMP) ## Start a whole stack, run one scripted run through it, stop eve
 up: $(STAMP) ## Start a local stack and keep it running until Ctrl-C
 	$(BIN)/runyard up
 
-test: $(STAMP) ## Run all tests that need no engine CLI
-	$(PYTEST) -m "not engine" -n 2
+test: $(STAMP) ## Run all tests but those that need engine CLIs or break a running stack
+	$(PYTEST) -m "not engine and not chaos" -n 2
+
+chaos: $(STAMP) ## Kill and freeze the parts of running stacks, one at a time
+	$(PYTEST) -m chaos -n 2
 
 engines: $(STAMP) ## Install the pinned engine CLIs
 	$(BIN)/python scripts/install_engines.py

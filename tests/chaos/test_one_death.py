@@ -9,12 +9,13 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from tests.e2e.kit import Frames, Stack, processes_with, script, soon
+
+pytestmark = pytest.mark.chaos
 
 TRUE_STATUS_SECONDS = 15.0
 LOAD_SECONDS = 10.0  # on top, for a machine that does other work
@@ -52,6 +53,7 @@ def strike(stack: Stack, service: str, how: signal.Signals) -> int:
 
 async def back(stack: Stack, service: str, old: int) -> None:
     """The service has a new process and answers."""
+
     async def ready() -> bool:
         if stack.pid(service) == old:
             return False
@@ -98,14 +100,6 @@ def _cmdline(pid: int) -> bytes:
         return b""
 
 
-@pytest.fixture(autouse=True)
-async def _whole_again(stack: Stack) -> AsyncIterator[None]:
-    yield
-    for service in stack.facts["services"]:
-        if service["name"] != "postgres":
-            os.kill(service["pid"], signal.SIGCONT) if os.path.exists(f"/proc/{service['pid']}") else None
-
-
 @pytest.mark.parametrize("how", DEATHS)
 async def test_a_run_whose_executor_dies_ends_truly_and_leaves_nothing(stack: Stack, how: signal.Signals) -> None:
     run_id = await in_mid_run(stack)
@@ -136,8 +130,7 @@ async def test_a_run_that_waits_for_a_person_survives_its_executor(stack: Stack,
         assert [each["questionId"] for each in shown["pendingQuestions"]] == [question_id]
         assert (await stack.reply(run_id, question_id, answer="blue")).status_code == 200
         shown = await stack.until(run_id)
-    assert shown["status"] == "success"
-    assert shown["attempt"] == 2
+    assert (shown["status"], shown["attempt"]) == ("success", 2), str(await stack.events(run_id))
     assert "blue" in str(await stack.events(run_id))
     assert watch.most <= 1
     await stack.check(run_id)

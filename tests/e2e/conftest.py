@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,21 @@ import pytest
 from tests.e2e.kit import Stack, running_stack
 
 
-@pytest.fixture(scope="session")
-def session_stack() -> Iterator[Stack]:
+@contextmanager
+def make_folder() -> Generator[Path]:
+    """A folder for a stack; Postgres runs as another user, who must be able to pass through."""
     folder = Path(tempfile.mkdtemp(prefix="runyard-e2e-"))
     folder.chmod(0o711)
     try:
-        with running_stack(folder / "state", "--executors", "2") as stack:
-            yield stack
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def session_stack() -> Iterator[Stack]:
+    with make_folder() as folder, running_stack(folder / "state", "--executors", "2") as stack:
+        yield stack
 
 
 @pytest.fixture
@@ -29,12 +36,3 @@ async def stack(session_stack: Stack) -> AsyncIterator[Stack]:
     fresh = Stack(session_stack.process, session_stack.ready_file, session_stack.state_dir)
     async with fresh.client:
         yield fresh
-
-
-@pytest.fixture
-def own_folder() -> Iterator[Path]:
-    """A folder for a stack of the test's own."""
-    folder = Path(tempfile.mkdtemp(prefix="runyard-own-"))
-    folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)

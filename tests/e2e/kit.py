@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,8 +86,9 @@ class Stack:
                 shown = await self.show(run_id)
             except (httpx.HTTPError, AssertionError):
                 shown = None
-            if shown is not None and shown["status"] in {*statuses, *(TERMINAL if not statuses else ())}:
+            if shown is not None and shown["status"] in (statuses or TERMINAL):
                 return shown
+            assert shown is None or shown["status"] not in TERMINAL, f"over before {statuses}: {shown}"
             await asyncio.sleep(0.05)  # polling a condition with a bound
         raise AssertionError(f"{run_id} is {shown and shown['status']} after {within} s, not {statuses or 'over'}")
 
@@ -103,7 +104,7 @@ class Stack:
         return (await self.until(run_id, "waiting_user"))["pendingQuestions"][0]
 
     @asynccontextmanager
-    async def stream(self, run_id: str, cursor: int | None = None, header: int | None = None) -> AsyncIterator[Frames]:
+    async def stream(self, run_id: str, cursor: int | None = None, header: int | None = None) -> AsyncGenerator[Frames]:
         params = {"cursor": cursor} if cursor is not None else {}
         headers = {"last-event-id": str(header)} if header is not None else {}
         async with self.client.stream("GET", f"/api/runs/{run_id}/stream", params=params, headers=headers) as response:
@@ -166,6 +167,14 @@ def no_process_of(run_id: str, within: float = 5) -> bool:
     return soon(lambda: not processes_with("RUNYARD_RUN", f"{run_id}."), within)
 
 
+async def gone(pid: int, within: float = 30) -> None:
+    """Until the process has ended."""
+    deadline = time.monotonic() + within
+    while alive(pid) and time.monotonic() < deadline:
+        await asyncio.sleep(0.002)  # polling a process's end
+    assert not alive(pid), f"{pid} is still there after {within} s"
+
+
 def soon(condition: Callable[[], bool], within: float = 10) -> bool:
     deadline = time.monotonic() + within
     while not condition():
@@ -183,7 +192,7 @@ def alive(pid: int) -> bool:
 
 
 @contextmanager
-def running_stack(state_dir: Path, *options: str, environment: dict[str, str] | None = None) -> Iterator[Stack]:
+def running_stack(state_dir: Path, *options: str, environment: dict[str, str] | None = None) -> Generator[Stack]:
     """``runyard up`` until the block is left; then SIGTERM, and nothing may be left."""
     ready_file = state_dir.parent / f"{state_dir.name}.ready.json"
     ready_file.unlink(missing_ok=True)

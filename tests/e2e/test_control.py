@@ -10,11 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.kit import Stack, alive, processes_with, script, soon
+from tests.e2e.kit import Stack, gone, processes_with, script, soon
 
-STUBBORN = script(
-    {"ignoreTerm": True}, {"spawn": ["sleep", "300"], "setsid": True}, {"say": "up"}, {"hang": True}
-)
+STUBBORN = script({"ignoreTerm": True}, {"spawn": ["sleep", "300"], "setsid": True}, {"say": "up"}, {"hang": True})
 
 
 async def until_said(stack: Stack, run_id: str, text: str) -> None:
@@ -44,8 +42,7 @@ async def test_a_stop_is_quick_for_an_engine_that_obeys(stack: Stack) -> None:
         [pid] = processes_with("RUNYARD_RUN", f"{run_id}.")
         began = time.monotonic()
         await stack.stop(run_id)
-        while alive(pid):
-            await asyncio.sleep(0.002)  # polling a process's end
+        await gone(pid)
         took.append(time.monotonic() - began)
         await stack.until(run_id)
     assert statistics.median(took) < 1.5  # generous: 150 ms on an idle machine
