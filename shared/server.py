@@ -57,9 +57,9 @@ def serve(build: Callable[[], ASGIApp], host: str, port: int, on_stopping: Calla
     """
     logging.getLogger("uvicorn.error").addFilter(_CutsAreMeant())
     config = uvicorn.Config(
-        lambda: _abortable(build()), factory=True, host=host, port=port, loop="uvloop", http="httptools", ws="none", lifespan="on",
-        log_config=None, access_log=False, server_header=False, backlog=4096, timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        timeout_keep_alive=75,
+        lambda: _abortable(build()), factory=True, host=host, port=port, loop="uvloop", http="httptools", ws="none",
+        lifespan="on", log_config=None, access_log=False, server_header=False, backlog=4096,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS, timeout_keep_alive=75,
     )  # fmt: skip
     server = _Server(config, on_stopping)
     server.run(sockets=[_listening(host, port)])

@@ -81,5 +81,5 @@ def unused_port() -> int:
 async def until(true: Callable[[], bool], within: float = BOUND_SECONDS) -> None:
     """Look until it is so. Raises ``TimeoutError`` when it never becomes so."""
     async with asyncio.timeout(within):
-        while not true():  # noqa: ASYNC110  any condition, not only one that can be signalled
+        while not true():
             await asyncio.sleep(0.005)  # polls the condition, bounded by the line above

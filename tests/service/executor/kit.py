@@ -123,7 +123,7 @@ async def executor_inside(state: Path, adapter: Adapter | None = None, **setting
 
 async def until(is_so: Callable[[], object], bound: float = BOUND) -> None:
     async with asyncio.timeout(bound):
-        while not is_so():  # noqa: ASYNC110  any condition, also of other processes
+        while not is_so():
             await asyncio.sleep(0.01)
 
 

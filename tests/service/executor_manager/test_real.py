@@ -149,7 +149,7 @@ async def test_a_killed_executor_is_a_cut_stream_and_then_an_unreachable_one(tmp
         answer = await here.http.post(f"{RUNS}/run_1/stop", params={"executor": executor_id, "attempt": 1})
         assert (answer.status_code, answer.json()["sent"]) == (503, False)
         async with asyncio.timeout(BOUND_SECONDS):
-            while await here.offers_a_place():  # noqa: ASYNC110  another process has no event for us
+            while await here.offers_a_place():
                 await asyncio.sleep(0.05)  # polls until the fleet has noticed, bounded above
 
 

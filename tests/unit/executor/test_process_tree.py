@@ -64,7 +64,7 @@ async def ended(forest: Forest, process: EngineProcess, tree: Tree, grace: float
 
 async def until(is_so: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
-        while not is_so():  # noqa: ASYNC110  what /proc shows wakes nobody
+        while not is_so():
             await asyncio.sleep(0.01)
 
 
