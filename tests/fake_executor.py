@@ -45,6 +45,7 @@ class FakeExecutor:
     workspaces: list[str] = field(default_factory=list)
     holds: dict[str, int] = field(default_factory=dict)
     broken: bool = False
+    broken_status: int = 500
     polls: int = 0
     calls: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -80,7 +81,7 @@ class FakeExecutor:
     async def _state(self, _request: Request) -> Response:
         self.polls += 1
         if self.broken:
-            return Response("out of order", 500)
+            return Response("out of order", self.broken_status)
         return Response(self.state().wire_json(), media_type="application/json")
 
     async def _start(self, request: Request) -> Response:
@@ -92,7 +93,7 @@ class FakeExecutor:
     async def _one(self, request: Request) -> Response:
         run_id = request.path_params["run_id"]
         if self.broken:
-            return Response("out of order", 500)
+            return Response("out of order", self.broken_status)
         if run_id not in self.holds:
             raise RunyardError(ErrorCode.NOT_FOUND, "not here")
         known = {

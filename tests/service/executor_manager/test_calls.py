@@ -95,10 +95,11 @@ async def test_a_call_that_names_nobody_goes_to_the_holder_of_the_highest_attemp
     assert stack.one.calls == []
 
 
-async def test_not_found_only_when_every_executor_answered(stack: Stack) -> None:
+@pytest.mark.parametrize("status", [401, 500])
+async def test_not_found_only_when_every_executor_answered(stack: Stack, status: int) -> None:
     answer = await stack.http.get(f"{RUNS}/r")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
-    stack.two.broken = True
+    stack.two.broken, stack.two.broken_status = True, status
     answer = await stack.http.get(f"{RUNS}/r")
     assert (answer.status_code, answer.json()["code"]) == (503, "provider_unavailable")
     stack.one.holds["r"] = 1
@@ -188,6 +189,18 @@ async def test_when_all_are_full_the_caller_is_told_to_wait(stack: Stack) -> Non
     answer = await stack.http.post(f"{RUNS}/propose", json=PROPOSE)
     assert (answer.status_code, answer.json()["code"]) == (429, "queue_full")
     assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_a_manager_is_ready_once_it_has_asked_its_executors_whatever_they_said() -> None:
+    async def mute(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with scripted_server(mute) as silent, manager(silent) as (_, http):
+        answer = await http.get("/readyz")
+        assert (answer.status_code, answer.json()["reasons"]) == (503, ["the executors were not asked yet"])
+        async with asyncio.timeout(20):
+            while (await http.get("/readyz")).status_code != 200:
+                await asyncio.sleep(0.05)
 
 
 async def test_the_fleet_its_providers_and_the_timeouts_can_be_read(stack: Stack) -> None:

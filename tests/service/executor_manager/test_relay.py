@@ -149,7 +149,8 @@ async def test_a_file_that_breaks_off_is_cut_and_never_ends_short() -> None:
 
     async with scripted_server(script) as broken:
         client = ServiceClient("", None)
-        download = await relay_module.Relay(client, None).download(f"{broken}/f", {}, None)
+        relay = relay_module.Relay(client, None)
+        download = await relay.download(f"{broken}/f", {}, None)
         await client.close()
         sent, cuts = [], []
 
@@ -162,6 +163,7 @@ async def test_a_file_that_breaks_off_is_cut_and_never_ends_short() -> None:
 
         await download({"type": "http", "runyard.abort": lambda: cuts.append(1)}, receive, send)
     assert cuts == [1]
+    assert relay._open_streams == set(), "the relay remembers a stream that is over"
     assert b"".join(each.get("body", b"") for each in sent) == b"half"
     assert all(each.get("more_body", True) for each in sent)
 
