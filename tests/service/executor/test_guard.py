@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,47 @@ async def test_a_killed_guard_takes_its_executor_with_it_and_the_next_one_sweeps
     async with executor_outside(tmp_path) as executor:
         assert not any(is_running(pid) for pid in [old, *pids])
         assert executor.pid != old
+
+
+async def test_the_next_guard_needs_no_note_for_what_carries_the_mark(tmp_path: Path) -> None:
+    async with executor_outside(tmp_path) as executor:
+        pids = await living(executor, SETSID)
+        await both_killed(executor)
+        executor.state.seen.unlink(missing_ok=True)
+    async with executor_outside(tmp_path):
+        assert not any(is_running(pid) for pid in pids)
+
+
+async def test_the_next_guard_knows_an_orphan_without_mark_by_the_note_of_the_last(tmp_path: Path) -> None:
+    async with executor_outside(tmp_path) as executor:
+        await living(executor, {"spawn": ["sh", "-c", "env -i setsid sleep 300 & exec true"], "setsid": True})
+        await until(lambda: orphans(tmp_path))
+        (orphan,) = orphans(tmp_path)
+        seen = executor.state.seen
+        await until(lambda: seen.exists() and f"{orphan} " in seen.read_text())
+        await both_killed(executor)
+        assert is_running(orphan)
+    async with executor_outside(tmp_path):
+        assert not is_running(orphan)
+
+
+async def both_killed(executor: Outside) -> None:
+    os.kill(executor.pid, signal.SIGSTOP)  # it must not clean up after its guard
+    executor.guard.kill()
+    executor.guard.wait()
+    os.kill(executor.pid, signal.SIGKILL)
+
+
+async def test_an_executor_that_was_paused_does_not_blame_its_engine_for_silence(tmp_path: Path) -> None:
+    async with executor_outside(tmp_path) as executor:
+        ticks = {"repeat": {"count": 60, "everyMs": 50, "say": "tick {i}"}}
+        await executor.begin(script(ticks), timeouts={"idleMs": 400})
+        await executor.events(until="message.completed")
+        os.kill(executor.pid, signal.SIGSTOP)
+        began = time.monotonic()
+        await until(lambda: time.monotonic() - began > 1)
+        os.kill(executor.pid, signal.SIGCONT)
+        assert (await executor.ended())["outcome"] == "success"
 
 
 async def test_an_executor_whose_guard_is_killed_ends_in_order(tmp_path: Path) -> None:

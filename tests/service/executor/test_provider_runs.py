@@ -307,7 +307,9 @@ async def test_input_given_at_the_start_is_written_whole_and_closed(executor: In
 
 async def test_secrets_are_starred_before_anything_sees_them(executor: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHELL_KEY", "own-secret-value")
-    script = 'printf "say own-sec"; sleep 0.1; printf "ret-value\\n"; echo "say $OTHER" | tee /dev/stderr; env > seen; echo done'
+    script = (
+        'printf "say own-sec"; sleep 0.1; printf "ret-value\\n"; echo "say $OTHER" | tee /dev/stderr; echo done; printf own-sec'
+    )
     await executor.begin(script, credentialEnv={"OTHER": 'quo"ted-secret'})
     frames = await executor.frames()
     raw = b"".join(frame.data for frame in frames)
@@ -317,6 +319,7 @@ async def test_secrets_are_starred_before_anything_sees_them(executor: Inside, m
     for name in ("stdout", "stderr"):
         logged = (await executor.http.get(f"/provider-runs/run_1/logs/{name}")).text
         assert "own-secret" not in logged
+        assert (name == "stdout") == ("done\\nown-sec" in logged), "what only might have become a secret comes in the end"
         assert "ted-secret" not in logged
     assert b"own-secret" not in raw
     assert (await executor.ended())["stderrTail"].startswith("say ****")

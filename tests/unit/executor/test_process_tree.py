@@ -91,11 +91,13 @@ async def test_a_tree_that_obeys_is_gone_soon(forest: Forest, tmp_path: Path) ->
         "env -i setsid sleep 300 & echo $!; wait",
         "(setsid sh -c 'echo $$; exec sleep 300' &) ; sleep 300",
         "sh -c 'sleep 300 & echo $!; exit' ; sleep 300",
+        "sh -c 'env -i sleep 300 & echo $!; exit' ; sleep 300",
     ],
 )
 async def test_nothing_of_a_tree_is_left(forest: Forest, tmp_path: Path, script: str) -> None:
     process, tree, heard = await planted(forest, script, tmp_path)
     (child,) = await heard.lines(1)
+    await until(lambda: Path(f"/proc/{child}/cmdline").read_bytes() == b"sleep\x00300\x00")
     await ended(forest, process, tree, grace=0.2)
     assert not lives(child)
     assert not lives(str(process.pid))
@@ -139,6 +141,7 @@ async def test_an_exit_is_noticed_while_a_grandchild_holds_the_pipes(forest: For
             heard.changed.clear()
             await heard.changed.wait()
     assert (process.exit_code, process.has_open_output) == (3, True)
+    assert procfs.read_process(process.pid) is not None, "unreaped, so that its pid cannot be another's"
     await ended(forest, process, tree)
 
 
