@@ -38,7 +38,7 @@ from control_plane.storage.events import EventStore
 from control_plane.storage.interactions import InteractionStore
 from control_plane.storage.keys import KeyStore
 from control_plane.storage.migrate import migrate
-from control_plane.storage.pool import make_pool
+from control_plane.storage.pool import make_pool, opened
 from control_plane.storage.run_log import RunLog
 from control_plane.storage.runs import RunStore
 from control_plane.storage.wakeups import Channel, Listener
@@ -61,7 +61,7 @@ def build_app(  # long: the composition root, read in one piece
     settings.refuse_what_does_not_fit()
     fit = (bounds or Bounds()).check()
     dsn, token = settings.database_url.get_secret_value(), settings.token()
-    pool, lease_pool = make_pool(dsn, settings.pool_size), make_pool(dsn, 1)
+    pool, lease_pool = make_pool(dsn, settings.pool_size), make_pool(dsn, 1, fit.renew_every)
     runs, events, interactions, keys = RunStore(pool), EventStore(pool), InteractionStore(pool), KeyStore(pool)
     manager = ManagerClient(settings.manager_urls, token, fit.call)
 
@@ -103,7 +103,7 @@ def build_app(  # long: the composition root, read in one piece
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
         for applied in await migrate(dsn):
             log.info("migrated", version=applied)
-        async with pool, lease_pool:
+        async with opened(pool), opened(lease_pool):
             # The dispatcher ends first: its drivers hand their runs back through everything below.
             async with loops.running(), Loops({"dispatcher": dispatcher.run}).running():
                 yield

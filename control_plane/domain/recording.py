@@ -1,7 +1,8 @@
 """What happens to a run when news about it is written: pure, so that the rules of the log can be tested without a database.
 
 ``absorb`` takes what a writer knows of a run once it holds its row, and the news; it gives the rows to write. News that was
-written before changes nothing: events are known by the attempt's executor cursor, signals by the status they lead to.
+written before changes nothing: events are known by the attempt's executor cursor, signals by the status they lead to,
+questions by whether they are still open.
 """
 
 from __future__ import annotations
@@ -13,25 +14,27 @@ from typing import Any
 
 import msgspec
 
-from control_plane.domain.lifecycle import SIGNAL_OF_OUTCOME, Signal, advance
+from control_plane.domain.endings import Ending, clean, default_message, status_event, true_end, unheard, verdict
+from control_plane.domain.lifecycle import Signal, advance
 from shared.contracts.events import (
     AttemptEnded,
     AttemptLost,
     AttemptOutcome,
+    Diagnostic,
     InteractionResolved,
     Kind,
     Payload,
-    RunStatusChanged,
 )
-from shared.contracts.runs import TERMINAL, Phase, RunStatus
-from shared.errors import ERRORS, ErrorCode
-
-MAX_ERROR_MESSAGE = 4096
+from shared.contracts.runs import TERMINAL, RunStatus
+from shared.errors import ErrorCode
 
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """A run as it stands under its row's lock; ``now`` is the database's clock."""
+    """A run as it stands under its row's lock; ``now`` is the database's clock.
+
+    ``open_questions`` are all that were not resolved; ``answered`` those of them that have an accepted reply.
+    """
 
     run_id: str
     status: RunStatus
@@ -44,6 +47,7 @@ class Locked:
     attempt_living: bool = False
     has_run_time: bool = False
     open_questions: frozenset[str] = frozenset()
+    answered: frozenset[str] = frozenset()
     answered_by: dict[str, str | None] = field(default_factory=dict[str, str | None])
     interaction_ms: int = 86_400_000
     on_expiry: str = "fail"
@@ -87,7 +91,24 @@ class Note:
     event: Payload
 
 
-News = FromExecutor | Move | Stop | Note
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Our own end of a question. Without effect on one that is closed already, or answered where only ``pending`` ones count."""
+
+    event: InteractionResolved
+    why: Diagnostic | None = None
+    pending: bool = False
+    stop: ErrorCode | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An attempt began with these replies; every other question died with the engine that had asked it."""
+
+    answers: tuple[InteractionResolved, ...]
+
+
+News = FromExecutor | Move | Stop | Note | Settle | Told
 
 
 # ---- what is to be written ----
@@ -120,13 +141,6 @@ class Asked:
     on_expiry: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    error_code: ErrorCode | None
-    error_message: str | None
-    exit_code: int | None
-
-
 @dataclass(slots=True)
 class Change:
     """Everything one writer writes of one run in one transaction."""
@@ -147,6 +161,7 @@ class Change:
     stop_reason: ErrorCode | None = None
     ending: Ending | None = None
     parked: bool = False
+    attempt_over: bool = False
 
     @property
     def ended(self) -> bool:
@@ -175,20 +190,32 @@ class _Absorbing:
         self._has_run_time = run.has_run_time
         self._change = Change(run.run_id, run.status, last_cursor=run.last_cursor, executor_cursor=run.executor_cursor)
 
+    @property
+    def _attempt_living(self) -> bool:
+        return self._run.attempt_living and self._change.outcome is None
+
     def all(self, news: Sequence[News]) -> Change:
         for each in news:
             if self._change.status in TERMINAL:
                 break
-            match each:
-                case FromExecutor():
-                    self._from_executor(each)
-                case Move():
-                    self._move(each)
-                case Stop():
-                    self._stop(each.reason)
-                case Note():
-                    self._note(each.event)
+            self._take(each)
+        self._change.attempt_over = not self._attempt_living
         return self._change
+
+    def _take(self, news: News) -> None:
+        match news:
+            case FromExecutor():
+                self._from_executor(news)
+            case Move():
+                self._move(news)
+            case Stop():
+                self._stop(news.reason)
+            case Note():
+                self._append(news.event.KIND, news.event.wire_json())
+            case Settle():
+                self._settle(news)
+            case Told():
+                self._told(news.answers)
 
     # ---- the engine's events, numbered by the executor ----
 
@@ -201,11 +228,17 @@ class _Absorbing:
             log = _LOG.decode(event.data)
             change.raw.append(RawBytes(event.attempt, log.stream, log.byte_from, log.base64))
             return
+        if event.kind in _OURS or self._is_settled(event):
+            return
         reaction = _REACTIONS.get(event.kind)
         data = event.data if reaction is None else self._completed(event)
         self._append(event.kind, data, event.at, event.raw_ref)
         if reaction is not None:
             reaction(self, event, msgspec.json.decode(data))
+
+    def _is_settled(self, event: FromExecutor) -> bool:
+        """Whether it tells the end of a question that we have ended already."""
+        return event.kind == Kind.INTERACTION_RESOLVED and msgspec.json.decode(event.data)["questionId"] not in self._open
 
     def _completed(self, event: FromExecutor) -> str:
         """What the executor cannot know: until when a question stays open, and who gave an answer."""
@@ -243,34 +276,59 @@ class _Absorbing:
     def _resolved(self, _event: FromExecutor, data: dict[str, Any]) -> None:
         self._open.discard(data["questionId"])
         self._change.resolved[data["questionId"]] = _RESOLVED[data["how"]]
-        if not self._open and self._change.status is RunStatus.WAITING_USER:
-            self._signal(Signal.ANSWERED)
+        self._go_on()
 
-    def _attempt_ended(self, event: FromExecutor, _data: dict[str, Any]) -> None:
-        ended = AttemptEnded.model_validate_json(event.data)
+    def _attempt_ended(self, event: FromExecutor, data: dict[str, Any]) -> None:
+        if data.get("errorCode") not in _CODES:
+            data = {**data, "errorCode": ErrorCode.INTERNAL}  # a newer executor's word
+        ended = AttemptEnded.model_validate(data)
         self._change.outcome = event.data
         if ended.outcome is AttemptOutcome.LOST:
             self._lost(ended.error_message)
             return
-        self._signal(*_verdict(ended, self._stop_reason), ended)
+        self._signal(*verdict(ended, self._stop_reason), ended)
 
     # ---- our own signals ----
 
-    def _note(self, event: Payload) -> None:
+    def _resolve(self, event: InteractionResolved) -> None:
         self._append(event.KIND, event.wire_json())
-        if isinstance(event, InteractionResolved):
-            self._open.discard(event.question_id)
-            self._change.resolved[event.question_id] = _RESOLVED[event.how]
+        self._open.discard(event.question_id)
+        self._change.resolved[event.question_id] = _RESOLVED[event.how]
+
+    def _settle(self, settle: Settle) -> None:
+        question_id = settle.event.question_id
+        if question_id not in self._open or (settle.pending and question_id in self._run.answered):
+            return
+        if settle.why is not None:
+            self._append(settle.why.KIND, settle.why.wire_json())
+        self._resolve(settle.event)
+        if settle.stop is not None:
+            self._stop(settle.stop)
+        else:
+            self._go_on()
+
+    def _told(self, answers: Sequence[InteractionResolved]) -> None:
+        for answer in answers:
+            self._settle(Settle(answer))
+        for question_id in sorted(self._open):
+            late = Diagnostic(code="reply_undeliverable", message=f"{question_id}: its engine had ended") \
+                if question_id in self._run.answered else None  # fmt: skip
+            self._settle(Settle(InteractionResolved(question_id=question_id, how="withdrawn"), late))
+
+    def _go_on(self) -> None:
+        if not self._open and self._change.status is RunStatus.WAITING_USER:
+            self._signal(Signal.ANSWERED)
 
     def _move(self, move: Move) -> None:
+        if move.signal is Signal.ATTEMPT_LOST and not self._attempt_living:
+            return  # written before
         if move.event is not None:
             self._append(move.event.KIND, move.event.wire_json())
         if move.signal is Signal.ATTEMPT_LOST:
             assert isinstance(move.event, AttemptLost)
-            if self._run.attempt_living:
-                self._change.outcome = AttemptEnded(
-                    outcome=AttemptOutcome.LOST, error_code=ErrorCode.EXECUTOR_LOST, error_message=move.event.reason
-                ).wire_json()
+            self._change.outcome = AttemptEnded(
+                outcome=AttemptOutcome.LOST, error_code=ErrorCode.EXECUTOR_LOST, error_message=move.event.reason
+            ).wire_json()
             self._lost(move.event.reason)
             return
         if move.signal is Signal.ATTEMPT_ACCEPTED:
@@ -278,8 +336,10 @@ class _Absorbing:
         self._signal(move.signal, move.error_code, move.error_message)
 
     def _lost(self, reason: str | None) -> None:
+        """A run that waits for a person rests until the reply wakes it; a reply that is here already would never wake it."""
         self._signal(Signal.ATTEMPT_LOST, ErrorCode.USER_CANCELED, reason)
-        self._change.parked = self._change.status is RunStatus.WAITING_USER
+        waits = self._change.status is RunStatus.WAITING_USER
+        self._change.parked = waits and bool(self._open) and not self._open & self._run.answered
 
     def _stop(self, reason: ErrorCode) -> None:
         if self._stop_reason is None:
@@ -296,15 +356,15 @@ class _Absorbing:
         before, after = change.status, advance(change.status, signal)
         if after is before:
             return
-        after, code = _true_end(after, self._stop_reason, code)
+        after, code = true_end(after, self._stop_reason, code)
         change.status, change.moved = after, True
         if after in TERMINAL:
             for question_id in sorted(self._open):  # nobody waits for an answer any more
-                self._note(InteractionResolved(question_id=question_id, how="withdrawn"))
-            change.ending = Ending(code, _clean(message or _default_message(code)), ended.exit_code if ended else None)
+                self._resolve(InteractionResolved(question_id=question_id, how="withdrawn"))
+            change.ending = Ending(code, clean(message or default_message(code)), ended.exit_code if ended else None)
             if self._run.attempt_living and change.outcome is None:
-                change.outcome = _unheard(after, change.ending).wire_json()
-        self._append(Kind.RUN_STATUS, _status_event(after, signal, change.ending, ended).wire_json())
+                change.outcome = unheard(after, change.ending).wire_json()
+        self._append(Kind.RUN_STATUS, status_event(after, signal, change.ending, ended).wire_json())
 
     def _append(self, kind: str, data: str, at: datetime | None = None, raw_ref: str | None = None) -> None:
         self._change.last_cursor += 1
@@ -321,69 +381,5 @@ _REACTIONS = {
     Kind.ATTEMPT_ENDED.value: _Absorbing._attempt_ended,  # pyright: ignore[reportPrivateUsage]
 }
 _RESOLVED = {"answered": "delivered", "expired": "expired", "withdrawn": "withdrawn"}
-_PHASES = {
-    RunStatus.RUNNING: Phase.WORKING,
-    RunStatus.WAITING_USER: Phase.WAITING_USER,
-    RunStatus.STOPPING: Phase.STOPPING,
-}
-
-
-def _verdict(ended: AttemptEnded, stop_reason: str | None) -> tuple[Signal, ErrorCode | None, str | None]:
-    """What an attempt's end means for its run. A process we ended for a reason of our own ends the run for that reason."""
-    signal = SIGNAL_OF_OUTCOME[ended.outcome]
-    if ended.outcome is AttemptOutcome.CANCELED:
-        return signal, ErrorCode(stop_reason or ErrorCode.USER_CANCELED), ended.error_message
-    if ended.outcome is AttemptOutcome.SUCCESS:
-        return signal, None, None
-    fallback = ErrorCode.TIMEOUT if ended.outcome is AttemptOutcome.TIMEOUT else ErrorCode.ENGINE_EXIT_NONZERO
-    return signal, ended.error_code or fallback, ended.error_message
-
-
-# A canceled end that nobody canceled: the stop was ours.
-_ENDS_OF_OUR_STOPS = {ErrorCode.TIMEOUT: RunStatus.TIMEOUT, ErrorCode.INTERACTION_EXPIRED: RunStatus.ERROR}
-
-
-def _true_end(status: RunStatus, stop_reason: str | None, code: ErrorCode | None) -> tuple[RunStatus, ErrorCode | None]:
-    if status is not RunStatus.CANCELED:
-        return status, code
-    reason = ErrorCode(stop_reason) if stop_reason is not None else code or ErrorCode.USER_CANCELED
-    return _ENDS_OF_OUR_STOPS.get(reason, RunStatus.CANCELED), reason
-
-
-def _default_message(code: ErrorCode | None) -> str | None:
-    return ERRORS[code].title if code is not None else None
-
-
-def _clean(text: str | None) -> str | None:
-    """Postgres keeps no NUL in text, and a message is a line for people, not a log."""
-    return text.replace("\0", "")[:MAX_ERROR_MESSAGE] if text is not None else None
-
-
-def _status_event(status: RunStatus, signal: Signal, ending: Ending | None, ended: AttemptEnded | None) -> RunStatusChanged:
-    code = ending.error_code if ending else None
-    return RunStatusChanged(
-        status=status,
-        phase=_PHASES.get(status),
-        reason=signal,
-        detail=_detail(status, ending),
-        error_code=code,
-        error_message=ending.error_message if ending else None,
-        retryable=ERRORS[code].retryable if code else None,
-        hint=ERRORS[code].hint if code else None,
-        exit_code=ending.exit_code if ending else None,
-        usage=ended.usage if ended else None,
-        result=ended.result if ended and status is RunStatus.SUCCESS else None,
-    )
-
-
-def _unheard(status: RunStatus, ending: Ending) -> AttemptEnded:
-    """The end of an attempt whose executor did not tell it: the run ended over its head."""
-    return AttemptEnded(outcome=AttemptOutcome(status.value), error_code=ending.error_code, error_message=ending.error_message)
-
-
-def _detail(status: RunStatus, ending: Ending | None) -> str | None:
-    if ending is None:
-        return None
-    if ending.error_code is None or status is RunStatus.CANCELED:
-        return status.value
-    return f"{status.value}: {ending.error_message or ending.error_code}"
+_OURS = frozenset({Kind.RUN_STATUS, Kind.ATTEMPT_LOST, Kind.STREAM_GAP})  # no executor says these
+_CODES = frozenset({None, *ErrorCode})

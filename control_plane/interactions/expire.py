@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from control_plane.domain.recording import News, Note, Stop
+import structlog
+
+from control_plane.domain.recording import Settle
 from control_plane.storage.interactions import InteractionStore
-from control_plane.storage.run_log import RunLog, Write
+from control_plane.storage.run_log import Refused, RunLog, Write
 from shared.contracts.events import InteractionResolved
 from shared.contracts.interactions import Decision, InteractionType, OnExpiry, Reply
 from shared.errors import ErrorCode
+
+log = structlog.get_logger("expire")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +22,15 @@ class ExpireQuestions:
     run_log: RunLog
 
     async def __call__(self) -> None:
-        """One sweep. A question that is answered meanwhile stays answered: the store decides."""
+        """One sweep. A question that is answered meanwhile stays answered: it is looked at again under its run's lock."""
         for run_id, question_id, on_expiry in await self.interactions.expired():
             if on_expiry is OnExpiry.DENY and await self._deny(run_id, question_id):
                 continue
-            news: list[News] = [
-                Note(InteractionResolved(question_id=question_id, how="expired")),
-                Stop(ErrorCode.INTERACTION_EXPIRED),
-            ]
-            await self.run_log.write([Write(run_id, news)])
+            expired = InteractionResolved(question_id=question_id, how="expired")
+            try:
+                await self.run_log.write([Write(run_id, [Settle(expired, pending=True, stop=ErrorCode.INTERACTION_EXPIRED)])])
+            except Refused as refusal:
+                log.error("expire.refused", run_id=run_id, question_id=question_id, reason=str(refusal))
 
     async def _deny(self, run_id: str, question_id: str) -> bool:
         """A permission is declined in the absent person's name. False: this question knows no such word."""

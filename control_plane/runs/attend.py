@@ -99,7 +99,7 @@ class AttendAttempt:
         change = None
         for start in range(0, len(news), WINDOW_ROWS):
             change = await self._recorder.record(lease, news[start : start + WINDOW_ROWS])
-            if change.outcome is not None or change.ended:
+            if change.attempt_over:
                 break
         return change
 
@@ -155,7 +155,7 @@ class _Reading:
                 return None
             change = await self._record(frames.feed(block))
             self._heard = self._attend.now()  # after the write: a wait for the database is not the executor's silence
-            if change is not None and (change.outcome is not None or change.ended):
+            if change is not None and change.attempt_over:
                 return change
 
     async def _record(self, frames: Sequence[Frame]) -> Change | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from control_plane.domain.recording import Note
+from control_plane.domain.recording import Settle
 from control_plane.domain.run import DrivenRun, Placement
 from control_plane.manager_client import ManagerClient
 from control_plane.storage.interactions import Answered, InteractionStore
@@ -57,4 +57,4 @@ class DeliverIntents:
         """The engine withdrew its question before the answer came."""
         note = Diagnostic(code="reply_undeliverable", message=f"{answered.question_id}: {error.detail}"[:1000])
         withdrawn = InteractionResolved(question_id=answered.question_id, how="withdrawn")
-        await self.run_log.write([Write(run.run_id, [Note(note), Note(withdrawn)])])
+        await self.run_log.write([Write(run.run_id, [Settle(withdrawn, why=note)])])

@@ -97,13 +97,12 @@ class Dispatcher:
         if free <= 0 or self._draining:
             return 0
         try:
-            leases = await self._runs.claim(free, self._lease_seconds)
+            leases = await self._runs.claim(free, self._lease_seconds, driven=self._driven)
         except RunyardError as error:
             log.warning("dispatch.no_claim", reason=error.detail)
             return 0
         for lease in leases:
-            if lease.run_id not in self._driven:
-                self._begin(tasks, lease)
+            self._begin(tasks, lease)
         return len(leases)
 
     def _begin(self, tasks: asyncio.TaskGroup, lease: Lease) -> None:

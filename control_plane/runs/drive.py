@@ -14,7 +14,7 @@ import structlog
 from control_plane.domain.bounds import Bounds
 from control_plane.domain.lifecycle import Signal
 from control_plane.domain.placing import AfterLoss, next_step, provider_run
-from control_plane.domain.recording import Change, Move, News, Note
+from control_plane.domain.recording import Change, Move, News, Told
 from control_plane.domain.run import DrivenRun, Lease, Placement
 from control_plane.manager_client import ManagerClient, certainly_not_started, nobody_knows
 from control_plane.runs.attend import AttendAttempt
@@ -144,7 +144,9 @@ class DriveRun:
         request = provider_run(run, run.attempt, replies, self.leashes.quote(placement.executor_id))
         accepted = await self._started(placement, request)
         self.leashes.quoted(accepted.executor_id, accepted.instance, accepted.clock_ms)
-        news: list[News] = [Move(Signal.ATTEMPT_ACCEPTED), *await self._told(run, answered)]
+        news: list[News] = [Move(Signal.ATTEMPT_ACCEPTED)]
+        if run.status is RunStatus.WAITING_USER:
+            news.append(Told(tuple(map(_resolution, answered))))
         return await self.recorder.record(lease, news)
 
     async def _started(self, placement: Placement, request: StartProviderRun) -> ProviderRunAccepted:
@@ -172,20 +174,6 @@ class DriveRun:
             return await self.recorder.record(lease, [Move(Signal.STOPPED)])
         return await self.recorder.record(lease, [Move(Signal.START_REFUSED, refusal.code, refusal.detail)])
 
-    async def _told(self, run: DrivenRun, answered: list[Answered]) -> list[News]:
-        """A parked run goes on: its replies have travelled with the start, its other questions died with their engine."""
-        if run.status is not RunStatus.WAITING_USER:
-            return []
-        news: list[News] = [
-            Note(InteractionResolved(
-                question_id=each.question_id, how="answered", answered_by=each.answered_by,
-                answer=each.reply.model_dump(mode="json", by_alias=True, exclude_none=True),
-            ))
-            for each in answered
-        ]  # fmt: skip
-        open_ids = await self.interactions.open_ids(run.run_id)
-        return news + [Note(InteractionResolved(question_id=each, how="withdrawn")) for each in open_ids]
-
     async def _release(self, run: DrivenRun) -> None:
         """The executor may forget the attempt; if it does not hear us, it forgets by age."""
         if run.placement is None:
@@ -194,3 +182,10 @@ class DriveRun:
             await self.manager.release(run.placement.executor_id, run.run_id, run.attempt)
         except (RunyardError, NeverSentError, UnknownOutcomeError) as error:
             log.info("attempt.not_released", run_id=run.run_id, attempt=run.attempt, reason=str(error))
+
+
+def _resolution(answered: Answered) -> InteractionResolved:
+    return InteractionResolved(
+        question_id=answered.question_id, how="answered", answered_by=answered.answered_by,
+        answer=answered.reply.model_dump(mode="json", by_alias=True, exclude_none=True),
+    )  # fmt: skip

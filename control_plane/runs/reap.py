@@ -39,7 +39,7 @@ class Reaper:
                 await self._sweep()
                 if turn % RARELY == 0:
                     await self.runs.forget_idempotency_keys(KEEP_IDEMPOTENCY_KEYS_SECONDS)
-            except (RunyardError, Refused) as error:
+            except RunyardError as error:
                 log.warning("reap.failed", reason=str(error))
             turn += 1
 
@@ -47,4 +47,7 @@ class Reaper:
         await self.expire()
         for run_id in await self.runs.overdue(OVERDUE_GRACE_SECONDS):
             log.warning("reap.overdue", run_id=run_id)
-            await self.run_log.write([Write(run_id, [Stop(ErrorCode.TIMEOUT)])])
+            try:
+                await self.run_log.write([Write(run_id, [Stop(ErrorCode.TIMEOUT)])])
+            except Refused as refusal:
+                log.error("reap.refused", run_id=run_id, reason=str(refusal))

@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
 import asyncpg
 
-COMMAND_SECONDS = 10
+COMMAND_SECONDS = 10.0
+SILENT_SECONDS = 3.0
+CLOSE_SECONDS = 3.0
 
 
-def make_pool(dsn: str, size: int = 10) -> asyncpg.Pool:
-    """Not connected until it is entered. Every statement is bounded."""
+def make_pool(dsn: str, size: int = 10, command_seconds: float = COMMAND_SECONDS) -> asyncpg.Pool:
+    """Not connected until it is entered. Every statement is bounded.
+
+    A transaction that says nothing for ``SILENT_SECONDS`` is ended by the server: a process that froze in one would hold
+    its rows, and with them their runs and everybody's renewals, for as long as its connection seems to live.
+    """
     return asyncpg.create_pool(
         dsn,
         min_size=1,
         max_size=size,
         timeout=5,
-        command_timeout=COMMAND_SECONDS,
+        command_timeout=command_seconds,
         max_inactive_connection_lifetime=300,
-        server_settings={"application_name": "runyard-control-plane"},
+        server_settings={
+            "application_name": "runyard-control-plane",
+            "idle_in_transaction_session_timeout": f"{SILENT_SECONDS * 1000:.0f}",
+        },
     )
+
+
+@asynccontextmanager
+async def opened(pool: asyncpg.Pool) -> AsyncGenerator[None]:
+    """Open inside the block. A database that does not answer the farewell is left without one."""
+    await pool
+    try:
+        yield
+    finally:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()

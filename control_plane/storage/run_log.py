@@ -13,9 +13,11 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
-from control_plane.domain.recording import Change, FromExecutor, Locked, News, absorb
-from control_plane.storage.failures import LOST_CONNECTION, storage_errors
+from control_plane.domain.lifecycle import IllegalTransition
+from control_plane.domain.recording import Change, FromExecutor, Locked, News, Settle, Told, absorb
+from control_plane.storage.failures import LOST_CONNECTION, lost_connection
 from control_plane.storage.queries import load
 from control_plane.storage.wakeups import Channel, announcement
 from shared.contracts.events import Kind
@@ -42,7 +44,10 @@ class Write:
 
 
 class Refused(Exception):
-    """The database refused a run's rows: a bug of ours or of an engine, never a reason to hold up others."""
+    """A run's rows cannot be made or the database refused them: a bug of ours or of an engine, no reason to hold up others."""
+
+    def __init__(self, why: str, constraint: str | None = None) -> None:
+        super().__init__(why if constraint is None else f"{why} ({constraint})")
 
 
 class RunLog:
@@ -59,20 +64,20 @@ class RunLog:
         the same news may be written again) and ``Refused`` when it refused a row (nothing of the window is written).
         """
         try:
-            with storage_errors():
+            with lost_connection():
                 async with asyncio.timeout(_STATEMENT_SECONDS), self._pool.acquire() as connection, connection.transaction():
                     changes = await self._write(connection, writes)
         except asyncpg.PostgresError as error:
             if isinstance(error, LOST_CONNECTION):
                 raise
-            raise Refused(f"{type(error).__name__}: {error}") from error
+            raise Refused(type(error).__name__, error.constraint_name) from None  # its own text holds the row
         self._on_commit([change for change in changes if change is not None and change.events])
         return changes
 
     async def _write(self, connection: Any, writes: Sequence[Write]) -> list[Change | None]:
         held = await connection.fetch(_SQL["lock_heads"], [each.run_id for each in writes], [each.lease_token for each in writes])
         locked = await self._locked(connection, [row["run_id"] for row in held], writes)
-        changes = [absorb(locked[each.run_id], each.news) if each.run_id in locked else None for each in writes]
+        changes = [_absorbed(locked[each.run_id], each.news) if each.run_id in locked else None for each in writes]
         await _apply(connection, [(locked[change.run_id], change) for change in changes if change is not None])
         return changes
 
@@ -80,23 +85,36 @@ class RunLog:
         rows = await connection.fetch(_SQL["read_locked"], run_ids)
         asking = {each.run_id for each in writes if any(_about_questions(news) for news in each.news)}
         inquire = [row["run_id"] for row in rows if row["status"] in _MAY_HAVE_QUESTIONS or row["run_id"] in asking]
-        open_questions: dict[str, dict[str, str | None]] = defaultdict(dict)
+        questions: dict[str, list[Any]] = defaultdict(list)
         if inquire:
             for row in await connection.fetch(_SQL["open_questions"], inquire):
-                open_questions[row["run_id"]][row["question_id"]] = row["answered_by"]
-        return {row["run_id"]: _locked(row, open_questions[row["run_id"]]) for row in rows}
+                questions[row["run_id"]].append(row)
+        return {row["run_id"]: _locked(row, questions[row["run_id"]]) for row in rows}
+
+
+# What news can be that no executor should send, and no code of ours should make.
+_NONSENSE = (ValueError, LookupError, TypeError, AttributeError, AssertionError, msgspec.MsgspecError, IllegalTransition)
+
+
+def _absorbed(run: Locked, news: Sequence[News]) -> Change:
+    try:
+        return absorb(run, news)
+    except _NONSENSE as error:
+        raise Refused(f"news that make no sense: {type(error).__name__}") from error
 
 
 def _about_questions(news: News) -> bool:
-    return isinstance(news, FromExecutor) and news.kind == Kind.INTERACTION_RESOLVED
+    return isinstance(news, (Settle, Told)) or (isinstance(news, FromExecutor) and news.kind == Kind.INTERACTION_RESOLVED)
 
 
-def _locked(row: Any, questions: dict[str, str | None]) -> Locked:
+def _locked(row: Any, questions: Sequence[Any]) -> Locked:
     return Locked(
         run_id=row["run_id"], status=RunStatus(row["status"]), last_cursor=row["last_cursor"], attempt=row["attempt"],
         executor_cursor=row["executor_cursor"], now=row["now"], stop_reason=row["stop_reason"],
         has_lease=bool(row["has_lease"]), attempt_living=row["attempt_living"], has_run_time=row["has_run_time"],
-        open_questions=frozenset(questions), answered_by=questions,
+        open_questions=frozenset(each["question_id"] for each in questions),
+        answered=frozenset(each["question_id"] for each in questions if each["is_answered"]),
+        answered_by={each["question_id"]: each["answered_by"] for each in questions},
         interaction_ms=row["interaction_ms"],
         on_expiry=row["on_expiry"],
     )  # fmt: skip
@@ -165,6 +183,7 @@ async def _apply_rare(connection: Any, run: Locked, change: Change) -> None:
         await connection.execute(_SQL["set_run_time"], run_id, change.run_ms)
     if change.accepted:
         await connection.execute(_SQL["set_accepted"], run_id, attempt)
+        await connection.execute(_SQL["set_started"], run_id)
     if change.engine_session is not None:
         await connection.execute(_SQL["set_session"], run_id, attempt, change.engine_session)
     for asked in change.asked:

@@ -6,7 +6,7 @@ Statuses and events are moved by ``run_log`` alone; here a run is created, claim
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -39,6 +39,8 @@ class RunStore:
             async with self._pool.acquire() as connection, connection.transaction():
                 if key is not None and not await self._take_key(connection, run, key):
                     return await self._run_of(connection, run.app_id, key)
+                if run.session_id is not None:
+                    await connection.execute(_SQL["lock_session"], f"{run.app_id or ''}/{run.session_id}")
                 await self._insert(connection, run)
         return run.run_id
 
@@ -79,10 +81,13 @@ class RunStore:
 
     # ---- drive ----
 
-    async def claim(self, limit: int, lease_seconds: float) -> list[Lease]:
-        """Runs that need a driver, leased to us. Empty when there are none; never the same run twice while a lease holds."""
+    async def claim(self, limit: int, lease_seconds: float, driven: Iterable[str] = ()) -> list[Lease]:
+        """Runs that need a driver, leased to us. Empty when there are none; never the same run twice while a lease holds.
+
+        ``driven``: runs the caller drives already; their lapsed leases are renewed, not taken.
+        """
         with storage_errors():
-            rows = await self._pool.fetch(_SQL["claim"], limit, lease_seconds)
+            rows = await self._pool.fetch(_SQL["claim"], limit, lease_seconds, list(driven))
         return [Lease(row["run_id"], row["lease_token"]) for row in rows]
 
     async def renew(self, leases: Sequence[Lease], lease_seconds: float) -> set[str]:
@@ -104,12 +109,18 @@ class RunStore:
     async def next_attempt(self, lease: Lease, at: Placement) -> int | None:
         """Write the next attempt before its executor hears of it. None: no longer ours, over, or about to be stopped."""
         with storage_errors():
-            return await self._pool.fetchval(_SQL["next_attempt"], lease.run_id, lease.token, at.executor_id, at.instance, at.url)
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(_SQL["hold_lease"], lease.run_id, lease.token)
+                return await connection.fetchval(
+                    _SQL["next_attempt"], lease.run_id, lease.token, at.executor_id, at.instance, at.url
+                )
 
     async def withdraw_attempt(self, lease: Lease, attempt: int) -> None:
         """Forget an attempt that certainly never started."""
         with storage_errors():
-            await self._pool.execute(_SQL["withdraw_attempt"], lease.run_id, lease.token, attempt)
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(_SQL["hold_lease"], lease.run_id, lease.token)
+                await connection.execute(_SQL["withdraw_attempt"], lease.run_id, lease.token, attempt)
 
     async def driven(self, run_id: str) -> DrivenRun:
         with storage_errors():
@@ -192,7 +203,7 @@ def _driven(row: Any) -> DrivenRun:
         attempt=row["attempt"], executor_cursor=row["executor_cursor"],
         placement=Placement(row["executor_id"], row["executor_instance"], row["executor_url"]) if placed else None,
         attempt_started=row["attempt_started_at"] is not None, attempt_ended=row["attempt_ended"],
-        attempt_outcome=AttemptOutcome(row["attempt_outcome"]) if row["attempt_outcome"] else None,
+        attempt_outcome=AttemptOutcome(json.loads(row["attempt_outcome"])["outcome"]) if row["attempt_outcome"] else None,
     )  # fmt: skip
 
 

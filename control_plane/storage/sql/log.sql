@@ -21,7 +21,7 @@ LEFT JOIN attempts AS attempt ON attempt.run_id = head.run_id AND attempt.attemp
 WHERE head.run_id = ANY ($1::text[]);
 
 -- name: open_questions
-SELECT run_id, question_id, answered_by
+SELECT run_id, question_id, answered_by, status = 'answered' AS is_answered
 FROM interactions
 WHERE run_id = ANY ($1::text[]) AND status IN ('pending', 'answered');
 
@@ -75,6 +75,10 @@ WHERE id = $1 AND active_ms_left IS NULL;
 
 -- name: set_session
 UPDATE attempts SET engine_session = $3 WHERE run_id = $1 AND attempt = $2;
+
+-- name: set_started
+-- Also of a run that is to stop: its attempt has started all the same.
+UPDATE agent_runs SET started_at = coalesce(started_at, now()) WHERE id = $1;
 
 -- name: set_accepted
 UPDATE attempts SET started_at = coalesce(started_at, now()) WHERE run_id = $1 AND attempt = $2;

@@ -12,9 +12,15 @@ SELECT run_id, body_sha256 FROM idempotency_keys WHERE app_id = $1 AND key = $2;
 -- name: forget_idempotency_keys
 DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(secs => $1::float8);
 
+-- name: lock_session
+-- The runs of a session are created one after the other, so that their order by time is the order of their commits:
+-- whoever sees a later run sees the earlier ones too.
+SELECT pg_advisory_xact_lock(hashtextextended($1, 7204115));
+
 -- name: create_run
-INSERT INTO agent_runs (id, source, source_ref, session_id, metadata, app_id, provider, model, interaction_ms, on_expiry)
-VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9, $10);
+INSERT INTO agent_runs
+    (id, source, source_ref, session_id, metadata, app_id, provider, model, interaction_ms, on_expiry, created_at)
+VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9, $10, clock_timestamp());
 
 -- name: create_head
 INSERT INTO run_heads (run_id, last_cursor, priority, claim_after) VALUES ($1, 1, $2, now());
@@ -23,7 +29,7 @@ INSERT INTO run_heads (run_id, last_cursor, priority, claim_after) VALUES ($1, 1
 INSERT INTO run_requests (run_id, workspace_key, resume_session, request) VALUES ($1, $2, $3, $4::text::json);
 
 -- name: create_first_event
-INSERT INTO run_events (run_id, cursor, attempt, kind, at, data, fcmp_seq) VALUES ($1, 1, 0, 'run.status', now(), $2, 0);
+INSERT INTO run_events (run_id, cursor, attempt, kind, at, data, fcmp_seq) VALUES ($1, 1, 0, 'run.status', clock_timestamp(), $2, 0);
 
 -- name: notify
 SELECT pg_notify($1, $2);
@@ -33,13 +39,14 @@ SELECT count(*) FROM (SELECT FROM agent_runs WHERE status = 'queued' AND driven_
 
 -- name: claim
 -- Runs that need a driver: queued ones, and living ones without one. A session's runs take their turns in the order they came.
--- $1 how many, $2 for how many seconds.
+-- $1 how many, $2 for how many seconds, $3 the runs its caller drives: their leases may have lapsed, but they are not alone.
 WITH ready AS (
     SELECT head.run_id
     FROM run_heads AS head
     JOIN agent_runs AS run ON run.id = head.run_id
     WHERE head.claim_after <= now()
       AND (head.lease_until IS NULL OR head.lease_until < now())
+      AND head.run_id <> ALL ($3::text[])
       AND (run.session_id IS NULL OR run.status <> 'queued' OR NOT EXISTS (
           SELECT FROM agent_runs AS earlier
           WHERE earlier.session_id = run.session_id AND earlier.app_id IS NOT DISTINCT FROM run.app_id
@@ -73,6 +80,10 @@ RETURNING head.run_id;
 UPDATE run_heads SET lease_token = NULL, lease_until = NULL, claim_after = now() + make_interval(secs => $3::float8)
 WHERE run_id = $1 AND lease_token = $2;
 
+-- name: hold_lease
+-- The first step of a driver's own writes. What else they read is read by the next statement: this one may have waited.
+SELECT run_id FROM run_heads WHERE run_id = $1 AND lease_token = $2 FOR UPDATE;
+
 -- name: next_attempt
 -- Written before the executor hears of it. No row: the lease is lost, or the run is over or about to be.
 WITH held AS (
@@ -102,7 +113,7 @@ SELECT run.id, run.status::text AS status, run.provider, run.model, run.session_
        run.stop_requested_at IS NOT NULL AS stop_requested,
        head.attempt, head.executor_cursor, request.workspace_key, request.resume_session, request.request,
        attempt.executor_id, attempt.executor_instance, attempt.executor_url, attempt.started_at AS attempt_started_at,
-       attempt.ended_at IS NOT NULL AS attempt_ended, attempt.outcome->>'outcome' AS attempt_outcome,
+       attempt.ended_at IS NOT NULL AS attempt_ended, attempt.outcome AS attempt_outcome,
        (SELECT latest.engine_session FROM attempts AS latest
         WHERE latest.run_id = run.id AND latest.engine_session IS NOT NULL
         ORDER BY latest.attempt DESC LIMIT 1) AS engine_session
