@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -56,6 +57,7 @@ def serve(build: Callable[[], ASGIApp], host: str, port: int, on_stopping: Calla
     ``build`` makes the app inside the event loop: some of its parts (a connection pool) belong to one loop for ever.
     """
     logging.getLogger("uvicorn.error").addFilter(_CutsAreMeant())
+    allow_open_files()
     config = uvicorn.Config(
         lambda: _abortable(build()), factory=True, host=host, port=port, loop="uvloop", http="httptools", ws="none",
         lifespan="on", log_config=None, access_log=False, server_header=False, backlog=4096,
@@ -63,6 +65,12 @@ def serve(build: Callable[[], ASGIApp], host: str, port: int, on_stopping: Calla
     )  # fmt: skip
     server = _Server(config, on_stopping)
     server.run(sockets=[_listening(host, port)])
+
+
+def allow_open_files() -> None:
+    """As many as the system lets us have: a relayed stream takes two, and the usual soft limit is 1,024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class _Server(uvicorn.Server):

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
-from shared.server import _abortable
+from shared.server import _abortable, allow_open_files
 
 BOUND_SECONDS = 20.0
 
@@ -26,6 +26,7 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def serving(app: ASGIApp, port: int = 0, host: str = "127.0.0.1") -> AsyncGenerator[str]:
     """The base URL of ``app``, served as our services are, in this loop. Ends cutting off what is still open."""
+    allow_open_files()
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, port))

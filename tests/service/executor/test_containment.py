@@ -1,0 +1,170 @@
+"""What an engine prints, sees and outlives at the executor: bytes, secrets, its environment, its leash."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from executor.runner import Runner
+from tests.service.executor.kit import Inside, executor_inside
+
+
+@pytest.fixture
+async def executor(tmp_path: Path) -> AsyncIterator[Inside]:
+    async with executor_inside(tmp_path / "state") as inside:
+        yield inside
+
+
+async def test_a_giant_line_neither_kills_nor_blocks_another_run(executor: Inside) -> None:
+    await executor.begin("head -c 33554432 /dev/zero | tr '\\0' x; echo; echo say after; echo done", "big")
+    await executor.begin("for i in 1 2 3 4 5; do echo say $i; sleep 0.02; done; echo done", "small")
+    assert (await executor.ended("small"))["outcome"] == "success"
+    assert (await executor.ended("big"))["outcome"] == "success"
+    assert (await executor.show("big"))["lastExecutorCursor"] > 500
+
+
+async def test_an_output_flood_ends_at_the_quota(tmp_path: Path) -> None:
+    async with executor_inside(tmp_path / "state", output_quota_bytes=1_000_000) as executor:
+        await executor.begin("yes")
+        assert (await executor.ended())["errorCode"] == "output_limit"
+        raw = (await executor.http.get("/provider-runs/run_1/logs/stdout?byteFrom=10&byteTo=16")).json()
+        assert (raw["text"], raw["byteFrom"], raw["byteTo"]) == ("y\ny\ny\n", 10, 16)
+        assert raw["totalBytes"] <= 1_000_000
+
+
+async def test_an_engine_that_does_not_read_its_input_breaks_the_protocol(executor: Inside) -> None:
+    await executor.begin("while :; do echo; sleep 0.05; done", providerOptions={"send": 1_000_000}, timeouts={"idleMs": 500})
+    assert (await executor.ended())["errorCode"] == "engine_protocol_error"
+
+
+async def test_input_given_at_the_start_is_written_whole_and_closed(executor: Inside) -> None:
+    await executor.begin("wc -c; echo done", providerOptions={"stdin": "x" * 300_000})
+    assert "300000 " in [event["data"].get("text") for event in await executor.events()]
+
+
+async def test_secrets_are_starred_before_anything_sees_them(executor: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHELL_KEY", "own-secret-value")
+    script = (
+        'printf "say own-sec"; sleep 0.1; printf "ret-value\\n"; echo "say $OTHER" | tee /dev/stderr; echo done; printf own-sec'
+    )
+    await executor.begin(script, credentialEnv={"OTHER": 'quo"ted-secret'})
+    frames = await executor.frames()
+    raw = b"".join(frame.data for frame in frames)
+    texts = [event["data"].get("text") for event in await executor.events()]
+    assert "*" * len("own-secret-value") in texts
+    assert "*" * len('quo"ted-secret') in texts
+    for name in ("stdout", "stderr"):
+        logged = (await executor.http.get(f"/provider-runs/run_1/logs/{name}")).text
+        assert "own-secret" not in logged
+        assert (name == "stdout") == ("done\\nown-sec" in logged), "what only might have become a secret comes in the end"
+        assert "ted-secret" not in logged
+    assert b"own-secret" not in raw
+    assert (await executor.ended())["stderrTail"].startswith("say ****")
+
+
+async def test_an_engine_sees_its_own_environment_and_nothing_of_ours(executor: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNYARD_SERVICE_TOKEN", "service")
+    monkeypatch.setenv("SOMETHING_ELSE", "x")
+    await executor.begin("env > seen; pwd > where; echo done", env={"COLOR": "red"}, credentialEnv={"OTHER": "o"})
+    await executor.ended()
+    seen = (await executor.http.get("/provider-runs/run_1/files/seen")).text
+    names = {line.partition("=")[0] for line in seen.splitlines()}
+    assert names - {"PWD", "SHLVL", "_", "OLDPWD"} == {
+        "PATH", "LANG", "TERM", "HOME", "TMPDIR", "COLOR", "OTHER", "RUNYARD_RUN", "RUNYARD_EXECUTOR_MARK",
+    } | ({"TZ"} & names)  # fmt: skip
+    listed = (await executor.http.get("/provider-runs/run_1/files")).json()["items"]
+    assert [item["path"] for item in listed] == ["seen", "where"]
+
+
+async def test_a_file_is_never_reached_through_a_link(executor: Inside) -> None:
+    script = "ln -s /etc/passwd link; ln -s /etc folder; mkfifo pipe; mkdir sub; echo x > sub/x; echo done"
+    await executor.begin(script)
+    await executor.ended()
+    for path in ("link", "folder/passwd", "pipe", "sub", "%2e%2e/home/bin/script.sh", "nothing"):
+        answer = await executor.http.get(f"/provider-runs/run_1/files/{path}")
+        assert answer.status_code in (404, 422), path
+    assert (await executor.http.get("/provider-runs/run_1/files/sub/x")).text == "x\n"
+
+
+async def test_an_unrenewed_attempt_is_ended_as_lost(executor: Inside) -> None:
+    state = (await executor.http.get("/executor")).json()
+    short = {"instance": state["instance"], "clockMs": state["clockMs"] - 11_500}
+    await executor.begin("trap '' TERM; echo say up; while :; do sleep 0.05; done", leash=short)
+    await executor.begin("sleep 1; echo done", "renewed", leash=short)
+    quote = {"instance": state["instance"], "clockMs": state["clockMs"]}
+    renewal = {"quote": quote, "attempts": [{"runId": "renewed", "attempt": 1}, {"runId": "nobody", "attempt": 1}]}
+    answer = (await executor.http.post("/provider-runs/renew", json=renewal)).json()
+    assert answer["unknown"] == [{"runId": "nobody", "attempt": 1}]
+    ended = await executor.ended()
+    assert (ended["outcome"], ended["errorCode"], ended["exitCode"]) == ("lost", "executor_lost", -9)
+    assert (await executor.ended("renewed"))["outcome"] == "success"
+
+
+@pytest.mark.parametrize("shift", [{"instance": "another"}, {"clockMs": 10**15}])
+async def test_a_quote_that_is_not_ours_renews_nothing(executor: Inside, shift: dict[str, object]) -> None:
+    state = (await executor.http.get("/executor")).json()
+    quote = {"instance": state["instance"], "clockMs": state["clockMs"] - 11_500}
+    await executor.begin("sleep 300", leash=quote)
+    renewal = {"quote": {**quote, "clockMs": state["clockMs"], **shift}, "attempts": [{"runId": "run_1", "attempt": 1}]}
+    assert (await executor.http.post("/provider-runs/renew", json=renewal)).status_code == 200
+    assert (await executor.ended())["outcome"] == "lost"
+
+
+async def test_a_stopping_executor_ends_its_attempts_and_says_so(tmp_path: Path) -> None:
+    async with executor_inside(tmp_path / "state") as executor:
+        await executor.begin("echo say up; sleep 300")
+        await executor.said("up")
+        reading = asyncio.create_task(executor.events())
+        executor.app.stop_soon()
+        last = (await reading)[-1]
+        assert (last["data"]["outcome"], last["data"]["errorMessage"]) == ("lost", "the executor is stopping")
+        assert (await executor.http.get("/readyz")).status_code == 503
+        assert (await executor.start("echo", "run_2")).status_code == 429
+
+
+async def test_deltas_of_a_message_are_coalesced_and_none_is_lost(executor: Inside) -> None:
+    await executor.begin("for i in $(seq 300); do echo delta $i; sleep 0.002; done; echo done")
+    events = await executor.events()
+    deltas = [event["data"]["text"] for event in events if event["kind"] == "message.delta"]
+    assert "".join(deltas) == "".join(str(i) for i in range(1, 301))
+    assert len(deltas) < 100
+    assert (await executor.show())["lastExecutorCursor"] == len(events)
+
+
+async def test_the_service_speaks_about_itself(executor: Inside) -> None:
+    for path in ("/livez", "/readyz", "/health", "/version", "/metrics", "/providers", "/executor", "/provider-runs"):
+        assert (await executor.http.get(path)).status_code == 200, path
+    assert (await executor.http.get("/version")).json()["service"] == "executor"
+
+
+async def test_only_the_service_token_opens_the_door(tmp_path: Path) -> None:
+    async with executor_inside(tmp_path / "state", service_token="t0ken", auth="on") as executor:
+        assert (await executor.http.get("/provider-runs")).status_code == 401
+        assert (await executor.http.get("/provider-runs", headers={"authorization": "Bearer x"})).status_code == 401
+        assert (await executor.http.get("/provider-runs", headers={"authorization": "Bearer t0ken"})).status_code == 200
+        assert (await executor.http.get("/readyz")).status_code == 200
+
+
+async def test_a_failure_of_our_own_still_ends_the_attempt_and_its_tree(
+    executor: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_self: Runner, _process: object) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(Runner, "_watch", fail)
+    await executor.begin("sleep 300")
+    ended = await executor.ended()
+    assert (ended["errorCode"], ended["exitCode"]) == ("internal", -9)
+
+
+async def test_an_id_is_made_once_and_kept(tmp_path: Path) -> None:
+    ids: list[str] = []
+    for _ in range(2):
+        async with executor_inside(tmp_path / "state") as executor:
+            ids.append((await executor.http.get("/executor")).json()["executorId"])
+    assert ids[0] == ids[1]
+    async with executor_inside(tmp_path / "state", executor_id="mine") as executor:
+        assert (await executor.http.get("/executor")).json()["executorId"] == "mine"
