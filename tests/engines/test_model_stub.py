@@ -56,6 +56,12 @@ def test_a_tools_output_is_told(url: str) -> None:
     assert text_of(ask(url, "[[tool:ls]]", output)) == "Done. The tool said 7 files"
 
 
+def test_a_tool_is_called_again_where_the_marker_says_twice(url: str) -> None:
+    output = {"type": "function_call_output", "call_id": "c", "output": "7 files"}
+    assert text_of(ask(url, "[[twice:ls]]", output)) == ""
+    assert text_of(ask(url, "[[twice:ls]]", output, output)) == "Done. The tool said 7 files"
+
+
 def test_a_tool_is_called_with_the_markers_command(url: str) -> None:
     (call,) = [event["item"] for event in events(ask(url, "[[tool:ls -l | wc]]")) if event["type"] == "response.output_item.done"]
     assert (call["name"], json.loads(call["arguments"])) == ("exec_command", {"cmd": "ls -l | wc"})

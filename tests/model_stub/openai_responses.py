@@ -30,6 +30,7 @@ def read(body: dict[str, Any]) -> Asked:
         user_text=_text(items[last_user].get("content", "")) if last_user >= 0 else "",
         tool_output=_text(outputs[-1]) if outputs else None,
         tools=tuple(tool.get("name") or tool.get("type", "") for tool in body.get("tools", [])),
+        calls=len(outputs),
     )
 
 

@@ -23,6 +23,7 @@ class Asked:
     user_text: str
     tool_output: str | None
     tools: tuple[str, ...] = ()
+    calls: int = 0  # tool outputs since the last user message
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ SCENARIOS: Mapping[str, Callable[[str], Reply]] = {
     "slow": lambda count: Say(tuple(f"word{i} " for i in range(int(count or SLOW_WORDS))), SLOW_SECONDS),
     "reasoning": lambda _: Say(words_of("After some thought: 42."), thought="First I look. Then I answer."),
     "tool": lambda command: RunCommand(command or "echo hello from the tool"),
+    "twice": lambda command: RunCommand(command or "echo hello from the tool"),
     "edit": lambda path: EditFile(path or "stub.txt", "written by the model stub"),
     "plan": lambda _: MakePlan(("look", "act")),
     "question": lambda _: AskUser("Tabs or spaces?", ("Tabs", "Spaces")),
@@ -103,13 +105,16 @@ SCENARIOS: Mapping[str, Callable[[str], Reply]] = {
     "empty": lambda _: SayNothing(),
     "json": lambda text: Say((text or '{"answer":42}',)),
 }
+# How often a scenario calls its tool before it tells what the tool said.
+CALLS: Mapping[str, int] = {"twice": 2}
 
 
 def reply_to(asked: Asked) -> Reply:
     """Text without a marker we know is echoed."""
-    if asked.tool_output is not None:
-        return Say(words_of(f"Done. The tool said {asked.tool_output.strip()}"))
     found = MARKER.search(asked.user_text)
-    if found is None or found.group(1) not in SCENARIOS:
+    name = found.group(1) if found is not None else ""
+    if asked.tool_output is not None and asked.calls >= CALLS.get(name, 1):
+        return Say(words_of(f"Done. The tool said {asked.tool_output.strip()}"))
+    if found is None or name not in SCENARIOS:
         return Say(words_of(f"You said: {asked.user_text}"))
-    return SCENARIOS[found.group(1)](found.group(2) or "")
+    return SCENARIOS[name](found.group(2) or "")
