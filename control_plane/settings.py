@@ -20,23 +20,32 @@ def _provider(name: str) -> str:
 
 class Settings(ServiceSettings):
     database_url: SecretStr = Field(validation_alias="DATABASE_URL", description="PostgreSQL 15 or newer.")
-    host: str = Field(default="127.0.0.1", validation_alias="CONTROL_PLANE_HOST")
-    port: int = Field(default=3000, ge=0, le=65535, validation_alias="CONTROL_PLANE_PORT")
+    host: str = Field(default="127.0.0.1", validation_alias="CONTROL_PLANE_HOST", description="The address it listens at.")
+    port: int = Field(default=3000, ge=0, le=65535, validation_alias="CONTROL_PLANE_PORT", description="The port it listens at.")
     manager_urls: UrlList = Field(
         default=["http://127.0.0.1:3010"], min_length=1, validation_alias="EXECUTOR_MANAGER_URLS",
         description="Comma-separated; any of them will do.",
     )  # fmt: skip
-    admin_key: SecretStr | None = Field(default=None, validation_alias="RUNYARD_ADMIN_KEY")
-    default_provider: Annotated[str, AfterValidator(_provider)] = Field(
-        default=Provider.CODEX_APP_SERVER, validation_alias="RUNYARD_DEFAULT_PROVIDER"
+    admin_key: SecretStr | None = Field(
+        default=None, validation_alias="RUNYARD_ADMIN_KEY", description="The operator's key; other keys are made with it."
     )
+    default_provider: Annotated[str, AfterValidator(_provider)] = Field(
+        default=Provider.CODEX_APP_SERVER, validation_alias="RUNYARD_DEFAULT_PROVIDER",
+        description="For requests that name no provider.",
+    )  # fmt: skip
     provider_mode: Literal["real", "scripted"] = Field(
         default="real", validation_alias="CONTROL_PLANE_PROVIDER_MODE",
-        description="`scripted` routes every provider to the scripted engine, still on the executor.",
+        description="Has its effect on the executors: set it there too.",
     )  # fmt: skip
-    queue_limit: int = Field(default=1000, ge=1, validation_alias="RUNYARD_QUEUE_LIMIT")
+    queue_limit: int = Field(
+        default=1000, ge=1, validation_alias="RUNYARD_QUEUE_LIMIT",
+        description="How many runs may wait; the next one is refused with `queue_full`.",
+    )  # fmt: skip
     drives: int = Field(default=500, ge=1, validation_alias="RUNYARD_DRIVES", description="Runs driven by one replica.")
-    pool_size: int = Field(default=10, ge=2, validation_alias="RUNYARD_POOL_SIZE")
+    pool_size: int = Field(
+        default=10, ge=2, validation_alias="RUNYARD_POOL_SIZE",
+        description="Connections to Postgres; leases and hints have one more each.",
+    )  # fmt: skip
 
     def refuse_what_does_not_fit(self) -> None:
         """Raises ``ValueError`` for settings that are right one by one and wrong together."""

@@ -16,17 +16,37 @@ MIB = 1024 * 1024
 class ExecutorSettings(ServiceSettings):
     """Environment variables of the executor. Engine credentials are not among them: they are read by their own names."""
 
-    host: str = Field(default="127.0.0.1", validation_alias="EXECUTOR_HOST")
-    port: int = Field(default=8090, ge=0, le=65_535, validation_alias="EXECUTOR_PORT")
-    executor_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,64}$", validation_alias="EXECUTOR_ID")
-    state_dir: Path | None = Field(default=None, validation_alias="EXECUTOR_STATE_DIR")
-    workspace_root: Path | None = Field(default=None, validation_alias="EXECUTOR_WORKSPACE_ROOT")
-    engines_dir: Path | None = Field(default=None, validation_alias="EXECUTOR_ENGINES_DIR")
-    slots: int = Field(default=4, ge=1, le=1_000, validation_alias="EXECUTOR_SLOTS")
-    output_quota_bytes: int = Field(default=256 * MIB, ge=1, validation_alias="EXECUTOR_OUTPUT_QUOTA_BYTES")
-    provider_mode: Literal["real", "scripted"] = Field(default="real", validation_alias="CONTROL_PLANE_PROVIDER_MODE")
-    instance: str | None = Field(default=None, validation_alias=INSTANCE)
-    guard_pid: int | None = Field(default=None, validation_alias=GUARD_PID)
+    host: str = Field(default="127.0.0.1", validation_alias="EXECUTOR_HOST", description="The address it listens at.")
+    port: int = Field(default=8090, ge=0, le=65_535, validation_alias="EXECUTOR_PORT", description="The port it listens at.")
+    executor_id: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9._-]{1,64}$", validation_alias="EXECUTOR_ID",
+        description="Its name in the fleet; else one is made once and kept in the state directory.",
+    )  # fmt: skip
+    state_dir: Path | None = Field(
+        default=None, validation_alias="EXECUTOR_STATE_DIR",
+        description="Journal, lock and pid; one executor each. Else `runyard/executor` under `$XDG_STATE_HOME`.",
+    )  # fmt: skip
+    workspace_root: Path | None = Field(
+        default=None, validation_alias="EXECUTOR_WORKSPACE_ROOT",
+        description="Where engines work; the same path on every executor. Else `workspaces` in the state directory.",
+    )  # fmt: skip
+    engines_dir: Path | None = Field(
+        default=None, validation_alias="EXECUTOR_ENGINES_DIR",
+        description="Where the pinned engine CLIs are looked for before `PATH` is.",
+    )  # fmt: skip
+    slots: int = Field(
+        default=4, ge=1, le=1_000, validation_alias="EXECUTOR_SLOTS", description="How many attempts may live at once."
+    )
+    output_quota_bytes: int = Field(
+        default=256 * MIB, ge=1, validation_alias="EXECUTOR_OUTPUT_QUOTA_BYTES",
+        description="What an engine may print in one attempt before it is ended with `output_limit`.",
+    )  # fmt: skip
+    provider_mode: Literal["real", "scripted"] = Field(
+        default="real", validation_alias="CONTROL_PLANE_PROVIDER_MODE",
+        description="`scripted` gives every provider to the scripted engine, with no change of API.",
+    )  # fmt: skip
+    instance: str | None = Field(default=None, validation_alias=INSTANCE, description="Given by the guard, never by you.")
+    guard_pid: int | None = Field(default=None, validation_alias=GUARD_PID, description="Given by the guard, never by you.")
 
     def state(self) -> StateDir:
         return StateDir.at(self.state_dir)

@@ -21,9 +21,17 @@ class ServiceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(extra="ignore", populate_by_name=True)
 
-    service_token: SecretStr | None = Field(default=None, validation_alias="RUNYARD_SERVICE_TOKEN")
-    auth: Literal["on", "off"] = Field(default="on", validation_alias="RUNYARD_AUTH")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", validation_alias="RUNYARD_LOG_LEVEL")
+    service_token: SecretStr | None = Field(
+        default=None, validation_alias="RUNYARD_SERVICE_TOKEN",
+        description="What the services show each other; the same for all, required while `RUNYARD_AUTH` is on.",
+    )  # fmt: skip
+    auth: Literal["on", "off"] = Field(
+        default="on", validation_alias="RUNYARD_AUTH", description="`off` lets everybody in; refused beyond loopback."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", validation_alias="RUNYARD_LOG_LEVEL",
+        description="`debug`, `info`, `warning` or `error`; logs are JSON lines on stderr.",
+    )  # fmt: skip
 
     def token(self) -> str | None:
         """The service token; None when authentication is off. Raises ``ValueError`` when it is on and there is none."""
