@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 CHECKED := shared control_plane executor_manager executor client scripts tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test chaos engines test-engines check clean lock
+.PHONY: help setup demo up test chaos engines test-engines check docs clean lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ check: $(STAMP) ## Lint, import contracts, own rules, types, unit and contract t
 	$(BIN)/python scripts/lint_architecture.py
 	$(BIN)/pyright
 	$(PYTEST) -q -m "not engine" tests/unit tests/contract
+
+docs: $(STAMP) ## Print the generated parts of the documents anew
+	$(BIN)/python scripts/print_lifecycle.py --write
+	$(BIN)/python scripts/print_reference.py --write
 
 clean: ## Delete the environment, the engines and every cache
 	rm -rf $(VENV) engines/node_modules .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
