@@ -16,6 +16,7 @@ from executor.adapters.base import Adapter, Conversation, StartRequest
 from executor.engine_process import Launch
 from executor.environment import credentials_for, engine_environment, refuse_reserved
 from executor.readiness import Readiness
+from executor.redaction import secrets_in
 from executor.runner import Plan
 from executor.state_dir import MARK, RUN_MARK
 from executor.workspace import Workspace
@@ -74,7 +75,7 @@ class Prepare:
             conversation=conversation,
             launch=Launch(command.argv, env, str(workspace.work)),
             run_mark=run_mark,
-            secrets=tuple(credentials.values()),
+            secrets=secrets_in(credentials.values()),
             started=self._started(request),
             output_quota_bytes=self.output_quota_bytes,
         )

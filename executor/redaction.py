@@ -3,9 +3,55 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
 
 SHORTEST_SECRET = 8
+SHORTEST_SECRET_IN_JSON = 16  # beside its tokens a key file has words like "service_account", which are none
+
+
+def secrets_in(credentials: Iterable[str]) -> tuple[str, ...]:
+    """What of credentials nobody may see: a key whole, a key file also piece by piece, an endpoint not at all."""
+    return tuple(secret for value in credentials for secret in _secrets_of(value))
+
+
+def _secrets_of(credential: str) -> Iterator[str]:
+    if _is_open_endpoint(credential):
+        return
+    yield credential
+    if credential.lstrip().startswith(("{", "[")):
+        try:
+            found = json.loads(credential)
+        except (ValueError, RecursionError):
+            return
+        yield from (text for text in _texts(found) if len(text) >= SHORTEST_SECRET_IN_JSON and not _is_open_endpoint(text))
+
+
+def _is_open_endpoint(value: str) -> bool:
+    """A URL that carries no password: people must see it to find out why it does not answer."""
+    if not value.startswith(("http://", "https://")):
+        return False
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return False
+    return "@" not in parts.netloc and not parts.query and not parts.fragment
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every string of a JSON value that is no name."""
+    match value:
+        case str():
+            yield value
+        case dict():
+            for each in value.values():  # pyright: ignore[reportUnknownVariableType]
+                yield from _texts(each)
+        case list():
+            for each in value:  # pyright: ignore[reportUnknownVariableType]
+                yield from _texts(each)
+        case _:
+            pass
 
 
 class Redactor:

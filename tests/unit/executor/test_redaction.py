@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from executor.redaction import Redactor
+from executor.redaction import Redactor, secrets_in
 
 SECRETS = ("sk-secret-value", 'with"quote\\and\nline', "sk-secret-value-longer", "ähnlich-geheim", "value-longer-overlap")
 TEXT = (
@@ -54,3 +54,23 @@ def test_only_what_may_begin_a_secret_waits() -> None:
 
 def test_what_is_too_short_to_be_a_secret_is_none() -> None:
     assert redacted([b"1234567 true"], ("1234567", "true", "")) == b"1234567 true"
+
+
+def test_a_key_is_a_secret_and_an_endpoint_is_none() -> None:
+    assert secrets_in(["sk-0123456789", "https://models.example/v1"]) == ("sk-0123456789",)
+
+
+@pytest.mark.parametrize("url", ["https://me:word@models.example/v1", "https://models.example/v1?key=0123456789", "https://[x"])
+def test_an_endpoint_that_may_carry_a_password_is_a_secret(url: str) -> None:
+    assert secrets_in([url]) == (url,)
+
+
+def test_a_key_file_is_a_secret_piece_by_piece() -> None:
+    tokens = {"access_token": "eyJ-access-0123456789", "more": ["refresh-0123456789"], "count": 3}
+    file = json.dumps({"auth_mode": "chatgpt", "issuer": "https://login.example/token", "tokens": tokens})
+    assert set(secrets_in([file])) == {file, "eyJ-access-0123456789", "refresh-0123456789"}
+    assert Redactor(secrets_in([file])).feed(b"Bearer eyJ-access-0123456789!") == b"Bearer *********************!"
+
+
+def test_what_only_looks_like_a_key_file_is_a_secret_whole() -> None:
+    assert secrets_in(["{not json"]) == ("{not json",)
