@@ -69,7 +69,9 @@ def test_every_file_and_test_a_document_names_exists(document: Path) -> None:
 
 @cache
 def written_tests() -> set[str]:
-    return {name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text("utf-8"))}
+    return {
+        name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text("utf-8"))
+    }
 
 
 def test_the_two_readmes_show_the_same_commands() -> None:
