@@ -33,6 +33,7 @@ from control_plane.runs.leashes import Leashes
 from control_plane.runs.read import ReadRun
 from control_plane.runs.reap import Reaper
 from control_plane.runs.record import Recorder
+from control_plane.runs.start import StartAttempt
 from control_plane.settings import Settings
 from control_plane.storage.events import EventStore
 from control_plane.storage.interactions import InteractionStore
@@ -71,7 +72,8 @@ def build_app(  # long: the composition root, read in one piece
     leases = Leases(RunStore(lease_pool), fit.lease, fit.renew_every)
     leashes = Leashes(manager, fit.renew_every, fit.probe)
     attend = AttendAttempt(manager, recorder, fit, monotonic)
-    drive = DriveRun(runs, interactions, recorder, manager, leashes, attend, fit, monotonic)
+    start = StartAttempt(manager, leashes, fit, monotonic)
+    drive = DriveRun(runs, interactions, recorder, manager, leashes, start, attend)
     deliver = DeliverIntents(runs, interactions, manager, run_log)
     dispatcher = Dispatcher(runs, drive, deliver, leases, recorder, settings.drives)
     reaper = Reaper(runs, run_log, ExpireQuestions(interactions, run_log), fit.sweep_every)

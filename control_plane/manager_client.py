@@ -141,12 +141,18 @@ def _named(executor_id: str, attempt: int) -> dict[str, str | int | None]:
     return {"executor": executor_id, "attempt": attempt}
 
 
-def certainly_not_started(error: RunyardError) -> bool:
-    """Whether a refused start may be placed elsewhere: it never reached the executor, or the executor has no room."""
-    return error.extra.get("sent") is False or error.code in (ErrorCode.QUEUE_FULL, ErrorCode.RATE_LIMITED)
+def was_not_sent(error: RunyardError | NeverSentError) -> bool:
+    """Whether this call never reached the executor. It says nothing about an earlier one."""
+    return isinstance(error, NeverSentError) or error.extra.get("sent") is False
 
 
-def nobody_knows(error: RunyardError) -> bool:
+def not_here_not_now(error: RunyardError | NeverSentError) -> bool:
+    """Whether a refused start may be placed elsewhere: it was not sent, there is no room, or it met another life or a stop."""
+    elsewhere = (ErrorCode.QUEUE_FULL, ErrorCode.RATE_LIMITED, ErrorCode.CONFLICT)
+    return was_not_sent(error) or (isinstance(error, RunyardError) and error.code in elsewhere)
+
+
+def nobody_knows(error: RunyardError | NeverSentError) -> bool:
     """Whether the answer came from somewhere between us and the executor, so that the start may have happened."""
     between = (ErrorCode.MANAGER_UNAVAILABLE, ErrorCode.PROVIDER_UNAVAILABLE, ErrorCode.INTERNAL)
-    return not certainly_not_started(error) and error.code in between
+    return not was_not_sent(error) and isinstance(error, RunyardError) and error.code in between

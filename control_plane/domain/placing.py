@@ -8,7 +8,7 @@ from enum import StrEnum
 from control_plane.domain.run import DrivenRun
 from shared.contracts.events import InteractionRequested, Timeouts
 from shared.contracts.interactions import Reply
-from shared.contracts.provider_runs import LeashQuote, Message, StartProviderRun, WorkspaceRef
+from shared.contracts.provider_runs import Message, StartProviderRun, WorkspaceRef
 from shared.contracts.runs import RunStatus, StartRun
 
 MAX_ATTEMPTS = 3
@@ -38,9 +38,7 @@ def next_step(run: DrivenRun) -> AfterLoss:
     return AfterLoss.PLACE if silent and run.attempt < MAX_ATTEMPTS else AfterLoss.GIVE_UP
 
 
-def provider_run(
-    run: DrivenRun, attempt: int, replies: Sequence[tuple[InteractionRequested, Reply]], quote: LeashQuote | None
-) -> StartProviderRun:
+def provider_run(run: DrivenRun, attempt: int, replies: Sequence[tuple[InteractionRequested, Reply]]) -> StartProviderRun:
     """The start of an attempt. A parked run goes on from its engine session with the replies as the next user message."""
     request = StartRun.model_validate_json(run.request)
     session = run.engine_session or run.resume_session
@@ -64,7 +62,6 @@ def provider_run(
         workspace=WorkspaceRef(key=run.workspace_key),
         timeouts=_timeouts(run, request),
         output_schema=request.provider_options.get("outputSchema"),
-        leash=quote,
     )
 
 

@@ -17,7 +17,7 @@ from control_plane.domain.bounds import Bounds
 from control_plane.domain.lifecycle import Signal
 from control_plane.domain.recording import Change, FromExecutor, Move
 from control_plane.domain.run import DrivenRun, Lease, Placement
-from control_plane.manager_client import ManagerClient
+from control_plane.manager_client import ManagerClient, was_not_sent
 from control_plane.runs.record import WINDOW_ROWS, Recorder
 from shared.clock import Monotonic
 from shared.contracts.events import AttemptLost
@@ -75,11 +75,12 @@ class AttendAttempt:
     # ---- what a reading uses ----
 
     async def open(self, run: DrivenRun, placement: Placement, cursor: int) -> Upstream | None:
-        """The stream from ``cursor``; None when it could not be had now. Raises ``AttemptGone``."""
+        """The stream from ``cursor``; None when it could not be had now. Raises ``AttemptGone`` when the executor says so:
+        that a manager does not know its executor only means that it cannot be asked."""
         try:
             return await self._manager.stream(placement.executor_id, run.run_id, run.attempt, cursor)
         except RunyardError as error:
-            if error.code in (ErrorCode.NOT_FOUND, ErrorCode.CONFLICT):
+            if error.code in (ErrorCode.NOT_FOUND, ErrorCode.CONFLICT) and not was_not_sent(error):
                 raise AttemptGone(error.detail) from error
             log.info("attend.not_open", run_id=run.run_id, reason=str(error))
         except (NeverSentError, UnknownOutcomeError) as error:

@@ -43,7 +43,7 @@ class Dispatcher:
         self._leases = leases
         self._recorder = recorder
         self._capacity = capacity
-        self._lease_seconds = drive.bounds.lease
+        self._lease_seconds = leases.seconds
         self._driven: dict[str, asyncio.Task[None]] = {}
         self._delivering: set[str] = set()
         self._crashes: Counter[str] = Counter()

@@ -5,26 +5,24 @@ Propose → write the attempt → start it there → attend it. Every step can b
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import structlog
 
-from control_plane.domain.bounds import Bounds
 from control_plane.domain.lifecycle import Signal
 from control_plane.domain.placing import AfterLoss, next_step, provider_run
 from control_plane.domain.recording import Change, Move, News, Told
 from control_plane.domain.run import DrivenRun, Lease, Placement
-from control_plane.manager_client import ManagerClient, certainly_not_started, nobody_knows
+from control_plane.manager_client import ManagerClient
 from control_plane.runs.attend import AttendAttempt
 from control_plane.runs.leashes import Leashes
-from control_plane.runs.record import Recorder
+from control_plane.runs.record import LeaseLost, Recorder
+from control_plane.runs.start import NotStarted, StartAttempt, StartRefused
 from control_plane.storage.interactions import Answered, InteractionStore
 from control_plane.storage.runs import RunStore
-from shared.clock import Monotonic
 from shared.contracts.events import InteractionResolved
-from shared.contracts.provider_runs import Propose, ProviderRunAccepted, StartProviderRun, WorkspaceRef
+from shared.contracts.provider_runs import Propose, WorkspaceRef
 from shared.contracts.runs import TERMINAL, RunStatus
 from shared.errors import ErrorCode, RunyardError
 from shared.http import NeverSentError, UnknownOutcomeError
@@ -43,16 +41,12 @@ class Put(StrEnum):
     NO_ROOM = "no_room"
 
 
-class StartRefused(Exception):
-    """A definite no from the executor, or from the way to it."""
+@dataclass(slots=True)
+class _Tried:
+    """What this drive has learned: executors that refused, and attempts nobody else can have sent a start of."""
 
-    def __init__(self, error: RunyardError | NeverSentError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-class StartNotKnown(Exception):
-    """Nobody could say whether the attempt was started, for longer than a leash lasts."""
+    refusing: list[str] = field(default_factory=list[str])
+    written: set[int] = field(default_factory=set[int])
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,31 +58,30 @@ class DriveRun:
     recorder: Recorder
     manager: ManagerClient
     leashes: Leashes
+    start: StartAttempt
     attend: AttendAttempt
-    bounds: Bounds
-    monotonic: Monotonic
 
     async def __call__(self, lease: Lease) -> Put:
-        avoid: list[str] = []  # executors that refused in this drive
+        tried = _Tried()
         while True:
             run = await self.runs.driven(lease.run_id)
             if run.status in TERMINAL:
                 return Put.OVER
             if not run.attempt_living:
-                put = await self._take_up(lease, run, avoid)
+                put = await self._take_up(lease, run, tried)
                 if put is not None:
                     return put
                 continue
-            change = await self._attempt(lease, run)
+            change = await self._attempt(lease, run, maybe_heard=run.attempt not in tried.written)
             if change is None and run.placement is not None:
-                avoid.append(run.placement.executor_id)
+                tried.refusing.append(run.placement.executor_id)
             elif change is not None and (change.ended or change.parked):
                 await self._release(run)
                 return Put.OVER
 
     # ---- between attempts ----
 
-    async def _take_up(self, lease: Lease, run: DrivenRun, avoid: list[str]) -> Put | None:
+    async def _take_up(self, lease: Lease, run: DrivenRun, tried: _Tried) -> Put | None:
         """Decide what becomes of a run without a living attempt; None: look at it again."""
         match next_step(run):
             case AfterLoss.CANCEL:
@@ -98,11 +91,11 @@ class DriveRun:
                 await self.recorder.record(lease, [Move(Signal.GIVEN_UP, ErrorCode.EXECUTOR_LOST)])
                 return Put.OVER
             case AfterLoss.PLACE:
-                return await self._place(lease, run, avoid)
+                return await self._place(lease, run, tried)
 
-    async def _place(self, lease: Lease, run: DrivenRun, avoid: list[str]) -> Put | None:
+    async def _place(self, lease: Lease, run: DrivenRun, tried: _Tried) -> Put | None:
         """Write the next attempt at a proposed executor, or hand the run back until there is one."""
-        request = Propose(provider=run.provider, workspace=WorkspaceRef(key=run.workspace_key), avoid=avoid)
+        request = Propose(provider=run.provider, workspace=WorkspaceRef(key=run.workspace_key), avoid=tried.refusing)
         try:
             proposal = await self.manager.propose(request)
         except RunyardError as error:
@@ -113,66 +106,49 @@ class DriveRun:
             await self.runs.let_go(lease, UNAVAILABLE_SECONDS)
             return Put.HANDED_BACK
         self.leashes.quoted(proposal.executor_id, proposal.instance, proposal.clock_ms)
-        await self.runs.next_attempt(lease, Placement(proposal.executor_id, proposal.instance, proposal.url))
+        attempt = await self.runs.next_attempt(lease, Placement(proposal.executor_id, proposal.instance, proposal.url))
+        if attempt is not None:
+            tried.written.add(attempt)
+        elif not (await self.runs.driven(lease.run_id)).stop_requested:
+            raise LeaseLost(lease.run_id)
         return None
 
     # ---- one attempt ----
 
-    async def _attempt(self, lease: Lease, run: DrivenRun) -> Change | None:
+    async def _attempt(self, lease: Lease, run: DrivenRun, maybe_heard: bool) -> Change | None:
         """The change that ended the attempt; None where its executor refused it for now."""
         assert run.placement is not None
         executor_id = run.placement.executor_id
         try:
             if not run.attempt_started:
-                try:
-                    accepted = await self._start(lease, run, run.placement)
-                except StartRefused as refused:
-                    return await self._refused(lease, run, refused.error)
-                if accepted.ended:
+                accepted = await self._start(lease, run, executor_id, maybe_heard)
+                if accepted.attempt_over:
                     return accepted
             await self.leashes.keep(executor_id, run.run_id, run.attempt)
             return await self.attend(lease, run)
-        except StartNotKnown as error:
+        except StartRefused as refused:
+            return await self._refused(lease, run, refused)
+        except NotStarted as error:
             return await self.attend.lost(lease, run, str(error), run.executor_cursor)
         finally:
             self.leashes.drop(executor_id, run.run_id, run.attempt)
 
-    async def _start(self, lease: Lease, run: DrivenRun, placement: Placement) -> Change:
-        """Start it and write so. Raises ``StartRefused``."""
+    async def _start(self, lease: Lease, run: DrivenRun, executor_id: str, maybe_heard: bool) -> Change:
+        """Start it and write so. A parked run's replies travel with it. Raises as ``StartAttempt``."""
         answered = await self.interactions.answered(run.run_id) if run.status is RunStatus.WAITING_USER else []
         replies = [(each.request, each.reply) for each in answered]
-        request = provider_run(run, run.attempt, replies, self.leashes.quote(placement.executor_id))
-        accepted = await self._started(placement, request)
-        self.leashes.quoted(accepted.executor_id, accepted.instance, accepted.clock_ms)
+        await self.start(executor_id, provider_run(run, run.attempt, replies), maybe_heard)
         news: list[News] = [Move(Signal.ATTEMPT_ACCEPTED)]
         if run.status is RunStatus.WAITING_USER:
             news.append(Told(tuple(map(_resolution, answered))))
         return await self.recorder.record(lease, news)
 
-    async def _started(self, placement: Placement, request: StartProviderRun) -> ProviderRunAccepted:
-        """Repeat at the same executor until somebody knows. Raises ``StartRefused`` or ``StartNotKnown``."""
-        began = self.monotonic()
-        while True:
-            try:
-                return await self.manager.start(placement.executor_id, request)
-            except UnknownOutcomeError as error:
-                reason = str(error)
-            except (RunyardError, NeverSentError) as error:
-                if isinstance(error, NeverSentError) or not nobody_knows(error):
-                    raise StartRefused(error) from error
-                reason = str(error)
-            if self.monotonic() - began > self.bounds.lost_after:
-                raise StartNotKnown(f"its start was never confirmed: {reason}")
-            await asyncio.sleep(self.bounds.reconnect)
-
-    async def _refused(self, lease: Lease, run: DrivenRun, refusal: RunyardError | NeverSentError) -> Change | None:
+    async def _refused(self, lease: Lease, run: DrivenRun, refused: StartRefused) -> Change | None:
         """A definite no. None where it only means «not here, not now»: the same attempt may be placed again."""
-        if isinstance(refusal, NeverSentError) or certainly_not_started(refusal):
+        if refused.elsewhere or isinstance(refused.error, NeverSentError):
             await self.runs.withdraw_attempt(lease, run.attempt)
             return None
-        if refusal.code is ErrorCode.CONFLICT and (await self.runs.driven(run.run_id)).stop_requested:
-            return await self.recorder.record(lease, [Move(Signal.STOPPED)])
-        return await self.recorder.record(lease, [Move(Signal.START_REFUSED, refusal.code, refusal.detail)])
+        return await self.recorder.record(lease, [Move(Signal.START_REFUSED, refused.error.code, refused.error.detail)])
 
     async def _release(self, run: DrivenRun) -> None:
         """The executor may forget the attempt; if it does not hear us, it forgets by age."""

@@ -23,7 +23,7 @@ class Leases:
 
     def __init__(self, runs: RunStore, lease_seconds: float, renew_every: float) -> None:
         self._runs = runs
-        self._lease_seconds = lease_seconds
+        self.seconds = lease_seconds
         self._renew_every = renew_every
         self._held: dict[str, tuple[Lease, Callable[[], object]]] = {}
 
@@ -45,7 +45,7 @@ class Leases:
     async def _renew(self) -> None:
         asked = list(self._held.values())
         try:
-            ours = await self._runs.renew([lease for lease, _ in asked], self._lease_seconds)
+            ours = await self._runs.renew([lease for lease, _ in asked], self.seconds)
         except RunyardError as error:
             log.warning("leases.not_renewed", runs=len(asked), reason=error.detail)
             return

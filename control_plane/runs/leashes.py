@@ -24,9 +24,11 @@ class Leashes:
     def __init__(self, manager: ManagerClient, renew_every: float, call_seconds: float) -> None:
         self._manager = manager
         self._renew_every = renew_every
+        self._old_ms = 2 * renew_every * 1000
         self._call_seconds = call_seconds
         self._attempts: dict[str, set[tuple[str, int]]] = {}
         self._quotes: dict[str, LeashQuote] = {}
+        self._asking: set[str] = set()
 
     def quoted(self, executor_id: str, instance: str, clock_ms: int) -> LeashQuote:
         """Remember an executor's clock reading."""
@@ -35,6 +37,11 @@ class Leashes:
 
     def quote(self, executor_id: str) -> LeashQuote | None:
         return self._quotes.get(executor_id)
+
+    async def reading(self, executor_id: str) -> LeashQuote | None:
+        """A clock reading of now; None when the executor gave none."""
+        answer = await self._ask(executor_id, _NO_QUOTE, [])
+        return LeashQuote(instance=answer.instance, clock_ms=answer.clock_ms) if answer is not None else None
 
     async def keep(self, executor_id: str, run_id: str, attempt: int) -> None:
         """Renew this attempt's leash now (a re-attached one may have little left) and from now on."""
@@ -49,21 +56,30 @@ class Leashes:
 
     async def run(self) -> None:
         """Until cancelled: every executor by itself, so that a silent one delays no other."""
-        while True:
-            await asyncio.sleep(self._renew_every)
-            await asyncio.gather(*(self._renew(executor_id) for executor_id in list(self._attempts)))
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await asyncio.sleep(self._renew_every)
+                for executor_id in self._attempts.keys() - self._asking:
+                    self._asking.add(executor_id)
+                    tasks.create_task(self._renew_apart(executor_id))
+
+    async def _renew_apart(self, executor_id: str) -> None:
+        try:
+            await self._renew(executor_id)
+        finally:
+            self._asking.discard(executor_id)
 
     async def _renew(self, executor_id: str) -> None:
-        """A reading we do not have yet, or one of an earlier instance, costs a second call."""
-        quote = self._quotes.get(executor_id, _NO_QUOTE)
-        answer = await self._ask(executor_id, quote)
-        if answer is not None and answer.instance != quote.instance:
-            await self._ask(executor_id, self._quotes[executor_id])
-
-    async def _ask(self, executor_id: str, quote: LeashQuote) -> LeashRenewed | None:
+        """A reading we do not have yet, one of an earlier instance or an old one renews little: it costs a second call."""
         attempts = [AttemptRef(run_id=run_id, attempt=attempt) for run_id, attempt in self._attempts.get(executor_id, ())]
         if not attempts:
-            return None
+            return
+        quote = self._quotes.get(executor_id, _NO_QUOTE)
+        answer = await self._ask(executor_id, quote, attempts)
+        if answer is not None and (answer.instance != quote.instance or answer.clock_ms - quote.clock_ms > self._old_ms):
+            await self._ask(executor_id, self._quotes[executor_id], attempts)
+
+    async def _ask(self, executor_id: str, quote: LeashQuote, attempts: list[AttemptRef]) -> LeashRenewed | None:
         try:
             answer = await self._manager.renew(executor_id, RenewLeash(quote=quote, attempts=attempts), self._call_seconds)
         except (RunyardError, NeverSentError, UnknownOutcomeError) as error:

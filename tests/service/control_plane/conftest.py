@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 import asyncpg
+import httpx
 import pytest
+from pydantic import SecretStr
 
+from control_plane.app import build_app
+from control_plane.domain.bounds import Bounds
 from control_plane.domain.lifecycle import Signal
 from control_plane.domain.recording import Change, FromExecutor, Move
 from control_plane.domain.run import Lease, NewRun, Placement
+from control_plane.settings import Settings
 from control_plane.storage.events import EventStore
 from control_plane.storage.interactions import InteractionStore
 from control_plane.storage.pool import make_pool
@@ -20,6 +28,8 @@ from control_plane.storage.runs import RunStore
 from shared.clock import utc_now
 from shared.contracts.interactions import OnExpiry
 from shared.contracts.providers import Provider
+from tests.loopback import serving
+from tests.service.control_plane.fake_manager import FakeManager
 
 PLACE = Placement("executor-1", "instance-1", "http://127.0.0.1:1")
 _numbers = count(1)
@@ -74,3 +84,80 @@ async def stores(database: str) -> AsyncIterator[Stores]:
 async def another_replica(database: str) -> AsyncIterator[Callable[[], Stores]]:
     async with make_pool(database) as pool:
         yield lambda: Stores(pool)
+
+
+# ---- a whole control plane, in front of a scripted manager ----
+
+QUICK = Bounds(
+    lease=1.5, renew_every=0.3, sweep_every=0.2, heartbeat=0.2, silence=0.6, probe=0.5, leash=2.2, leash_margin=0.2, attach=0.3,
+    call=1.0, reconnect=0.05,
+)  # fmt: skip
+
+
+@dataclass
+class Replica:
+    """A control plane that serves at ``url``, spoken to as an operator."""
+
+    url: str
+    http: httpx.AsyncClient
+
+    async def start(self, **request: Any) -> str:
+        answer = await self.http.post("/api/runs/start", json={"provider": "scripted", "prompt": "hi", **request})
+        assert answer.status_code == 202, answer.text
+        return answer.json()["runId"]
+
+    async def show(self, run_id: str) -> dict[str, Any]:
+        return (await self.http.get(f"/api/runs/{run_id}")).json()
+
+    async def until(self, run_id: str, *statuses: str, within: float = 20) -> dict[str, Any]:
+        async with asyncio.timeout(within):
+            while (shown := await self.show(run_id))["status"] not in statuses:
+                await asyncio.sleep(0.02)  # polling a condition with a bound
+        return shown
+
+    async def phase(self, run_id: str, phase: str, within: float = 20) -> dict[str, Any]:
+        async with asyncio.timeout(within):
+            while (shown := await self.show(run_id))["phase"] != phase:
+                await asyncio.sleep(0.02)  # polling a condition with a bound
+        return shown
+
+    async def events(self, run_id: str) -> list[dict[str, Any]]:
+        return (await self.http.get(f"/api/runs/{run_id}/events", params={"limit": 5000})).json()["items"]
+
+    async def kinds(self, run_id: str) -> list[str]:
+        return [each["kind"] for each in await self.events(run_id)]
+
+    async def reply(self, run_id: str, question_id: str, **reply: Any) -> httpx.Response:
+        return await self.http.post(f"/api/runs/{run_id}/human-loop/reply", json={"questionId": question_id, **reply})
+
+    async def stop(self, run_id: str) -> httpx.Response:
+        return await self.http.post(f"/api/runs/{run_id}/stop")
+
+
+@asynccontextmanager
+async def replica_at(database: str, *managers: str, **settings: Any) -> AsyncGenerator[Replica]:
+    given = Settings(
+        database_url=SecretStr(database), manager_urls=list(managers), admin_key=SecretStr("admin"),
+        service_token=SecretStr("service"), **settings,
+    )  # fmt: skip
+    async with serving(build_app(given, bounds=QUICK)) as url:
+        headers = {"authorization": "Bearer admin"}
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30, trust_env=False) as http:
+            yield Replica(url, http)
+
+
+@pytest.fixture
+def manager() -> FakeManager:
+    return FakeManager()
+
+
+@pytest.fixture
+async def manager_url(manager: FakeManager) -> AsyncIterator[str]:
+    async with serving(manager.app()) as url:
+        yield url
+
+
+@pytest.fixture
+async def replica(database: str, manager_url: str) -> AsyncIterator[Replica]:
+    async with replica_at(database, manager_url) as made:
+        yield made
