@@ -19,7 +19,7 @@ UrlList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 class ServiceSettings(BaseSettings):
     """Environment variables shared by all services."""
 
-    model_config = SettingsConfigDict(extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(extra="ignore", populate_by_name=True, hide_input_in_errors=True)
 
     service_token: SecretStr | None = Field(
         default=None, validation_alias="RUNYARD_SERVICE_TOKEN",
