@@ -54,7 +54,10 @@ class InputFullError(Exception):
 
 
 class EngineProcess:
-    """A process that ``launch`` started. Made on the event loop; ``close`` must be called once, after the exit."""
+    """A process that ``launch`` started. Made on the event loop; ``close`` it after its exit.
+
+    Raises ``OSError`` when it cannot be watched; it lives on then, unwatched.
+    """
 
     def __init__(self, popen: subprocess.Popen[bytes], listener: Listener) -> None:
         self._loop = asyncio.get_running_loop()
@@ -63,6 +66,7 @@ class EngineProcess:
         self.pid = popen.pid
         self.exit_code: int | None = None
         self.is_paused = False
+        self._is_closed = False
         self._read_bytes = READ_BYTES
         self._pidfd = os.pidfd_open(popen.pid)
         assert popen.stdin is not None
@@ -193,12 +197,16 @@ class EngineProcess:
         self._listener.on_change()
 
     def close(self) -> None:
-        """Reap the process and give back its pipes. What nobody read by now is dropped."""
+        """Reap the process and give back its pipes. What nobody read by now is dropped. Any number of times."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         for fd in (self._pidfd, *self._outputs):
             self._loop.remove_reader(fd)
         self._outputs.clear()
         self._drop_input()
-        self._popen.wait()
+        status = self._popen.wait()
+        self.exit_code = status if self.exit_code is None else self.exit_code
         os.close(self._pidfd)
         for pipe in (self._popen.stdout, self._popen.stderr):
             if pipe is not None:

@@ -63,16 +63,24 @@ def sweep(state: StateDir) -> bool:
     empty_scans = 0
     while empty_scans < 2:
         _reap_all()
-        processes = procfs.snapshot()
-        left = _ours(processes, state.mark, seen)
-        empty_scans = 0 if left else empty_scans + 1
-        for process in left:
-            procfs.send(process, signal.SIGKILL)
-        if left:
+        is_clean = _sweep_once(state, seen)
+        empty_scans = empty_scans + 1 if is_clean else 0
+        if not is_clean:
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.005)
     return True
+
+
+def _sweep_once(state: StateDir, seen: Iterable[tuple[int, int]]) -> bool:
+    """Whether nothing was found. A system too short of everything to be looked at proves nothing."""
+    try:
+        left = _ours(procfs.snapshot(), state.mark, seen)
+        for process in left:
+            procfs.send(process, signal.SIGKILL)
+    except OSError:
+        return False
+    return not left
 
 
 def _ours(processes: procfs.Snapshot, mark: str, seen: Iterable[tuple[int, int]]) -> list[procfs.Process]:
@@ -250,12 +258,12 @@ class _Guard:
 
     def _note_what_is_below(self) -> None:
         """For the guard after us: were we killed, this finds also what has shed its mark. Losing the note loses only that."""
-        processes = procfs.snapshot()
-        below = frozenset(processes[pid].key for pid in procfs.descendants(processes, {os.getpid()}))
-        if below == self._seen:
-            return
-        lines = [_boot_id(), *(f"{pid} {start}" for pid, start in sorted(below))]
         try:
+            processes = procfs.snapshot()
+            below = frozenset(processes[pid].key for pid in procfs.descendants(processes, {os.getpid()}))
+            if below == self._seen:
+                return
+            lines = [_boot_id(), *(f"{pid} {start}" for pid, start in sorted(below))]
             write_whole(self.state.seen, "\n".join(lines))
         except OSError as error:
             _say(f"cannot note the processes below: {error.strerror}")

@@ -14,6 +14,8 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import structlog
+
 from executor import procfs
 from executor.engine_process import EngineProcess, Launch, Listener, launch
 from executor.procfs import Process, Snapshot
@@ -22,6 +24,9 @@ from executor.state_dir import MARK, RUN_MARK
 POLL_SECONDS = 0.01
 SLOWEST_POLL_SECONDS = 0.1
 SWEEP_SECONDS = 60.0
+NEXT_TRY_SECONDS = 0.2
+
+log = structlog.get_logger("process_tree")
 
 Key = tuple[int, int]  # pid, start ticks
 
@@ -76,7 +81,21 @@ class Forest:
         Raises ``OSError``.
         """
         popen, tree = await asyncio.get_running_loop().run_in_executor(self._thread, self._plant, what, run_mark)
-        return EngineProcess(popen, listener), tree
+        try:
+            return EngineProcess(popen, listener), tree
+        except OSError:
+            await self._uproot(popen, tree)
+            raise
+
+    async def _uproot(self, popen: subprocess.Popen[bytes], tree: Tree) -> None:
+        """End what was planted and cannot be watched: nobody else knows of it."""
+        for pipe in (popen.stdin, popen.stdout, popen.stderr):
+            if pipe is not None:
+                pipe.close()
+        popen.kill()
+        await self.end_surely(tree, 0, asyncio.Event())
+        popen.wait()
+        self.forget(tree)
 
     def _plant(self, what: Launch, run_mark: str) -> tuple[subprocess.Popen[bytes], Tree]:
         popen = launch(what)
@@ -98,7 +117,7 @@ class Forest:
     async def end(self, tree: Tree, grace_seconds: float, hurry: asyncio.Event) -> None:
         """TERM, at most ``grace_seconds`` (cut short by ``hurry``), KILL; returns when the tree is proven gone.
 
-        Raises ``TreeStaysError`` when it cannot be ended. May be called again.
+        Raises ``TreeStaysError`` when it cannot be ended, ``OSError`` when nobody can say whether it was. May be called again.
         """
         members = await self._members(tree)
         if members and grace_seconds > 0 and not hurry.is_set():
@@ -106,6 +125,15 @@ class Forest:
                 procfs.send(process, signal.SIGTERM)
             await _gone_within(members, grace_seconds, hurry)
         await self._kill_all(tree)
+
+    async def end_surely(self, tree: Tree, grace_seconds: float, hurry: asyncio.Event) -> None:
+        """``end``, again and again until it is true: an attempt whose tree may live is not over."""
+        while True:
+            try:
+                return await self.end(tree, grace_seconds, hurry)
+            except (TreeStaysError, OSError) as error:
+                log.error("tree.stays", run=tree.run_mark, error=str(error) or type(error).__name__)
+                await asyncio.sleep(NEXT_TRY_SECONDS)
 
     async def _kill_all(self, tree: Tree) -> None:
         """One empty scan may have raced with a fork; two in a row are the proof."""

@@ -14,6 +14,9 @@ from typing import NamedTuple
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
+# What a process that is gone, or none of our business, is answered with. Anything else says nothing about it: who takes it for
+# gone then calls a living tree dead.
+_NOT_THERE = (FileNotFoundError, ProcessLookupError, PermissionError)
 
 
 class Process(NamedTuple):
@@ -35,11 +38,11 @@ Snapshot = Mapping[int, Process]
 
 
 def read_process(pid: int) -> Process | None:
-    """None when there is no such process (any more)."""
+    """None when there is no such process (any more). Raises ``OSError`` when nobody can say."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             line = stat.read()
-    except OSError:
+    except _NOT_THERE:
         return None
     # the name, in parentheses, may itself hold spaces and parentheses
     fields = line[line.rfind(b")") + 2 :].split()
@@ -49,7 +52,7 @@ def read_process(pid: int) -> Process | None:
 
 
 def snapshot() -> dict[int, Process]:
-    """All processes, zombies included. Costs some 20 µs a process: never on the hot path."""
+    """All processes, zombies included. Costs some 20 µs a process: never on the hot path. Raises ``OSError``."""
     found: dict[int, Process] = {}
     for name in os.listdir("/proc"):
         if name.isdigit() and (process := read_process(int(name))) is not None:
@@ -58,11 +61,11 @@ def snapshot() -> dict[int, Process]:
 
 
 def variable(pid: int, name: str) -> str | None:
-    """The value a process was started with; None without one, and for what we may not read."""
+    """The value a process was started with; None without one, and for what we may not read. Raises ``OSError``."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as environ:
             variables = environ.read().split(b"\0")
-    except OSError:
+    except _NOT_THERE:
         return None
     prefix = f"{name}=".encode()
     return next((each[len(prefix) :].decode(errors="replace") for each in variables if each.startswith(prefix)), None)
@@ -84,10 +87,10 @@ def descendants(processes: Snapshot, roots: Iterable[int]) -> set[int]:
 
 
 def send(process: Process, number: signal.Signals) -> None:
-    """Signal exactly this process; nothing happens when it is gone, even if its pid is in use again."""
+    """Signal exactly this process; nothing happens when it is gone, even if its pid is in use again. Raises ``OSError``."""
     try:
         handle = os.pidfd_open(process.pid)
-    except OSError:
+    except ProcessLookupError:
         return
     try:
         now = read_process(process.pid)

@@ -104,7 +104,7 @@ class Readiness:
             pass
         finally:
             code = process.exit_code
-            await self._forest.end(tree, 0, asyncio.Event())
+            await self._forest.end_surely(tree, 0, asyncio.Event())
             process.close()
             self._forest.forget(tree)
         return code, answer.output.decode(errors="replace")

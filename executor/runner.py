@@ -19,7 +19,7 @@ from executor.engine_process import EngineProcess, InputFullError, Launch
 from executor.event_log import EventLog, RawSpan
 from executor.journal import Journal, JournalError
 from executor.limits import Limits
-from executor.process_tree import Forest, Tree, TreeStaysError
+from executor.process_tree import Forest, Tree
 from executor.questions import Questions, answer_of
 from executor.redaction import Redactor
 from shared.clock import Clock
@@ -230,12 +230,7 @@ class Runner:
             await self._drain(process)
         grace = self._grace_seconds() if process.exit_code is None else LEFTOVER_GRACE_SECONDS
         grace = min(grace, ending.longest_grace if ending else LEFTOVER_GRACE_SECONDS)
-        while True:
-            try:
-                await self._forest.end(tree, grace, self._hurry)
-                break
-            except TreeStaysError:
-                log.error("tree.stays", run=self._plan.run_mark)
+        await self._forest.end_surely(tree, grace, self._hurry)
         await self._until(lambda: process.exit_code is not None, DRAIN_SECONDS)
         await self._drain(process)
         process.close()

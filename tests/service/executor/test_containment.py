@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from executor import procfs
 from executor.runner import Runner
-from tests.service.executor.kit import Inside, executor_inside
+from tests.service.executor.kit import Inside, executor_inside, is_running
 
 
 @pytest.fixture
@@ -158,6 +161,27 @@ async def test_a_failure_of_our_own_still_ends_the_attempt_and_its_tree(
     await executor.begin("sleep 300")
     ended = await executor.ended()
     assert (ended["errorCode"], ended["exitCode"]) == ("internal", -9)
+
+
+async def test_an_attempt_whose_tree_cannot_be_looked_at_for_a_while_is_ended_all_the_same(
+    executor: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failures = procfs.snapshot, 3
+
+    def snapshot() -> dict[int, procfs.Process]:
+        nonlocal failures
+        if failures and sys._getframe(1).f_code.co_name == "_scan":
+            failures -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real()
+
+    await executor.begin("echo say up; sleep 300")
+    await executor.said("up")
+    pid = (await executor.show())["pid"]
+    monkeypatch.setattr(procfs, "snapshot", snapshot)
+    await executor.stop()
+    assert (await executor.ended())["outcome"] == "canceled"
+    assert (failures, is_running(pid)) == (0, False)
 
 
 async def test_an_id_is_made_once_and_kept(tmp_path: Path) -> None:

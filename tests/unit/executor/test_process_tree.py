@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from executor import procfs
+from executor import engine_process, procfs
 from executor.adapters.base import STDERR, STDOUT, Stream
 from executor.engine_process import EngineProcess, Launch
 from executor.process_tree import Forest, Tree
@@ -174,3 +175,36 @@ async def test_a_pid_that_is_in_use_again_is_never_signalled() -> None:
     me = procfs.read_process(os.getpid())
     assert me is not None
     procfs.send(me._replace(start=me.start - 1), procfs.signal.SIGKILL)
+
+
+async def test_a_process_that_cannot_be_watched_is_ended_and_not_left(
+    forest: Forest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failures = os.pidfd_open, 1
+
+    def none_left(pid: int) -> int:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(pid)
+
+    monkeypatch.setattr(engine_process.os, "pidfd_open", none_left)
+    with pytest.raises(OSError, match="Too many open files"):
+        await planted(forest, f"echo $$ > {tmp_path}/pid; sleep 300", tmp_path)
+    monkeypatch.undo()
+    await forest.census()
+    below = [each.pid for each in procfs.snapshot().values() if each.ppid == os.getpid() and procfs.variable(each.pid, MARK)]
+    assert below == []
+
+
+@pytest.mark.parametrize("function", [procfs.read_process, lambda pid: procfs.variable(pid, "PATH")])
+def test_a_process_that_cannot_be_looked_at_is_not_taken_for_gone(
+    function: Callable[[int], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_given: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("builtins.open", none_left)
+    with pytest.raises(OSError, match="Too many open files"):
+        function(os.getpid())
