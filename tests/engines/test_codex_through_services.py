@@ -46,9 +46,9 @@ class Codex:
     stub: ModelStub
     runs: list[str] = field(default_factory=list[str])
 
-    async def start(self, prompt: str, base_url: str | None = None, **more: Any) -> str:
-        options = {"baseUrl": base_url or self.stub.base_url}
-        request = {"provider": "codex-app-server", "model": "gpt-5.5", "providerOptions": options} | more
+    async def start(self, prompt: str, options: dict[str, Any] | None = None, **more: Any) -> str:
+        given = {"baseUrl": self.stub.base_url} | (options or {})
+        request = {"provider": "codex-app-server", "model": "gpt-5.5", "providerOptions": given} | more
         self.runs.append(await self.stack.start(prompt, **request))
         return self.runs[-1]
 
@@ -156,6 +156,18 @@ async def test_reasoning_is_told_apart_from_the_answer(codex: Codex) -> None:
     assert texts(events, "reasoning.completed") == ["First I look. Then I answer."]
 
 
+async def test_an_answer_in_a_schemas_form_is_json(codex: Codex) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"answer": {"type": "integer"}},
+        "required": ["answer"],
+        "additionalProperties": False,
+    }
+    shown, _events = await codex.ended(await codex.start("[[json]]", {"outputSchema": schema}))
+    assert (shown["status"], shown["result"]) == ("success", {"answer": 42})
+    assert codex.stub.requests[0]["body"]["text"]["format"]["schema"] == schema
+
+
 async def test_what_a_command_finds_of_the_key_is_not_shown(codex: Codex) -> None:
     stolen = "tr '\\0' '\\n' < /proc/$PPID/environ | grep ^OPENAI_API_KEY"
     shown, events = await codex.ended(await codex.start(f"[[tool:{stolen}]]", engineMode="full"))
@@ -233,7 +245,20 @@ async def test_a_question_reaches_a_person_and_the_answer_the_model(codex: Codex
     assert "Spaces" in shown["result"]
 
 
+async def test_a_question_nobody_answers_is_declined_where_the_run_says_so(codex: Codex) -> None:
+    run_id = await codex.start("[[tool:touch made.txt]]", {"interactionTimeoutMs": 200, "onExpiry": "deny"})
+    shown, events = await codex.ended(run_id)
+    assert shown["status"] == "success"
+    assert [data["status"] for data in of_kind(events, "tool.completed")] == ["declined"]
+
+
 # ---- stop ----
+
+
+async def test_a_run_that_takes_too_long_is_ended(codex: Codex) -> None:
+    shown, events = await codex.ended(await codex.start("[[slow:400]]", {"timeoutMs": 1500}))
+    assert (shown["status"], shown["errorCode"], shown["retryable"]) == ("timeout", "timeout", True)
+    assert "word0 " in "".join(texts(events, "message.delta"))
 
 
 async def stopped(codex: Codex, run_id: str) -> list[Event]:
@@ -292,7 +317,8 @@ async def test_a_session_goes_on_in_later_runs(codex: Codex) -> None:
     first = await codex.start("remember the word kumquat", sessionId="fruit")
     shown, _events = await codex.ended(first)
     session = shown["resumeSessionId"]
-    for further in ({"sessionId": "fruit"}, {"resumeRunId": first}, {"resumeSessionId": session}):
+    ways: list[dict[str, Any]] = [{"sessionId": "fruit"}, {"resumeRunId": first}, {"resumeSessionId": session}]
+    for further in ways:
         shown, events = await codex.ended(await codex.start("[[text]]", **further))
         assert (shown["status"], shown["sessionId"]) == ("success", "fruit")
         assert of_kind(events, "attempt.started")[0]["resumed"] is True
@@ -345,8 +371,8 @@ async def test_a_failure_of_the_model_is_named_soon(
     codex: Codex, scenario: str, code: str, retryable: bool, retries: int, within_seconds: float
 ) -> None:
     began = time.monotonic()
-    base_url = f"http://127.0.0.1:{unused_port()}/v1" if scenario == "refused" else None
-    shown, events = await codex.ended(await codex.start(f"x [[{scenario}]]", base_url))
+    options = {"baseUrl": f"http://127.0.0.1:{unused_port()}/v1"} if scenario == "refused" else {}
+    shown, events = await codex.ended(await codex.start(f"x [[{scenario}]]", options))
     assert time.monotonic() - began < within_seconds
     assert (shown["status"], shown["errorCode"], shown["retryable"]) == ("error", code, retryable), shown["errorMessage"]
     assert shown["errorMessage"]
