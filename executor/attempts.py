@@ -22,6 +22,8 @@ from shared.contracts.provider_runs import ProviderRun
 from shared.errors import ErrorCode, RunyardError
 from shared.sse import Frame, FrameReader
 
+_TELLING_LINES = (b"\nevent: attempt.ended\n", b"\nevent: session.started\n")
+
 
 @dataclass(slots=True, eq=False)
 class Attempt:
@@ -142,7 +144,7 @@ def _last_words(journal: Journal) -> tuple[AttemptEnded | None, str | None]:
     """The ``attempt.ended`` a journal ends with, and the last engine session it names."""
     ended: AttemptEnded | None = None
     session: str | None = None
-    for frame in _frames(journal):
+    for frame in _telling_frames(journal):
         if frame.event == b"attempt.ended":
             ended = AttemptEnded.model_validate(msgspec.json.decode(frame.data)["data"])
         elif frame.event == b"session.started":
@@ -150,11 +152,13 @@ def _last_words(journal: Journal) -> tuple[AttemptEnded | None, str | None]:
     return ended, session
 
 
-def _frames(journal: Journal) -> Iterator[Frame]:
-    reader, cursor = FrameReader(), 0
+def _telling_frames(journal: Journal) -> Iterator[Frame]:
+    """At least the frames of the two kinds that matter; a block without any is not cut into frames at all."""
+    cursor = 0
     while cursor < journal.count:
         block, cursor = journal.read(cursor, journals.SCAN_BYTES)
-        yield from reader.feed(block)
+        if any(line in block for line in _TELLING_LINES):  # a line of its own: data holds no raw newline
+            yield from FrameReader().feed(block)
 
 
 def _mark_lost(journal: Journal, now: Clock) -> AttemptEnded:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -227,6 +228,7 @@ class Tail:
         self.is_ended = is_ended
         self.is_cut = False
         self._waiting: set[asyncio.Future[None]] = set()
+        self._indexing: asyncio.Future[array[int]] | None = None
         self._readers = 0
 
     def wake(self) -> None:
@@ -255,6 +257,15 @@ class Tail:
         self._readers -= 1
         self._close_when_idle()
 
+    async def indexed(self) -> None:
+        """Until the journal can be read: once, in a thread, for all who wait. Raises ``OSError``."""
+        if self._indexing is None:
+            self._indexing = asyncio.ensure_future(asyncio.to_thread(self.journal.scan))
+        offsets = await asyncio.shield(self._indexing)
+        if self.journal.is_unread:
+            self.journal.take_index(offsets)
+            self._indexing = None
+
     async def changed(self, within: float) -> None:
         future = asyncio.get_running_loop().create_future()
         self._waiting.add(future)
@@ -280,6 +291,8 @@ class Follower:
         self._is_open = True
 
     async def next(self, within: float) -> bytes | None:
+        if self._tail.journal.is_unread:
+            await self._index()
         if self._cursor >= self._tail.journal.count:
             if self._tail.is_ended:
                 return None
@@ -295,6 +308,12 @@ class Follower:
         if self._is_open:
             self._is_open = False
             self._tail.left()
+
+    async def _index(self) -> None:
+        try:
+            await self._tail.indexed()
+        except OSError as error:  # released under its reader
+            raise CutError from error
 
     def _read(self) -> bytes:
         try:

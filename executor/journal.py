@@ -146,21 +146,41 @@ class Journal:
         """When the note of its end was written, in seconds since the epoch. Raises ``OSError``."""
         return (self.folder / "ended.json").stat().st_mtime
 
+    @property
+    def is_unread(self) -> bool:
+        """An ended one of an earlier life that must be indexed before it is read: a matter of seconds when it is large."""
+        return self._said_count is not None
+
     def load(self) -> None:
         """Find the frames of a journal that an earlier process wrote; a torn last one is cut off. Raises ``OSError``."""
-        fd = self._open()
-        self._said_count = None
-        self._offsets = array("Q", [0])
-        for number, (begin, frame) in enumerate(frames_of(fd), start=1):
-            found = _FRAME_ID.match(frame)
-            if found is None or int(found[1]) != number:
-                break
-            self._offsets.append(begin + len(frame))
-        os.ftruncate(fd, self._offsets[-1])
+        self.take_index(self.scan())
+
+    def scan(self) -> array[int]:
+        """Where its whole frames end, for ``take_index``. Changes nothing, so it may run in a thread. Raises ``OSError``."""
+        offsets = array("Q", [0])
+        fd = os.open(self.folder / "frames.sse", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            for number, (begin, frame) in enumerate(frames_of(fd), start=1):
+                found = _FRAME_ID.match(frame)
+                if found is None or int(found[1]) != number:
+                    break
+                offsets.append(begin + len(frame))
+        finally:
+            os.close(fd)
+        return offsets
+
+    def take_index(self, offsets: array[int]) -> None:
+        """What ``scan`` found; anything behind its last whole frame is cut off. Raises ``OSError``."""
+        os.ftruncate(self._open(), offsets[-1])
+        self._offsets, self._said_count = offsets, None
 
     def remove(self) -> None:
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            self.folder.parent.rmdir()
+        except OSError:
+            pass  # other attempts of the run stand in it
 
     def _open(self) -> int:
         if self._fd is None:

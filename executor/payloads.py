@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError
 
-from shared.contracts.events import Diagnostic, Kind, Payload
+from shared.contracts.events import AttemptEnded, Diagnostic, Kind, Payload
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 KEPT_CHARACTERS = 256 * 1024
@@ -46,3 +46,22 @@ def _cut(payload: Payload) -> Payload:
 def _shortened(value: Any) -> Any:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return value if len(text) <= KEPT_CHARACTERS else text[:KEPT_CHARACTERS]
+
+
+def speakable(ended: AttemptEnded) -> AttemptEnded:
+    """The same, or with its result as text where not everybody could write or read it: half a surrogate pair, a deep nest."""
+    try:
+        AttemptEnded.model_validate_json(ended.wire_json())
+        return ended
+    except ValueError:
+        message = ended.error_message
+        return ended.model_copy(
+            update={"result": _as_text(ended.result), "error_message": message and message.encode(errors="replace").decode()}
+        )
+
+
+def _as_text(value: Any) -> str | None:
+    try:
+        return json.dumps(value, default=str)
+    except (ValueError, RecursionError):
+        return None

@@ -19,6 +19,7 @@ from executor.engine_process import EngineProcess, InputFullError, Launch
 from executor.event_log import EventLog, RawSpan
 from executor.journal import Journal, JournalError
 from executor.limits import Limits
+from executor.payloads import speakable
 from executor.process_tree import Forest, Tree
 from executor.questions import Questions, answer_of
 from executor.redaction import Redactor
@@ -264,7 +265,7 @@ class Runner:
         # a lost attempt withdraws nothing: its run waits on, and the reply starts the next attempt
         for question_id in self._questions.open if outcome.outcome is not AttemptOutcome.LOST else ():
             self._emit(Emit(InteractionResolved(question_id=question_id, how="withdrawn")), None)
-        self.ended = AttemptEnded(
+        ended = AttemptEnded(
             outcome=outcome.outcome,
             error_code=outcome.error_code,
             error_message=outcome.error_message,
@@ -274,6 +275,7 @@ class Runner:
             stderr_tail=self._stderr_tail.decode(errors="replace") or None,
             active_ms=int(self._limits.active_seconds() * 1000),
         )
+        self.ended = speakable(ended)
         self.status = "ended"
         self._log.end(self.ended)
 

@@ -123,3 +123,11 @@ def test_a_removed_journal_leaves_nothing(journal: Journal, tmp_path: Path) -> N
     journal.remove()
     assert list(found_journals(tmp_path)) == []
     assert not journal.folder.exists()
+
+
+def test_a_removed_journal_leaves_no_folder_of_its_run_but_the_other_attempts(journal: Journal, tmp_path: Path) -> None:
+    other = Journal.create(tmp_path, JournalHead("run_1", 3, "scripted", "e", "i", "2026-01-01T00:00:00+00:00", "w"))
+    journal.remove()
+    assert [found.head.attempt for found in found_journals(tmp_path)] == [3]
+    other.remove()
+    assert list(tmp_path.iterdir()) == []
