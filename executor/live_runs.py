@@ -60,7 +60,7 @@ class LiveRuns:
         self._identity = identity
         self._now = now
         self._attempts = Attempts()
-        self._refused: dict[tuple[str, int], float] = {}
+        self._refused: dict[str, tuple[int, float]] = {}  # per run: this attempt and all before it, until then
         self._drained: asyncio.Task[None] | None = None
 
     @property
@@ -211,12 +211,15 @@ class LiveRuns:
         attempt.tail.cut()
 
     def _refuse(self, run_id: str, number: int) -> None:
+        """An attempt that was stopped before it came, or released, is not taken any more; nor is one that is older still."""
+        highest, _until = self._refused.pop(run_id, (0, 0.0))
         while len(self._refused) >= REMEMBERED_REFUSALS:
             del self._refused[next(iter(self._refused))]
-        self._refused[run_id, number] = monotonic() + REFUSAL_SECONDS
+        self._refused[run_id] = max(number, highest), monotonic() + REFUSAL_SECONDS
 
     def _is_refused(self, run_id: str, number: int) -> bool:
-        return self._refused.get((run_id, number), 0.0) > monotonic()
+        highest, until = self._refused.get(run_id, (0, 0.0))
+        return number <= highest and until > monotonic()
 
     # ---- the beat ----
 

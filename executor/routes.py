@@ -80,9 +80,9 @@ class Executor:
         return self.runs.find(call.path["run_id"], call.query.attempt)
 
     def runner(self, call: Call[Any]) -> Runner:
-        """Of a living attempt. Raises ``conflict`` when it has ended."""
+        """Of an attempt of this life; it says itself what it still takes. Raises ``conflict`` for one of an earlier life."""
         attempt = self.attempt(call)
-        if attempt.runner is None or not attempt.is_live:
+        if attempt.runner is None:
             raise RunyardError(ErrorCode.CONFLICT, "the attempt has ended")
         return attempt.runner
 
