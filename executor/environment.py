@@ -8,9 +8,10 @@ from shared.errors import invalid
 
 INHERITED = ("PATH", "TZ")
 FIXED = {"LANG": "C.UTF-8", "TERM": "dumb"}
-# Set by us for every engine; a caller who could set them would leave its workspace or shed its marks.
+# Set by us for every engine; a caller who could set them would leave its workspace, shed its marks, or put code of its own
+# into the engine, where no engine mode applies.
 RESERVED = frozenset({"HOME", "TMPDIR"})
-RESERVED_PREFIX = "RUNYARD_"
+RESERVED_PREFIXES = ("RUNYARD_", "LD_")
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -31,7 +32,7 @@ def credentials_for(names: Collection[str], own: Mapping[str, str], given: Mappi
 
 
 def _refuse_ours(where: str, name: str, value: str) -> None:
-    if name in RESERVED or name.startswith(RESERVED_PREFIX) or not name or "=" in name or "\0" in name + value:
+    if name in RESERVED or name.startswith(RESERVED_PREFIXES) or not name or "=" in name or "\0" in name + value:
         raise invalid(f"{where}.{name[:64]}", "this variable cannot be set")
 
 

@@ -60,6 +60,7 @@ class Redactor:
     def __init__(self, secrets: Iterable[str]) -> None:
         self._needles = tuple({form for secret in secrets if len(secret) >= SHORTEST_SECRET for form in _forms(secret)})
         self._held = b""
+        self._starred = 0  # so many bytes of what is held belong to a secret whose beginning has gone through
 
     def feed(self, chunk: bytes) -> bytes:
         """The next bytes of the stream, any secret replaced by as many ``*``."""
@@ -68,19 +69,19 @@ class Redactor:
         text = self._held + chunk
         spans = self._spans(text)
         end = len(text) - max(_longest_start_at_end(text, needle) for needle in self._needles)
-        for start, stop in sorted(spans, reverse=True):
-            if start < end < stop:  # what waits may belong to a longer secret: then the one found waits too
-                end = start
         self._held = text[end:]
+        self._starred = max((stop - end for start, stop in spans if start < max(end, 1)), default=0)
         return _masked(text[:end], spans)
 
     def rest(self) -> bytes:
         """The stream is complete: what still waited."""
-        text, self._held = self._held, b""
-        return _masked(text, self._spans(text))
+        spans, text = self._spans(self._held), self._held
+        self._held, self._starred = b"", 0
+        return _masked(text, spans)
 
     def _spans(self, text: bytes) -> list[tuple[int, int]]:
-        return [span for needle in self._needles for span in _occurrences(text, needle)]
+        begun = [(0, self._starred)] if self._starred > 0 else []
+        return begun + [span for needle in self._needles for span in _occurrences(text, needle)]
 
 
 def _forms(secret: str) -> set[bytes]:
@@ -118,6 +119,5 @@ def _masked(text: bytes, spans: list[tuple[int, int]]) -> bytes:
         return text
     masked = bytearray(text)
     for start, stop in spans:
-        if stop <= len(text):
-            masked[start:stop] = b"*" * (stop - start)
+        masked[start:stop] = b"*" * (min(stop, len(text)) - start) if start < len(text) else b""
     return bytes(masked)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from secrets import token_hex
 
 from executor.adapters.base import File
 from shared.contracts.provider_runs import WorkspaceFile
@@ -20,6 +21,7 @@ from shared.errors import ErrorCode, RunyardError, invalid
 
 MAX_FILE_BYTES = 32 * 1024 * 1024
 MAX_LISTED_FILES = 10_000
+MAX_LISTED_DEPTH = 64
 LISTED_WORKSPACES = 1_000
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -69,10 +71,12 @@ class Workspace:
                 raise RunyardError(ErrorCode.WORKSPACE_ERROR, f"cannot write {file.path}: {error.strerror}") from error
 
     def files(self) -> list[WorkspaceFile]:
-        """The plain files of the working directory, by path; at most ``MAX_LISTED_FILES``."""
+        """The plain files of the working directory, by path; at most ``MAX_LISTED_FILES``, ``MAX_LISTED_DEPTH`` folders deep."""
         found: list[WorkspaceFile] = []
         for folder, names, files, fd in os.fwalk(self.work, follow_symlinks=False):
             names.sort()
+            if len(Path(folder).parts) - len(self.work.parts) >= MAX_LISTED_DEPTH:
+                names.clear()
             for name in sorted(files):
                 entry = _plain_file(name, fd)
                 if entry is None:
@@ -122,8 +126,9 @@ def _plain_file(name: str, folder: int) -> os.stat_result | None:
 
 
 def _listed(path: str, entry: os.stat_result) -> WorkspaceFile:
+    """A name that is no UTF-8 is shown as far as it can be told on the wire."""
     changed = datetime.fromtimestamp(entry.st_mtime, UTC)
-    return WorkspaceFile(path=path, bytes=entry.st_size, modified_at=changed)
+    return WorkspaceFile(path=os.fsencode(path).decode(errors="replace"), bytes=entry.st_size, modified_at=changed)
 
 
 def _parts(path: str) -> tuple[tuple[str, ...], str]:
@@ -158,11 +163,14 @@ def _make_folder(name: str, parent: int) -> None:
 
 
 def _replace(folder: int, name: str, file: File) -> None:
-    """A new file, whatever stood there before: a link, a pipe, another's hard link."""
+    """A new file, whatever stood there before: a link, a pipe, another's hard link. Whole at once: two attempts of a session
+    may share it."""
+    draft = f".{token_hex(8)}"
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, file.mode, dir_fd=folder)
     try:
-        os.unlink(name, dir_fd=folder)
-    except FileNotFoundError:
-        pass
-    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, file.mode, dir_fd=folder)
-    with os.fdopen(fd, "wb") as target:
-        target.write(file.content)
+        with os.fdopen(fd, "wb") as target:
+            target.write(file.content)
+        os.rename(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError:
+        os.unlink(draft, dir_fd=folder)
+        raise

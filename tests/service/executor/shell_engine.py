@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from executor.adapters.base import STDOUT, CloseInput, Command, Emit, File, Install, Outcome, Send, StartRequest, Step, Stream
@@ -19,6 +20,16 @@ from shared.contracts.events import (
 from shared.contracts.interactions import InteractionType, Reply
 from shared.contracts.providers import Capabilities, Provider
 from shared.errors import ErrorCode, RunyardError
+
+
+def _deep() -> list[Any]:
+    nest: list[Any] = []
+    for _ in range(400):
+        nest = [nest]
+    return nest
+
+
+_RESULTS: dict[str, Callable[[], Any]] = {"plain": lambda: "done", "deep": _deep, "half": lambda: "half a pair: \ud83d"}
 
 
 class ShellAdapter:
@@ -107,5 +118,5 @@ class ShellConversation:
     def ended(self, exit_code: int | None) -> Outcome:
         self._crash("ended")
         if self._is_done:
-            return Outcome(AttemptOutcome.SUCCESS, result="done")
+            return Outcome(AttemptOutcome.SUCCESS, result=_RESULTS[self._options.get("result", "plain")]())
         return Outcome(AttemptOutcome.ERROR, ErrorCode.ENGINE_EXIT_NONZERO, f"exit status {exit_code}")

@@ -275,3 +275,47 @@ async def test_an_engine_that_cannot_be_started_is_an_error_of_its_attempt(execu
     events = await executor.events()
     assert [event["kind"] for event in events] == ["attempt.started", "attempt.ended"]
     assert events[-1]["data"]["errorCode"] == "engine_start_failed"
+
+
+async def test_a_lower_attempt_is_refused_also_after_a_higher_one_was_released(executor: Inside) -> None:
+    await executor.begin("echo done", attempt=2)
+    await executor.ended()
+    assert (await executor.http.delete("/provider-runs/run_1?attempt=2")).status_code == 204
+    assert (await executor.start("echo done", attempt=1)).status_code == 409, "it was delayed on its way"
+    await executor.begin("echo done", attempt=3)
+
+
+async def test_what_was_handed_over_is_a_repeat_also_after_the_end(executor: Inside) -> None:
+    await executor.begin("echo ask q1; read answer; read message; echo done")
+    await executor.events(until="interaction.requested")
+    told = (("human-loop/reply", {"questionId": "q1", "answer": "yes"}), ("messages", {"messageId": "m1", "text": "x"}))
+    for path, body in told:
+        assert (await executor.http.post(f"/provider-runs/run_1/{path}", json=body)).json()["duplicate"] is False
+    await executor.ended()
+    for path, body in told:
+        again = await executor.http.post(f"/provider-runs/run_1/{path}", json=body)
+        assert (again.status_code, again.json().get("duplicate")) == (200, True), path
+    for path, body in (("human-loop/reply", {"questionId": "q2", "answer": "a"}), ("messages", {"messageId": "m2", "text": "x"})):
+        assert (await executor.http.post(f"/provider-runs/run_1/{path}", json=body)).status_code == 409
+
+
+async def test_files_with_any_name_and_any_depth_can_be_listed(executor: Inside) -> None:
+    deep = "i=0; while [ $i -lt 1200 ]; do mkdir d && cd d; i=$((i+1)); done; echo x > bottom"
+    await executor.begin(f"printf x > \"$(printf 'caf\\351')\"; echo x > plain; ({deep}); echo done", timeouts={"idleMs": 60_000})
+    await executor.ended()
+    answer = await executor.http.get("/provider-runs/run_1/files")
+    assert answer.status_code == 200
+    assert [item["path"] for item in answer.json()["items"]] == ["caf\ufffd", "plain"]
+    await executor.begin("rm -rf d; echo done", attempt=2)  # deeper than what clears away after a test can go
+    assert (await executor.ended())["outcome"] == "success"
+
+
+@pytest.mark.parametrize("result", ["deep", "half"])
+async def test_a_result_that_is_hard_to_tell_harms_nobody(executor: Inside, result: str, tmp_path: Path) -> None:
+    await executor.begin("echo done", providerOptions={"result": result})
+    ended = await executor.ended()
+    assert ended["outcome"] == "success"
+    for path in ("/provider-runs", "/provider-runs/run_1", "/executor"):
+        assert (await executor.http.get(path)).status_code == 200
+    assert (await executor.show())["ended"]["result"] == ended["result"]
+    assert (tmp_path / "state" / "journal" / "run_1" / "1" / "ended.json").exists()

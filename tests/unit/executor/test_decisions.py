@@ -104,7 +104,7 @@ def test_an_engine_gets_an_explicit_environment() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["HOME", "TMPDIR", "RUNYARD_RUN", "KEY", "", "A=B", "A\0"])
+@pytest.mark.parametrize("name", ["HOME", "TMPDIR", "RUNYARD_RUN", "KEY", "", "A=B", "A\0", "LD_PRELOAD", "LD_LIBRARY_PATH"])
 def test_a_request_cannot_set_what_is_ours_or_a_credential(name: str) -> None:
     with pytest.raises(RunyardError):
         refuse_reserved({name: "x"}, {"KEY"})

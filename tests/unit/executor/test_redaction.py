@@ -74,3 +74,21 @@ def test_a_key_file_is_a_secret_piece_by_piece() -> None:
 
 def test_what_only_looks_like_a_key_file_is_a_secret_whole() -> None:
     assert secrets_in(["{not json"]) == ("{not json",)
+
+
+def test_a_secret_that_overlaps_itself_holds_nothing_back_for_long() -> None:
+    redactor = Redactor(["xxxxxxxx"])
+    given = [b"x" * 50] * 20 + [b" and xxx"]
+    out = [redactor.feed(chunk) for chunk in given]
+    assert all(len(b"".join(given[: n + 1])) - len(b"".join(out[: n + 1])) < 8 for n in range(len(given)))
+    assert b"".join(out) + redactor.rest() == b"*" * 1000 + b" and xxx"
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_overlapping_secrets_are_starred_the_same_however_the_stream_is_cut(seed: int) -> None:
+    source = random.Random(seed)
+    secrets = tuple("".join(source.choices("ab", k=source.randint(8, 12))) for _ in range(3))
+    text = "".join(source.choices([*secrets, "a", "b", "abab", " "], k=60)).encode()
+    cuts = sorted(source.sample(range(len(text)), 20))
+    chunks = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    assert redacted(chunks, secrets) == redacted([text], secrets)

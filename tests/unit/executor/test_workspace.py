@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from executor import workspace as module
 from executor.adapters.base import File
 from executor.workspace import Workspace, workspace_keys
 from shared.errors import ErrorCode, RunyardError
@@ -73,3 +75,18 @@ def test_keys_are_listed_newest_first(tmp_path: Path) -> None:
         Workspace.at(tmp_path, key).make()
         os.utime(tmp_path / key, (1_000 - age, 1_000 - age))
     assert workspace_keys(tmp_path) == ["new", "old"]
+
+
+def test_a_file_is_never_missing_while_it_is_replaced(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace.write([File("home", "auth.json", b"old")])
+    real = os.open
+
+    def watched(path: str, *given: Any, **named: Any) -> int:
+        assert (workspace.home / "auth.json").read_bytes() == b"old", "another attempt of the session reads it now"
+        return real(path, *given, **named)
+
+    monkeypatch.setattr(module.os, "open", watched)
+    workspace.write([File("home", "auth.json", b"new")])
+    monkeypatch.undo()
+    assert [entry.name for entry in workspace.home.iterdir()] == ["auth.json"]
+    assert (workspace.home / "auth.json").read_bytes() == b"new"
