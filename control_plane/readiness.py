@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,17 @@ from shared.contracts.providers import ReadinessCategory
 from shared.errors import RunyardError
 from shared.http import UnknownOutcomeError
 
+_DATABASE_SECONDS = 2.0
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Readiness:
+    """Quick, whatever the database does: a question it does not answer stays the only one."""
+
     runs: RunStore
     manager: ManagerClient
     draining: Callable[[], bool]
+    _asking: asyncio.Task[bool] | None = None
 
     async def __call__(self) -> list[str]:
         """Reasons for not being ready. A missing executor is none: runs wait in the queue."""
@@ -49,6 +55,13 @@ class Readiness:
         }  # fmt: skip
 
     async def _database(self) -> bool:
+        asking = self._asking
+        if asking is None or asking.done():
+            asking = self._asking = asyncio.create_task(self._answers())
+        await asyncio.wait((asking,), timeout=_DATABASE_SECONDS)
+        return asking.done() and asking.result()
+
+    async def _answers(self) -> bool:
         try:
             await self.runs.queued(1)
         except RunyardError:

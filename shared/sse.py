@@ -98,6 +98,11 @@ class EventStream(Response):
         self._first = HEARTBEAT if retry_ms is None else b"retry: %d\n\n" % retry_ms
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":
+            await self._blocks.close()
+            await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         pump = asyncio.ensure_future(self._pump(send))
         gone = asyncio.ensure_future(_disconnected(receive))
         try:

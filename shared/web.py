@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 import structlog
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
@@ -110,6 +110,8 @@ def _endpoint(table: Mapping[str, Operation], guard: Guard) -> Callable[[Request
     async def endpoint(request: Request) -> Response:
         operation = table["GET" if request.method == "HEAD" and "HEAD" not in table else request.method]
         caller = Caller() if operation.access == "open" else await guard(request)
+        if "\0" in request.scope["path"]:
+            raise RunyardError(ErrorCode.NOT_FOUND, "there is no such path")
         call: Call[Any] = Call(  # Call[Any](…) would set an attribute on a frozen class
             body=await _body(request, operation),
             query=_query(request, operation),
@@ -156,6 +158,9 @@ async def _bounded(request: Request, max_bytes: int) -> bytes:
 
 def _query(request: Request, operation: Operation) -> BaseModel | None:
     given = dict(request.query_params)
+    for name, value in given.items():
+        if "\0" in name + value:
+            raise invalid("query", "a NUL character names nothing")
     if operation.query is None:
         if given:
             raise invalid(f"query.{next(iter(given))}"[:80], "this operation takes no such parameter")
@@ -199,7 +204,14 @@ def _problem(error: RunyardError, headers: Mapping[str, str] | None = None, stat
     return JSONResponse(body, body["status"], {**(headers or {}), **extra}, media_type="application/problem+json")
 
 
-EXCEPTION_HANDLERS: Mapping[Any, Any] = {RunyardError: on_error, HTTPException: on_error, Exception: on_error}
+def _left(_request: Any, _error: Exception) -> Response:
+    """A caller that broke off in the middle of its body: nobody reads this."""
+    return Response(status_code=400)
+
+
+EXCEPTION_HANDLERS: Mapping[Any, Any] = {
+    RunyardError: on_error, HTTPException: on_error, ClientDisconnect: _left, Exception: on_error,
+}  # fmt: skip
 
 
 def bearer(connection: HTTPConnection) -> str | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from control_plane.domain.lifecycle import SIGNAL_OF_OUTCOME, Signal
+from control_plane.domain.lifecycle import SIGNAL_OF_OUTCOME, Signal, advance
 from shared.contracts.events import AttemptEnded, AttemptOutcome, RunStatusChanged
-from shared.contracts.runs import Phase, RunStatus
+from shared.contracts.runs import TERMINAL, Phase, RunStatus
 from shared.errors import ERRORS, ErrorCode
 
 MAX_ERROR_MESSAGE = 4096
@@ -35,15 +35,18 @@ def verdict(ended: AttemptEnded, stop_reason: str | None) -> tuple[Signal, Error
     return signal, ended.error_code or fallback, ended.error_message
 
 
-# A canceled end that nobody canceled: the stop was ours.
-_ENDS_OF_OUR_STOPS = {ErrorCode.TIMEOUT: RunStatus.TIMEOUT, ErrorCode.INTERACTION_EXPIRED: RunStatus.ERROR}
+# What cancels a run that nobody canceled: the stop was ours.
+_SIGNAL_OF_OUR_STOPS = {ErrorCode.TIMEOUT: Signal.OVERDUE, ErrorCode.INTERACTION_EXPIRED: Signal.EXPIRED}
 
 
-def true_end(status: RunStatus, stop_reason: str | None, code: ErrorCode | None) -> tuple[RunStatus, ErrorCode | None]:
-    if status is not RunStatus.CANCELED:
-        return status, code
+def in_truth(
+    status: RunStatus, signal: Signal, stop_reason: str | None, code: ErrorCode | None
+) -> tuple[Signal, ErrorCode | None]:
+    """The signal and code to act upon: where a signal would cancel a run, the reason of the stop speaks instead."""
+    if status in TERMINAL or advance(status, signal) is not RunStatus.CANCELED:
+        return signal, code
     reason = ErrorCode(stop_reason) if stop_reason is not None else code or ErrorCode.USER_CANCELED
-    return _ENDS_OF_OUR_STOPS.get(reason, RunStatus.CANCELED), reason
+    return _SIGNAL_OF_OUR_STOPS.get(reason, signal), reason
 
 
 def default_message(code: ErrorCode | None) -> str | None:

@@ -23,6 +23,8 @@ class Signal(StrEnum):
     STOP_REQUESTED = "stop_requested"
     STOP_UNCLAIMED = "stop_unclaimed"
     STOPPED = "stopped"
+    OVERDUE = "overdue"
+    EXPIRED = "expired"
     # from the engine, by the executor
     ASKED = "asked"
     ANSWERED = "answered"
@@ -74,6 +76,9 @@ TRANSITIONS: Mapping[tuple[RunStatus, Signal], RunStatus] = MappingProxyType(
         (P, Signal.STOP_REQUESTED): P,
         (P, Signal.STOP_UNCLAIMED): RunStatus.CANCELED,
         (P, Signal.STOPPED): RunStatus.CANCELED,
+        # a stop of our own has taken effect: the run ends as what it was stopped for
+        **{(status, Signal.OVERDUE): RunStatus.TIMEOUT for status in (Q, R, W, P)},
+        **{(status, Signal.EXPIRED): RunStatus.ERROR for status in (Q, R, W, P)},
         # the engine's end, while it is alive
         **{(status, Signal.ENGINE_SUCCEEDED): RunStatus.SUCCESS for status in (R, W, P)},
         **{(status, Signal.ENGINE_FAILED): RunStatus.ERROR for status in (R, W, P)},

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from control_plane.domain.endings import Ending, clean, default_message, status_event, true_end, unheard, verdict
+from control_plane.domain.endings import Ending, clean, default_message, in_truth, status_event, unheard, verdict
 from control_plane.domain.lifecycle import Signal, advance
 from shared.contracts.events import (
     AttemptEnded,
@@ -245,7 +245,7 @@ class _Absorbing:
         data = msgspec.json.decode(event.data)
         if event.kind == Kind.INTERACTION_REQUESTED:
             expires = self._run.now + timedelta(milliseconds=self._run.interaction_ms)
-            data = {**data, "expiresAt": expires.isoformat(), "onExpiry": self._run.on_expiry}
+            data = {**data, "expiresAt": expires.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "onExpiry": self._run.on_expiry}
         elif event.kind == Kind.INTERACTION_RESOLVED and self._run.answered_by.get(data["questionId"]) is not None:
             data = {**data, "answeredBy": self._run.answered_by[data["questionId"]]}
         else:
@@ -353,10 +353,10 @@ class _Absorbing:
         self, signal: Signal, code: ErrorCode | None = None, message: str | None = None, ended: AttemptEnded | None = None
     ) -> None:
         change = self._change
+        signal, code = in_truth(change.status, signal, self._stop_reason, code)
         before, after = change.status, advance(change.status, signal)
         if after is before:
             return
-        after, code = true_end(after, self._stop_reason, code)
         change.status, change.moved = after, True
         if after in TERMINAL:
             for question_id in sorted(self._open):  # nobody waits for an answer any more

@@ -151,7 +151,10 @@ def _check(request: StartRun, caller: Caller) -> None:
 
 
 def _check_metadata(metadata: dict[str, Any]) -> None:
-    text = json.dumps(metadata)
+    try:
+        text = json.dumps(metadata, allow_nan=False)
+    except ValueError:
+        raise invalid("metadata", "a number that JSON has no word for") from None
     if len(text.encode()) > MAX_METADATA_BYTES // 2:  # Postgres prints jsonb with spaces; half leaves room for them
         raise invalid("metadata", f"at most {MAX_METADATA_BYTES // 2} bytes")
     if "\\u0000" in text:
@@ -174,5 +177,7 @@ def _check_options(options: dict[str, Any], caller: Caller) -> None:
         value = options.get(name)
         if value is not None and (type(value) is not int or not 1 <= value <= limit):
             raise invalid(f"providerOptions.{name}", f"a whole number of milliseconds from 1 to {limit}")
+    if not isinstance(options.get("outputSchema", {}), dict):
+        raise invalid("providerOptions.outputSchema", "a JSON Schema, as an object")
     if options.get("onExpiry", OnExpiry.FAIL) not in (OnExpiry.FAIL, OnExpiry.DENY):
         raise invalid("providerOptions.onExpiry", "fail or deny")

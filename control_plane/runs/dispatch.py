@@ -144,6 +144,7 @@ class Dispatcher:
             self._no_room = self._no_room or put is Put.NO_ROOM
             self._crashes.pop(lease.run_id, None)
         except LeaseLost:
+            self._crashes.pop(lease.run_id, None)
             log.info("drive.lease_lost", run_id=lease.run_id)
         except asyncio.CancelledError:
             await self._hand_back(lease, 0)

@@ -20,11 +20,12 @@ from control_plane.storage.wakeups import heads_of
 from control_plane.views.api import Event, frame
 from shared.contracts.events import Kind
 from shared.contracts.runs import TERMINAL
-from shared.errors import RunyardError
+from shared.errors import ErrorCode, RunyardError
 
 log = structlog.get_logger("follow")
 
 PAGE = 512
+PAGE_BYTES = 4 * 1024 * 1024
 TAIL_EVENTS = 1_000
 TAIL_BYTES = 1024 * 1024
 POLL_SECONDS = 1.0
@@ -92,7 +93,7 @@ class Tail:
             return [self._kept[index] for index in range(skip, min(len(self._kept), skip + PAGE))]
         if cursor >= self.last:
             return []
-        return [_kept(self.run_id, event) for event in await self._events.page(self.run_id, cursor, PAGE)]
+        return [_kept(self.run_id, event) for event in await self._page(cursor)]
 
     async def wait(self, cursor: int, within: float) -> None:
         """Until something after ``cursor`` is known, or ``within`` seconds are over."""
@@ -107,12 +108,16 @@ class Tail:
             waiter.cancel()
 
     async def _fill(self) -> None:
-        rows: list[StoredEvent] = await self._events.page(self.run_id, self.last, PAGE)
+        announced = self.known
+        rows = await self._page(self.last)
         for event in rows:
             if event.cursor == self.last + 1:
                 self._keep(_kept(self.run_id, event))
-        if not rows:
+        if not rows and self.known == announced:
             self.known = self.last  # announced, but not there: a hint may be wrong, the table never is
+
+    async def _page(self, cursor: int) -> list[StoredEvent]:
+        return await self._events.page(self.run_id, cursor, PAGE, max_bytes=PAGE_BYTES)
 
     def _keep(self, kept: _Kept) -> None:
         self._kept.append(kept)
@@ -135,14 +140,18 @@ class Following:
     async def next(self, within: float) -> bytes | None:
         if self._over or self._hub.stopping:
             return None  # without the terminal event: the reader resumes by cursor, at another replica
-        kept = await self._tail.after(self._cursor)
-        if not kept:
-            await self._tail.wait(self._cursor, within)
-            if self._hub.stopping:
-                return None
+        try:
             kept = await self._tail.after(self._cursor)
-        if not kept:
+            if not kept and not self._hub.stopping:
+                await self._tail.wait(self._cursor, within)
+                kept = await self._tail.after(self._cursor)
+        except RunyardError as error:
+            if error.code is not ErrorCode.STORAGE_UNAVAILABLE:
+                raise
+            await asyncio.sleep(min(within, POLL_SECONDS))  # the run goes on when the database returns, and so does this
             return b""
+        if not kept:
+            return None if self._hub.stopping else b""
         self._cursor, self._over = kept[-1].cursor, kept[-1].last
         return b"".join(each.frame for each in kept)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from control_plane.domain.run import RunFilter, RunRow
 from control_plane.runs.follow import Following, Nothing, TailHub
-from control_plane.storage.events import END, EventStore
+from control_plane.storage.events import END, PAGE_BYTES, EventStore
 from control_plane.storage.interactions import InteractionStore
 from control_plane.storage.runs import RunStore
 from control_plane.views import api
@@ -48,7 +48,8 @@ class ReadRun:
     async def event_page(self, run_id: str, caller: Caller, after: int, before: int | None, limit: int) -> EventPage:
         await self._row(run_id, caller)
         rows = await self.events.page(run_id, after, limit + 1, END if before is None else before)
-        following = str(rows[limit - 1].cursor) if len(rows) > limit else None
+        is_cut = len(rows) > limit or sum(len(each.data.encode()) for each in rows) >= PAGE_BYTES
+        following = str(rows[:limit][-1].cursor) if is_cut else None
         return EventPage(items=api.events_of(run_id, rows[:limit]), next_cursor=following)
 
     async def stream(self, run_id: str, caller: Caller, cursor: int) -> Following | Nothing:

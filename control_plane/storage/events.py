@@ -12,6 +12,7 @@ from control_plane.storage.queries import load
 
 _SQL = load("events")
 END = 2**62
+PAGE_BYTES = 16 * 1024 * 1024
 
 
 class StoredEvent(NamedTuple):
@@ -29,10 +30,12 @@ class EventStore:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
-    async def page(self, run_id: str, after: int, limit: int, before: int = END) -> list[StoredEvent]:
-        """Events with ``after < cursor < before``, oldest first."""
+    async def page(
+        self, run_id: str, after: int, limit: int, before: int = END, max_bytes: int = PAGE_BYTES
+    ) -> list[StoredEvent]:
+        """Events with ``after < cursor < before``, oldest first; none more once their payloads have passed ``max_bytes``."""
         with storage_errors():
-            return [StoredEvent(*row) for row in await self._pool.fetch(_SQL["page"], run_id, after, before, limit)]
+            return [StoredEvent(*row) for row in await self._pool.fetch(_SQL["page"], run_id, after, before, limit, max_bytes)]
 
     async def raw_total(self, run_id: str, attempt: int, stream: str) -> int:
         """How many bytes of a stream are stored."""

@@ -182,8 +182,8 @@ def test_a_note_of_ours_moves_nothing() -> None:
 
 NEWS = st.one_of(
     st.integers(1, 9).map(said),
-    st.integers(1, 9).map(asked),
-    st.integers(1, 9).map(resolved),
+    st.integers(1, 9).map(lambda cursor: asked(cursor, f"q1-{cursor}")),
+    st.tuples(st.integers(1, 9), st.integers(1, 9)).map(lambda pair: resolved(pair[0], f"q1-{pair[1]}")),
     st.tuples(st.integers(1, 9), st.sampled_from(["success", "error", "timeout", "canceled", "lost"])).map(lambda p: ended(*p)),
     st.just(Stop()),
     st.just(LOST),
