@@ -16,6 +16,7 @@ from control_plane.interactions.expire import ExpireQuestions
 from control_plane.interactions.inbox import ReadInbox
 from control_plane.interactions.reply import ReplyToQuestion
 from control_plane.manager_client import ManagerClient
+from control_plane.metrics import count, watch
 from control_plane.readiness import Readiness
 from control_plane.routes.interactions import interaction_routes
 from control_plane.routes.page import page_routes
@@ -45,7 +46,7 @@ from control_plane.storage.runs import RunStore
 from control_plane.storage.wakeups import Channel, Listener
 from shared.clock import monotonic
 from shared.contracts.events import PAYLOADS
-from shared.contracts.providers import Provider
+from shared.contracts.providers import DRIVEN, Provider
 from shared.health import health_routes, release
 from shared.ids import NewId, random_id
 from shared.openapi import document
@@ -67,7 +68,7 @@ def build_app(  # long: the composition root, read in one piece
     manager = ManagerClient(settings.manager_urls, token, fit.call)
 
     hub = TailHub(runs, events)
-    run_log = RunLog(pool, on_commit=hub.committed)
+    run_log = RunLog(pool, on_commit=(hub.committed, count))
     recorder = Recorder(run_log)
     leases = Leases(RunStore(lease_pool), fit.lease, fit.renew_every)
     leashes = Leashes(manager, fit.renew_every, fit.probe)
@@ -81,7 +82,8 @@ def build_app(  # long: the composition root, read in one piece
         Channel.EVENTS: hub.heard, Channel.WORK: dispatcher.work_heard, Channel.INTENTS: dispatcher.intent_heard,
     }  # fmt: skip
 
-    create = CreateRun(runs, new_id, Provider(settings.default_provider), settings.queue_limit)
+    driven = frozenset(Provider) if settings.provider_mode == "scripted" else DRIVEN
+    create = CreateRun(runs, new_id, Provider(settings.default_provider), driven, settings.queue_limit)
     read = ReadRun(runs, events, interactions, hub)
     readiness = Readiness(runs, manager, lambda: dispatcher.draining)
     operations = (
@@ -92,6 +94,7 @@ def build_app(  # long: the composition root, read in one piece
     operations = (*operations, *health_routes("control-plane", readiness))
     described = document("Runyard", release(), operations, PAYLOADS.values())
     served = (*operations, *document_routes(lambda: described), *page_routes())
+    watch(driven=lambda: dispatcher.driven, readers=lambda: hub.readers)
     if stopping is not None:
         stopping.on(dispatcher.drain)
         stopping.on(hub.stop)

@@ -11,7 +11,7 @@ from control_plane.domain.run import IdempotencyKey, NewRun, Resumable
 from control_plane.storage.runs import RunStore
 from shared.contracts.events import RunStatusChanged
 from shared.contracts.interactions import OnExpiry
-from shared.contracts.providers import Provider, provider_named
+from shared.contracts.providers import CREDENTIAL_NAMES, Provider, provider_named
 from shared.contracts.runs import MAX_METADATA_BYTES, MAX_PROMPT_BYTES, RunStatus, StartRun
 from shared.errors import ErrorCode, RunyardError, invalid
 from shared.ids import NewId
@@ -27,18 +27,19 @@ _NUMBERS = {"timeoutMs": 86_400_000, "runTimeoutMs": 86_400_000, "idleTimeoutMs"
 
 @dataclass(frozen=True, slots=True)
 class CreateRun:
-    """``queue_limit``: how many runs may wait; ``default_provider``: for requests that name none."""
+    """``queue_limit``: how many runs may wait; ``default_provider``: for requests that name none; ``driven``: what can run."""
 
     runs: RunStore
     new_id: NewId
     default_provider: Provider
+    driven: frozenset[Provider]
     queue_limit: int
 
     async def __call__(self, request: StartRun, caller: Caller, key: str | None = None) -> str:
         """The id of a queued run, or of the one that the idempotency key has made before.
 
-        Raises ``invalid_request``, ``payload_too_large``, ``permission_denied``, ``idempotency_conflict`` and ``queue_full``;
-        nothing is stored then.
+        Raises ``invalid_request``, ``payload_too_large``, ``permission_denied``, ``provider_unavailable``,
+        ``idempotency_conflict`` and ``queue_full``; nothing is stored then.
         """
         _check(request, caller)
         idempotency = _idempotency(key, request)
@@ -58,6 +59,8 @@ class CreateRun:
             provider = Provider(earlier.provider)
         if earlier is not None and earlier.provider != provider:
             raise invalid("provider", f"the session to go on with belongs to {earlier.provider}")
+        if provider not in self.driven:
+            raise RunyardError(ErrorCode.PROVIDER_UNAVAILABLE, f"provider: this release cannot drive {provider}")
         run_id = self.new_id("run")
         session_id = request.session_id or (earlier.session_id if earlier else None)
         first = RunStatusChanged(status=RunStatus.QUEUED, reason="created")
@@ -146,6 +149,8 @@ def _check(request: StartRun, caller: Caller) -> None:
     _check_metadata(request.metadata)
     _check_env(request.env)
     _check_options(request.provider_options, caller)
+    if request.execution_profile is not None:
+        raise invalid("executionProfile", "there is no such app")
     if request.resume_run_id is not None and request.resume_session_id is not None:
         raise invalid("resumeSessionId", "give either resumeRunId or resumeSessionId")
 
@@ -167,6 +172,8 @@ def _check_env(env: dict[str, str]) -> None:
             raise invalid(f"env.{name[:64]}", "not a variable an environment can hold")
         if name.startswith("RUNYARD_"):
             raise invalid(f"env.{name[:64]}", "names that begin with RUNYARD_ are ours")
+        if name in CREDENTIAL_NAMES:
+            raise invalid(f"env.{name}", "a credential is set by the app or on the executor, never by a request")
 
 
 def _check_options(options: dict[str, Any], caller: Caller) -> None:

@@ -66,6 +66,11 @@ class Dispatcher:
         self._draining = True
 
     @property
+    def driven(self) -> int:
+        """How many runs are driven here."""
+        return len(self._driven)
+
+    @property
     def draining(self) -> bool:
         return self._draining
 

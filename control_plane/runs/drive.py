@@ -74,6 +74,9 @@ class DriveRun:
                 continue
             change = await self._attempt(lease, run, maybe_heard=run.attempt not in tried.written)
             if change is None and run.placement is not None:
+                if (run.engine_session or run.resume_session) is not None:
+                    await self.runs.let_go(lease, NO_ROOM_SECONDS)  # its workspace is there: it waits for that executor
+                    return Put.NO_ROOM
                 tried.refusing.append(run.placement.executor_id)
             elif change is not None and (change.ended or change.parked):
                 await self._release(run)
@@ -124,7 +127,7 @@ class DriveRun:
                 accepted = await self._start(lease, run, executor_id, maybe_heard)
                 if accepted.attempt_over:
                     return accepted
-            await self.leashes.keep(executor_id, run.run_id, run.attempt)
+            await self.leashes.keep(executor_id, run.run_id, run.attempt, renew_now=run.attempt_started)
             return await self.attend(lease, run)
         except StartRefused as refused:
             return await self._refused(lease, run, refused)

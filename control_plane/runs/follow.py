@@ -207,6 +207,11 @@ class TailHub:
             if tail is not None:
                 tail.announce(cursor)
 
+    @property
+    def readers(self) -> int:
+        """How many streams are open here."""
+        return sum(tail.readers for tail in self._tails.values())
+
     def stop(self) -> None:
         """Send every reader away: this process is about to end."""
         self.stopping = True

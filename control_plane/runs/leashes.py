@@ -43,10 +43,11 @@ class Leashes:
         answer = await self._ask(executor_id, _NO_QUOTE, [])
         return LeashQuote(instance=answer.instance, clock_ms=answer.clock_ms) if answer is not None else None
 
-    async def keep(self, executor_id: str, run_id: str, attempt: int) -> None:
-        """Renew this attempt's leash now (a re-attached one may have little left) and from now on."""
+    async def keep(self, executor_id: str, run_id: str, attempt: int, renew_now: bool) -> None:
+        """Renew this attempt's leash from now on; at once, where it is re-attached and may have little left."""
         self._attempts.setdefault(executor_id, set()).add((run_id, attempt))
-        await self._renew(executor_id)
+        if renew_now:
+            await self._renew(executor_id)
 
     def drop(self, executor_id: str, run_id: str, attempt: int) -> None:
         attempts = self._attempts.get(executor_id, set())

@@ -51,9 +51,9 @@ class Refused(Exception):
 
 
 class RunLog:
-    """``on_commit`` is told of every change, after its commit and before the writer goes on."""
+    """Every ``on_commit`` is told of every change, after its commit and before the writer goes on."""
 
-    def __init__(self, pool: asyncpg.Pool, on_commit: OnCommit) -> None:
+    def __init__(self, pool: asyncpg.Pool, on_commit: Sequence[OnCommit]) -> None:
         self._pool = pool
         self._on_commit = on_commit
 
@@ -71,7 +71,8 @@ class RunLog:
             if isinstance(error, LOST_CONNECTION):
                 raise
             raise Refused(type(error).__name__, error.constraint_name) from None  # its own text holds the row
-        self._on_commit([change for change in changes if change is not None and change.events])
+        for tell in self._on_commit:
+            tell([change for change in changes if change is not None and change.events])
         return changes
 
     async def _write(self, connection: Any, writes: Sequence[Write]) -> list[Change | None]:

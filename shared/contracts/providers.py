@@ -33,6 +33,16 @@ ALIASES: Mapping[str, Provider] = MappingProxyType(
 )
 
 
+# Providers this release has an adapter for; tests/contract/test_providers.py holds it against the executor's table.
+DRIVEN: frozenset[Provider] = frozenset({Provider.CODEX_APP_SERVER, Provider.SCRIPTED})
+
+# Variables that hold credentials or say where they are sent: set by an app or on the executor, never by a request.
+CREDENTIAL_NAMES: frozenset[str] = frozenset({
+    "OPENAI_API_KEY", "OPENAI_BASE_URL", "CODEX_API_KEY", "CODEX_AUTH_JSON", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN",
+    "ANTHROPIC_BASE_URL", "CLAUDE_CODE_OAUTH_TOKEN", "GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GEMINI_BASE_URL",
+})  # fmt: skip
+
+
 def provider_named(name: str, where: str = "provider") -> Provider:
     """The provider a caller means. Raises ``invalid_request`` naming ``where`` for a name nobody knows."""
     if name in ALIASES:

@@ -60,7 +60,7 @@ class Stores:
         self.runs = RunStore(self.pool)
         self.events = EventStore(self.pool)
         self.interactions = InteractionStore(self.pool)
-        self.log = RunLog(self.pool, on_commit=self.committed.extend)
+        self.log = RunLog(self.pool, on_commit=[self.committed.extend])
 
     async def started(self, run_id: str | None = None) -> Lease:
         """A run whose first attempt an executor has accepted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -56,9 +56,9 @@ class Writer:
     def __init__(self, stores: Stores, hub: TailHub, lease: Lease) -> None:
         self._lease = lease
         self._hub = hub
-        self._here = RunLog(stores.pool, on_commit=hub.committed)
-        self._elsewhere = RunLog(stores.pool, on_commit=self._announce)
-        self._unheard = RunLog(stores.pool, on_commit=lambda _: None)
+        self._here = RunLog(stores.pool, on_commit=[hub.committed])
+        self._elsewhere = RunLog(stores.pool, on_commit=[self._announce])
+        self._unheard = RunLog(stores.pool, on_commit=[lambda _: None])
         self._cursor = 0
 
     def _announce(self, changes: Any) -> None:
@@ -94,7 +94,7 @@ async def read(following: Following, seen: list[int], pace: asyncio.Event | None
 
 
 @asynccontextmanager
-async def polling(hub: TailHub) -> AsyncIterator[None]:
+async def polling(hub: TailHub) -> AsyncGenerator[None]:
     task = asyncio.ensure_future(hub.run())
     try:
         yield
@@ -249,7 +249,7 @@ async def test_only_a_terminal_status_of_ours_ends_a_stream(stores: Stores) -> N
     hub = TailHub(stores.runs, stores.events)
     writer = Writer(stores, hub, lease)
     following = hub.join(lease.run_id, 2, 2)
-    [change] = await RunLog(stores.pool, on_commit=hub.committed).write([
+    [change] = await RunLog(stores.pool, on_commit=[hub.committed]).write([
         Write(lease.run_id, [frame(1, data='{"status":"success"}')], lease.token)
     ])  # fmt: skip
     assert change is not None

@@ -352,7 +352,7 @@ async def test_a_transaction_that_was_ended_for_its_silence_is_written_again(sto
             return await super()._write(connection, writes)
 
     pauses: list[bool] = []
-    recorder = Recorder(Slow(stores.pool, on_commit=lambda _: None))
+    recorder = Recorder(Slow(stores.pool, on_commit=[lambda _: None]))
     loop = asyncio.ensure_future(recorder.run())
     try:
         change = await recorder.record(lease, [frame(1)])
