@@ -90,7 +90,9 @@ class Stack:
                 return shown
             assert shown is None or shown["status"] not in TERMINAL, f"over before {statuses}: {shown}"
             await asyncio.sleep(0.05)  # polling a condition with a bound
-        raise AssertionError(f"{run_id} is {shown and shown['status']} after {within} s, not {statuses or 'over'}")
+        status = shown and shown["status"]
+        latest = [(event["at"], event["kind"], event["data"]) for event in (await self.events(run_id))[-5:]]
+        raise AssertionError(f"{run_id} is {status} after {within} s, not {statuses or 'over'}; its latest events: {latest}")
 
     async def reply(self, run_id: str, question_id: str, **reply: Any) -> httpx.Response:
         body = {"questionId": question_id, **reply}
