@@ -77,7 +77,7 @@ def build_app(  # long: the composition root, read in one piece
     drive = DriveRun(runs, interactions, recorder, manager, leashes, start, attend)
     deliver = DeliverIntents(runs, interactions, manager, run_log)
     dispatcher = Dispatcher(runs, drive, deliver, leases, recorder, settings.drives)
-    reaper = Reaper(runs, run_log, ExpireQuestions(interactions, run_log), fit.sweep_every)
+    reaper = Reaper(runs, run_log, ExpireQuestions(interactions, run_log), fit.sweep_every, settings.queue_seconds)
     ears = {
         Channel.EVENTS: hub.heard, Channel.WORK: dispatcher.work_heard, Channel.INTENTS: dispatcher.intent_heard,
     }  # fmt: skip

@@ -41,6 +41,10 @@ class Settings(ServiceSettings):
         default=1000, ge=1, validation_alias="RUNYARD_QUEUE_LIMIT",
         description="How many runs may wait; the next one is refused with `queue_full`.",
     )  # fmt: skip
+    queue_seconds: int = Field(
+        default=86_400, ge=1, validation_alias="RUNYARD_QUEUE_SECONDS",
+        description="How long a run may wait for an executor before it ends in `timeout`.",
+    )  # fmt: skip
     drives: int = Field(default=500, ge=1, validation_alias="RUNYARD_DRIVES", description="Runs driven by one replica.")
     pool_size: int = Field(
         default=10, ge=2, validation_alias="RUNYARD_POOL_SIZE",

@@ -29,6 +29,7 @@ class Reaper:
     run_log: RunLog
     expire: ExpireQuestions
     sweep_every: float
+    queue_seconds: float
 
     async def run(self) -> None:
         """Until cancelled; a sweep that fails is followed by the next."""
@@ -45,7 +46,7 @@ class Reaper:
 
     async def _sweep(self) -> None:
         await self.expire()
-        for run_id in await self.runs.overdue(OVERDUE_GRACE_SECONDS):
+        for run_id in await self.runs.overdue(OVERDUE_GRACE_SECONDS, self.queue_seconds):
             log.warning("reap.overdue", run_id=run_id)
             try:
                 await self.run_log.write([Write(run_id, [Stop(ErrorCode.TIMEOUT)])])

@@ -134,10 +134,10 @@ class RunStore:
         with storage_errors():
             return {row["run_id"] for row in await self._pool.fetch(_SQL["intents"], list(run_ids))}
 
-    async def overdue(self, grace_seconds: float) -> list[str]:
-        """Running runs whose time was up more than ``grace_seconds`` ago."""
+    async def overdue(self, grace_seconds: float, queue_seconds: float) -> list[str]:
+        """Running runs whose time was up more than ``grace_seconds`` ago, and runs that waited ``queue_seconds`` for nothing."""
         with storage_errors():
-            return [row["id"] for row in await self._pool.fetch(_SQL["overdue"], grace_seconds)]
+            return [row["id"] for row in await self._pool.fetch(_SQL["overdue"], grace_seconds, queue_seconds)]
 
     # ---- resume ----
 

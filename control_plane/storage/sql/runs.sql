@@ -166,10 +166,16 @@ SELECT run_id, last_cursor FROM run_heads WHERE run_id = ANY ($1::text[]);
 
 -- name: overdue
 -- Runs whose executor should have ended them by now: the sweeper's turn comes some seconds later than the executor's.
-SELECT id FROM agent_runs
-WHERE status = 'running' AND active_since + make_interval(secs => active_ms_left / 1000.0 + $1::float8) < now()
-  AND stop_requested_at IS NULL
-LIMIT 100;
+-- And runs that have waited in the queue for longer than $2 seconds: nobody may ever be able to run them.
+(SELECT id FROM agent_runs
+ WHERE status = 'running' AND active_since + make_interval(secs => active_ms_left / 1000.0 + $1::float8) < now()
+   AND stop_requested_at IS NULL
+ LIMIT 100)
+UNION ALL
+(SELECT id FROM agent_runs
+ WHERE status = 'queued' AND driven_by = 'runyard' AND created_at + make_interval(secs => $2::float8) < now()
+   AND stop_requested_at IS NULL
+ LIMIT 100);
 
 -- name: snapshot
 SELECT run.*, run.status::text AS status_text, head.last_cursor, head.attempt, head.lease_token IS NOT NULL AS claimed,

@@ -170,7 +170,7 @@ class FakeManager:
     async def _renew(self, request: Request) -> Response:
         executor, body = await self._called("renew", request)
         if executor.deaf_to_renewals:
-            await asyncio.sleep(30)
+            await asyncio.sleep(30)  # the scripted manager takes its time
         executor.renewals.append({**body, "readMs": executor.clock_ms()})
         known = {"executorId": executor.executor_id, "instance": executor.instance, "clockMs": executor.clock_ms()}
         return JSONResponse(known)

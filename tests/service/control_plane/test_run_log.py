@@ -174,7 +174,19 @@ async def test_active_time_is_settled_and_waiting_does_not_count(stores: Stores)
     left, since = await stores.pool.fetchrow("SELECT active_ms_left, active_since FROM agent_runs") or (0, 0)
     assert 40_000 < left <= 50_000
     assert since is None
-    assert await stores.runs.overdue(0) == []
+    assert await stores.runs.overdue(0, 60) == []
+
+
+async def test_a_run_that_nobody_could_ever_run_times_out_in_the_queue(stores: Stores) -> None:
+    young, old = await stores.runs.create(new_run(), None), await stores.runs.create(new_run(), None)
+    await stores.pool.execute("UPDATE agent_runs SET created_at = now() - interval '2 hours' WHERE id = $1", old)
+    assert await stores.runs.overdue(10, 3600) == [old]
+    await stores.log.write([Write(old, [Stop(ErrorCode.TIMEOUT)])])
+    row = await stores.runs.snapshot(old)
+    assert row is not None
+    assert (row.status, row.error_code) == (RunStatus.TIMEOUT, "timeout")
+    assert await stores.runs.overdue(10, 3600) == []
+    assert [lease.run_id for lease in await stores.runs.claim(10, 60)] == [young]
 
 
 async def test_the_same_idempotency_key_makes_one_run(stores: Stores) -> None:
