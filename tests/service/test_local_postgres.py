@@ -16,7 +16,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from runyard.local_stack import postgres_place
+from runyard.local_stack import postgres, postgres_place
 from runyard.local_stack.postgres import LocalPostgres, PostgresError
 from runyard.local_stack.postgres_place import SYSTEM_STATE, choose_place, postgres_binaries
 from tests.service.real_processes import BOUND_SECONDS, lives, until
@@ -285,3 +285,29 @@ def test_without_any_binaries_the_message_says_what_to_do(monkeypatch: pytest.Mo
     monkeypatch.delenv("PG_BIN", raising=False)
     with pytest.raises(PostgresError, match="set PG_BIN"):
         postgres_binaries()
+
+
+def test_the_log_of_a_running_server_stays_bounded(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "MAX_LOG_BYTES", 2_000)
+    server = LocalPostgres(state)
+    try:
+        dsn = server.start()
+        server.bound_log()
+        begun = server.log.stat().st_size
+
+        async def fail(word: str) -> None:
+            connection = await asyncpg.connect(dsn, timeout=BOUND_SECONDS)
+            with pytest.raises(asyncpg.PostgresSyntaxError):
+                await connection.execute(f"{word} {'x' * 3_000}")
+            await connection.close(timeout=BOUND_SECONDS)
+
+        asyncio.run(fail("first"))
+        until(lambda: server.log.stat().st_size > begun + 2_000)
+        server.bound_log()
+        asyncio.run(fail("second"))
+        until(lambda: b"second" in server.log.read_bytes())
+        assert b"first" not in server.log.read_bytes()
+        assert b"first" in server.log.with_name("log.1").read_bytes()
+        assert b"\0" not in server.log.read_bytes()
+    finally:
+        server.stop()

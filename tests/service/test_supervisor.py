@@ -218,3 +218,39 @@ def test_a_service_gets_what_it_needs_of_the_environment_and_no_more(start: Call
     assert not {"DATABASE_URL", "RUNYARD_ADMIN_KEY", "EXECUTOR_MANAGER_POLL_MS"} & set(executor)
     assert not {"OPENAI_API_KEY", "RUNYARD_ADMIN_KEY", "DATABASE_URL"} & set(manager)
     assert "OPENAI_API_KEY" not in plane
+
+
+def test_a_ready_file_that_cannot_be_written_any_more_does_not_end_the_stack(start: Callable[..., Stack], state: Path) -> None:
+    stack = start(NO_DATABASE).up()
+    before, url = stack.pid("executor-manager"), stack.url("executor-manager")
+    for name in ("ready.json", "asked.json"):
+        (state / name).unlink()
+        (state / name).mkdir()
+    os.kill(before, signal.SIGKILL)
+    until(lambda: not lives(before))
+    until(lambda: _is_up(url))
+    assert stack.process.poll() is None
+    for name in ("ready.json", "asked.json"):
+        (state / name).rmdir()
+    until(lambda: (state / "asked.json").exists())
+    assert stack.pid("executor-manager") != before
+    assert stack.stop() == 0
+
+
+def test_a_supervisor_nobody_listens_to_any_more_goes_on(start: Callable[..., Stack], state: Path) -> None:
+    stack = start(NO_DATABASE).up()
+    before = stack.pid("executor-manager")
+    assert stack.process.stderr is not None
+    stack.process.stderr.close()
+    os.kill(before, signal.SIGKILL)
+    until(lambda: stack.pid("executor-manager") != before)
+    until(lambda: _is_up(stack.url("executor-manager")))
+    stack.process.terminate()
+    assert stack.process.wait(BOUND_SECONDS) == 0
+
+
+def _is_up(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False

@@ -115,3 +115,16 @@ async def test_what_never_gets_ready_is_given_up(played: Played, said: list[str]
     with pytest.raises(StackError, match="was not ready within"):
         await Keeper(played, said.append).bring_up()
     assert played.launches == 1
+
+
+async def test_the_longest_delay_stays_the_longest_after_any_number_of_failures(played: Played, said: list[str]) -> None:
+    played.ends_at_launch, played.exit_status = True, 1
+    keeper_of_it = Keeper(played, said.append)
+    keeper_of_it._failures = 5_000
+    async with asyncio.timeout(20):
+        task = asyncio.create_task(keeper_of_it.keep())
+        while played.launches < 3:
+            assert not task.done(), await task
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

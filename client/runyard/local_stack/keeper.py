@@ -24,6 +24,7 @@ STARTS_BEFORE_GIVING_UP = 3
 ENDING_SECONDS = 6.0  # what a killed stack leaves behind may hold a lock or a port for that long
 FIRST_DELAY_SECONDS = 0.2
 LONGEST_DELAY_SECONDS = 5.0
+MAX_DOUBLINGS = 16  # far beyond the longest delay; without a limit the power would one day be no number
 HEALTHY_AFTER_SECONDS = 10.0
 
 Say = Callable[[str], None]
@@ -113,7 +114,7 @@ class Keeper:
     async def _relaunch_after_a_while(self) -> None:
         if time.monotonic() - self._launched_at >= HEALTHY_AFTER_SECONDS:
             self._failures = 0
-        await asyncio.sleep(min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2**self._failures))
+        await asyncio.sleep(min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** min(self._failures, MAX_DOUBLINGS)))
         self._failures += 1
         self._launch()
 

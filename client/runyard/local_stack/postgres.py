@@ -92,7 +92,7 @@ class LocalPostgres:
         self._check_version()
         self._end_orphans()
         make_socket_folder(self._place)
-        _bound(self.log)
+        self.bound_log()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd="/",
@@ -216,6 +216,13 @@ class LocalPostgres:
         # What the file names now is no server of ours, perhaps a stranger under a reused number.
         pid_file.unlink(missing_ok=True)
 
+    def bound_log(self) -> None:
+        """Keeps the last ``MAX_LOG_BYTES`` beside it and begins anew; the server appends, so it need not know."""
+        if self.log.exists() and self.log.stat().st_size > MAX_LOG_BYTES:
+            shutil.copyfile(self.log, self.log.with_name("log.1"))
+            with self.log.open("r+b") as log:
+                log.truncate(0)
+
     def log_tail(self) -> str:
         return self.log.read_bytes()[-2000:].decode(errors="replace").strip()
 
@@ -223,11 +230,6 @@ class LocalPostgres:
 def _environment() -> dict[str, str]:
     """Nothing of ours that a server need not know; PG* variables of a person's shell would mislead it."""
     return {name: value for name, value in os.environ.items() if name in ("PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")}
-
-
-def _bound(log: Path) -> None:
-    if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
-        log.replace(log.with_name("log.1"))
 
 
 def _first_line(file: Path) -> str:

@@ -149,15 +149,26 @@ class Supervisor:
         return self._postgres.dsn, [keeper]
 
     async def _refresh(self, secrets: Secrets, database_url: str) -> None:
-        """The ready file follows the pids, and logs stay bounded."""
-        checked_at = time.monotonic()
+        """The ready file follows the pids, and logs stay bounded; a disk that refuses that is no reason to end the stack."""
+        checked_at, told = time.monotonic(), ""
         while True:
-            self._ready.show(self._document(secrets, database_url))
-            if time.monotonic() - checked_at >= LOG_CHECK_SECONDS:
-                checked_at = time.monotonic()
-                for process in self._processes:
-                    process.bound_log()
+            try:
+                self._ready.show(self._document(secrets, database_url))
+                if time.monotonic() - checked_at >= LOG_CHECK_SECONDS:
+                    checked_at = time.monotonic()
+                    self._bound_logs()
+                told = ""
+            except OSError as error:
+                if str(error) != told:
+                    told = str(error)
+                    self._say(told)
             await asyncio.sleep(REFRESH_SECONDS)
+
+    def _bound_logs(self) -> None:
+        for process in self._processes:
+            process.bound_log()
+        if self._postgres is not None:
+            self._postgres.bound_log()
 
     def _document(self, secrets: Secrets, database_url: str) -> dict[str, Any]:
         api_url = next(each.service.url for each in self._processes if each.service.tier is Tier.CONTROL_PLANE)
@@ -220,5 +231,7 @@ async def _gone(processes: Sequence[ServiceProcess], deadline: float) -> None:
 
 
 def say_on_stderr(line: str) -> None:
-    sys.stderr.write(f"runyard: {line}\n")
-    sys.stderr.flush()
+    """Nobody listens: then it is not said."""
+    with suppress(OSError):
+        sys.stderr.write(f"runyard: {line}\n")
+        sys.stderr.flush()
