@@ -15,6 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
@@ -30,6 +31,7 @@ SILENCE_SECONDS = 45.0  # three missed heartbeats: the connection is dead althou
 FIRST_DELAY_SECONDS = 0.25
 LONGEST_DELAY_SECONDS = 5.0
 GIVE_UP_SECONDS = 120.0
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class RunyardApiError(Exception):
@@ -76,7 +78,7 @@ class Event:
 
 
 class Runyard:
-    """``async with Runyard(url, key) as runyard``.
+    """``async with Runyard(url, key) as runyard``. Raises ``RunyardUnreachableError`` for what is no address.
 
     Every method raises ``RunyardApiError`` when refused and ``RunyardUnreachableError`` when nobody answers. Calls are
     repeated after a cut: posts carry an idempotency key, so a repeat never starts or says a thing twice.
@@ -85,7 +87,12 @@ class Runyard:
     def __init__(self, url: str, key: str | None = None, transport: httpx.AsyncBaseTransport | None = None) -> None:
         headers = {"authorization": f"Bearer {key}"} if key else {}
         timeout = httpx.Timeout(CALL_SECONDS, connect=CONNECT_SECONDS)
-        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout, transport=transport)
+        try:
+            self._http = httpx.AsyncClient(
+                base_url=url, headers=headers, timeout=timeout, transport=transport, trust_env=not _is_local(url)
+            )
+        except httpx.InvalidURL as error:
+            raise RunyardUnreachableError(f"{url} is no address ({error})") from error
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -103,7 +110,7 @@ class Runyard:
 
     async def get(self, run_id: str) -> Json:
         """The snapshot of a run."""
-        return await self._call("GET", f"/api/runs/{run_id}")
+        return await self._call("GET", f"/api/runs/{_part(run_id)}")
 
     async def list(self, **filters: Any) -> Json:
         """``{items, nextCursor}``, newest first. Filters: status, source, provider, appId, sessionId, cursor, limit."""
@@ -111,22 +118,22 @@ class Runyard:
 
     async def events(self, run_id: str, after: int = 0, limit: int | None = None) -> Json:
         """``{items, nextCursor}``: stored events with a cursor above ``after``."""
-        return await self._call("GET", f"/api/runs/{run_id}/events", params=_given({"after": after, "limit": limit}))
+        return await self._call("GET", f"/api/runs/{_part(run_id)}/events", params=_given({"after": after, "limit": limit}))
 
     async def stop(self, run_id: str) -> Json:
         """Idempotent; the run ends soon after, unless it has ended already."""
-        return await self._post(f"/api/runs/{run_id}/stop", {})
+        return await self._post(f"/api/runs/{_part(run_id)}/stop", {})
 
     async def reply(
         self, run_id: str, question_id: str, *, answer: Any = None, decision: str | None = None, message: str | None = None
     ) -> Json:
         """Give ``answer`` (text, a list, or {question: answer}) or ``decision``. The same reply again is a ``duplicate``."""
         said = _given({"answer": answer, "decision": decision, "message": message})
-        return await self._post(f"/api/runs/{run_id}/human-loop/reply", {"questionId": question_id, **said})
+        return await self._post(f"/api/runs/{_part(run_id)}/human-loop/reply", {"questionId": question_id, **said})
 
     async def message(self, run_id: str, text: str) -> Json:
         """A further user message into the live run."""
-        return await self._post(f"/api/runs/{run_id}/messages", {"text": text})
+        return await self._post(f"/api/runs/{_part(run_id)}/messages", {"text": text})
 
     async def pending(self) -> Json:
         """``{items, nextCursor}``: the questions that wait, across runs."""
@@ -135,7 +142,7 @@ class Runyard:
     async def logs(self, run_id: str, stream: str, byte_from: int = 0, attempt: int | None = None) -> Json:
         """A range of raw output: ``byteFrom, byteTo, totalBytes, text, base64``."""
         return await self._call(
-            "GET", f"/api/runs/{run_id}/logs/{stream}", params=_given({"byteFrom": byte_from, "attempt": attempt})
+            "GET", f"/api/runs/{_part(run_id)}/logs/{_part(stream)}", params=_given({"byteFrom": byte_from, "attempt": attempt})
         )
 
     async def readiness(self) -> Json:
@@ -169,7 +176,7 @@ class Runyard:
         """The events above ``cursor`` of one connection, until its end; raises ``httpx.TransportError`` where it was cut."""
         headers = {"accept": "text/event-stream", "cache-control": "no-store", "last-event-id": str(cursor)}
         timeout = httpx.Timeout(CALL_SECONDS, connect=CONNECT_SECONDS, read=SILENCE_SECONDS)
-        async with self._http.stream("GET", f"/api/runs/{run_id}/stream", headers=headers, timeout=timeout) as response:
+        async with self._http.stream("GET", f"/api/runs/{_part(run_id)}/stream", headers=headers, timeout=timeout) as response:
             if response.status_code != 200:
                 await response.aread()
                 raise _refusal(response)
@@ -236,6 +243,16 @@ class _Patience:
     async def wait(self) -> None:
         await asyncio.sleep(self._delay * random.uniform(0.5, 1.0))
         self._delay = min(self._delay * 2, LONGEST_DELAY_SECONDS)
+
+
+def _is_local(url: str) -> bool:
+    """A server on this machine: no proxy stands between, and none may see its key."""
+    return httpx.URL(url).host in LOOPBACK
+
+
+def _part(text: str) -> str:
+    """One part of a path, whatever stands in it."""
+    return quote(text, safe="")
 
 
 def _given(fields: Mapping[str, Any]) -> Json:

@@ -12,6 +12,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -239,3 +240,75 @@ async def _told(process: Process, text: str) -> None:
             if text in line.decode():
                 return
     raise AssertionError(f"it ended without saying {text!r}")
+
+
+async def test_doctor_outlives_an_engine_that_cannot_be_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = {"codex": "no program at all", "claude": "#!/nowhere/interpreter", "gemini": "#!/bin/sh\nexit 7"}
+    for name, text in programs.items():
+        (home / name).write_text(text)
+        (home / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{home}:{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(home))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "runyard.cli.main", "doctor", "--json", stdin=DEVNULL, stdout=PIPE, stderr=PIPE, cwd=home
+    )
+    ran = await ended(process)
+    engines = json.loads(ran.stdout)["engines"]
+    assert (ran.status, ran.stderr) == (0, "")
+    for name in programs:
+        assert (engines[name]["installed"], engines[name]["version"]) == (True, None)
+    assert engines["codex"]["reason"].startswith("does not run: ")
+    assert engines["claude"]["reason"].startswith("does not run: ")
+    assert engines["gemini"]["reason"] == "exit status 7"
+
+
+async def test_without_any_stdin_a_run_is_followed_all_the_same(api: FakeApi, home: Path) -> None:
+    program = "import os, sys; os.close(0); os.execv(sys.executable, [sys.executable, '-m', 'runyard.cli.main', 'run', 'hi'])"
+    environment = {**os.environ, "RUNYARD_URL": api.url, "RUNYARD_API_KEY": KEY, "XDG_STATE_HOME": str(home)}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=PIPE, stderr=PIPE, env=environment)
+    ran = await ended(process)
+    assert (ran.status, ran.stdout) == (0, "Hello[2J\n")
+
+
+@pytest.mark.parametrize("arguments", [["runs", "--json"], ["attach", "run_1", "--json"], ["runs"], ["logs", "run_1"]])
+async def test_a_reader_who_leaves_ends_the_command_without_a_word(api: FakeApi, home: Path, arguments: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    environment = {**os.environ, "RUNYARD_URL": api.url, "RUNYARD_API_KEY": KEY, "XDG_STATE_HOME": str(home)}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "runyard.cli.main", *arguments, stdin=DEVNULL, stdout=write, stderr=PIPE, env=environment
+    )
+    os.close(write)
+    async with asyncio.timeout(BOUND_SECONDS):
+        _, stderr = await process.communicate()
+    assert b"Broken" not in stderr
+    assert b"Traceback" not in stderr
+    assert process.returncode == 1
+
+
+async def test_a_local_server_is_reached_whatever_proxy_is_set(api: FakeApi, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert (await runyard(api, "attach", "run_1", home=home)).status == 0
+
+
+@pytest.mark.parametrize("run_id", ["../apps", "a/b", "a?x=1", "ü", "no such"])
+async def test_an_id_is_never_taken_for_a_path(api: FakeApi, home: Path, run_id: str) -> None:
+    await runyard(api, "stop", run_id, home=home)
+    ((_, path, _, _),) = api.requests
+    assert path == f"/api/runs/{quote(run_id, safe='')}/stop"
+
+
+@pytest.mark.parametrize("url", ["nowhere", "http://[::", "ftp://x", "http://a b"])
+async def test_an_address_that_is_none_is_nobody_there(home: Path, url: str) -> None:
+    ran = await runyard(None, "runs", "--url", url, home=home)
+    assert "Traceback" not in ran.stderr
+    assert ran.status == 5
+
+
+async def test_logs_are_bytes_or_json(api: FakeApi, home: Path) -> None:
+    assert (await runyard(api, "logs", "run_1", home=home)).stdout == "raw output\n"
+    (line,) = (await runyard(api, "logs", "run_1", "--json", home=home)).stdout.splitlines()
+    assert json.loads(line)["text"] == "raw output\n"

@@ -57,9 +57,12 @@ async def _engine(name: str) -> Json:
     path = _find_engine(name)
     if path is None:
         return {"installed": False}
-    process = await asyncio.create_subprocess_exec(
-        path, "--version", stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            path, "--version", stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+    except OSError as error:
+        return {"installed": True, "path": path, "version": None, "reason": f"does not run: {error.strerror}"}
     try:
         output, _ = await asyncio.wait_for(process.communicate(), VERSION_SECONDS)
     except TimeoutError:
@@ -67,7 +70,9 @@ async def _engine(name: str) -> Json:
         await process.wait()
         return {"installed": True, "path": path, "version": None, "reason": f"no version within {VERSION_SECONDS:.0f} s"}
     said = re.search(r"\d+\.\d+\.\d+\S*", output.decode(errors="replace"))
-    return {"installed": True, "path": path, "version": said[0] if said else None}
+    if said is not None and process.returncode == 0:
+        return {"installed": True, "path": path, "version": said[0]}
+    return {"installed": True, "path": path, "version": None, "reason": f"exit status {process.returncode}"}
 
 
 def _find_engine(name: str) -> str | None:
@@ -106,8 +111,8 @@ def _print(found: Json) -> None:
     postgres = found["postgres"]
     line(postgres["ok"], "postgres", postgres.get("reason") or f"{postgres['version']} in {postgres['binaries']}")
     for name, engine in found["engines"].items():
-        known = f"{engine['version'] or '?'} {engine['path']}" if engine["installed"] else "not found"
-        line(engine["installed"] or None, name, known)
+        known = f"{engine['version'] or engine['reason']} {engine['path']}" if engine["installed"] else "not found"
+        line(bool(engine["version"]) if engine["installed"] else None, name, known)
     line(bool(found["credentials"]) or None, "credentials", ", ".join(found["credentials"]) or "none in this environment")
     stack = found["stack"]
     line(stack.get("ready") if stack["reachable"] else None, "stack", stack.get("url") or stack["reason"])

@@ -20,7 +20,7 @@ STOPPING_SECONDS = 30.0
 
 async def follow(runyard: Runyard, run_id: str, show: Show, after: int = 0) -> Exit:
     """Until the run has ended (its status as an exit) or the person detaches. Asks only where there is a terminal to ask at."""
-    asker = Asker(runyard, run_id, show) if sys.stdin.isatty() else None
+    asker = Asker(runyard, run_id, show) if sys.stdin is not None and sys.stdin.isatty() else None  # pyright: ignore[reportUnnecessaryComparison]  None when it is closed
     reading = asyncio.ensure_future(_read(runyard, run_id, show, asker, after))
     asking = asyncio.ensure_future(asker.run()) if asker is not None else None
     tasks: list[asyncio.Future[Any]] = [reading, *([asking] if asking is not None else [])]

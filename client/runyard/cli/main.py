@@ -107,6 +107,7 @@ def logs(
     run_id: RunId,
     stream: Annotated[str, typer.Option(help="stdout or stderr.")] = "stdout",
     attempt: Annotated[int | None, typer.Option(min=1, help="Default: the newest.")] = None,
+    as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
 ) -> None:
@@ -114,7 +115,7 @@ def logs(
     from runyard.cli.exits import finish
     from runyard.cli.runs import print_log
 
-    finish(print_log(url, key, run_id, stream, attempt))
+    finish(print_log(url, key, run_id, (stream, attempt), as_json))
 
 
 @app.command()

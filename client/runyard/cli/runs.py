@@ -45,17 +45,21 @@ async def show_pending(url: str | None, key: str | None, as_json: bool) -> None:
     _print_items(questions, question_table(questions), as_json)
 
 
-async def print_log(url: str | None, key: str | None, run_id: str, stream: str, attempt: int | None) -> None:
-    """Range after range, until there is no more."""
+async def print_log(url: str | None, key: str | None, run_id: str, which: tuple[str, int | None], as_json: bool) -> None:
+    """Range after range, until there is no more. ``which``: the stream and the attempt."""
+    stream, attempt = which
     byte_from = 0
     async with open_server(url, key) as runyard:
         while True:
             found = await runyard.logs(run_id, stream, byte_from, attempt)
-            sys.stdout.buffer.write(base64.b64decode(found["base64"]))
+            if as_json:
+                print(json.dumps(found))
+            else:
+                sys.stdout.buffer.write(base64.b64decode(found["base64"]))
             if found["byteTo"] <= byte_from or found["byteTo"] >= found["totalBytes"]:
                 break
             byte_from = found["byteTo"]
-    sys.stdout.buffer.flush()
+    sys.stdout.flush()
 
 
 async def stop_run(url: str | None, key: str | None, run_id: str, as_json: bool) -> None:
