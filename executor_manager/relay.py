@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Send
 
 from shared.errors import ErrorCode, RunyardError
-from shared.http import NeverSentError, NoAnswerError, Params, ServiceClient
+from shared.http import NeverSentError, NoAnswerError, Params, ServiceClient, UnknownOutcomeError
 from shared.sse import STALL_SECONDS, CutError, EventStream
 from shared.upstream import Upstream, open_stream
 
@@ -77,6 +77,9 @@ class Relay:
         query = urlencode({name: value for name, value in params.items() if value is not None})
         try:
             upstream = await open_stream(f"{url}?{query}" if query else url, headers, CONNECT_SECONDS, ANSWER_SECONDS)
+            if self.is_leaving:  # meanwhile; nobody would cut it any more
+                await upstream.close()
+                raise UnknownOutcomeError("the manager is stopping")
         except NoAnswerError as error:
             raise _unanswered(error) from error
         passing = _Passing(upstream, self._open_streams.discard)

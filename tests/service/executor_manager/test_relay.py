@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 
 import pytest
 from starlette.types import Message
@@ -192,3 +193,61 @@ async def test_a_manager_without_executors_serves_and_says_why_it_cannot_help() 
     async with manager() as (_, http):
         answer = await http.get("/api/provider-runs/r")
     assert (answer.status_code, answer.json()["sent"]) == (503, False)
+
+
+@dataclass
+class LateExecutor:
+    """An executor that waits before it answers, and notes when its caller has gone."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.asked.set()
+        await self.may_answer.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await writer.drain()
+        try:
+            await reader.read()  # the request ended before: this is its connection's end
+        finally:
+            self.left.set()
+
+
+async def test_a_stream_that_opens_while_the_manager_leaves_is_refused_and_dropped() -> None:
+    late = LateExecutor()
+    async with scripted_server(late) as executor:
+        client = ServiceClient("", None)
+        relay = relay_module.Relay(client, None)
+        opening = asyncio.create_task(relay.follow(f"{executor}/s", {}, None))
+        await late.asked.wait()
+        relay.leave()
+        late.may_answer.set()
+        with pytest.raises(RunyardError) as refused:
+            await opening
+        await client.close()
+        assert (refused.value.code, refused.value.extra) == (ErrorCode.PROVIDER_UNAVAILABLE, {"sent": None})
+        async with asyncio.timeout(BOUND_SECONDS):
+            await late.left.wait()
+
+
+async def test_a_caller_who_leaves_before_the_first_byte_leaves_no_stream_open() -> None:
+    late = LateExecutor()
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(_message: Message) -> None:
+        """The server takes it, nobody reads it."""
+
+    async with scripted_server(late) as executor:
+        client = ServiceClient("", None)
+        relay = relay_module.Relay(client, None)
+        opening = asyncio.create_task(relay.follow(f"{executor}/s", {}, None))
+        await late.asked.wait()
+        late.may_answer.set()
+        await (await opening)({"type": "http", "method": "GET"}, receive, send)
+        await client.close()
+        async with asyncio.timeout(BOUND_SECONDS):
+            await late.left.wait()
+        assert relay._open_streams == set()
