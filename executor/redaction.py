@@ -7,6 +7,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from shared.contracts.events import (
+    Kind,
+    MessageCompleted,
+    MessageDelta,
+    Payload,
+    ReasoningCompleted,
+    ReasoningDelta,
+)
+
 SHORTEST_SECRET = 8
 SHORTEST_SECRET_IN_JSON = 16  # beside its tokens a key file has words like "service_account", which are none
 
@@ -62,6 +71,10 @@ class Redactor:
         self._held = b""
         self._starred = 0  # so many bytes of what is held belong to a secret whose beginning has gone through
 
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self._held)
+
     def feed(self, chunk: bytes) -> bytes:
         """The next bytes of the stream, any secret replaced by as many ``*``."""
         if not self._needles:
@@ -82,6 +95,55 @@ class Redactor:
     def _spans(self, text: bytes) -> list[tuple[int, int]]:
         begun = [(0, self._starred)] if self._starred > 0 else []
         return begun + [span for needle in self._needles for span in _occurrences(text, needle)]
+
+
+class SpokenText:
+    """The streamed texts of one attempt: a secret said in pieces, each on a line of its own, is whole where they meet."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._secrets = tuple(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)
+        self._waiting: dict[tuple[Kind, str], tuple[MessageDelta | ReasoningDelta, Redactor]] = {}
+
+    def told(self, payload: Payload) -> list[Payload]:
+        """What may be shown now: of a delta all but what may begin a secret, and that before its message's whole text."""
+        match payload:
+            case MessageDelta() | ReasoningDelta() if self._secrets:
+                return list[Payload](self._delta(payload))
+            case MessageCompleted(message_id=id):
+                return [*self._rest((Kind.MESSAGE_DELTA, id)), self._whole(payload)]
+            case ReasoningCompleted(message_id=id):
+                return [*self._rest((Kind.REASONING_DELTA, id)), self._whole(payload)]
+            case _:
+                return [payload]
+
+    def rest(self) -> list[Payload]:
+        """Nothing more is said: what still waited."""
+        return [payload for key in list(self._waiting) for payload in self._rest(key)]
+
+    def clean(self, text: str) -> str:
+        """A whole text, which an adapter may have put together from pieces."""
+        redactor = Redactor(self._secrets)
+        masked = redactor.feed(text.encode(errors="surrogatepass")) + redactor.rest()
+        return masked.decode(errors="surrogatepass")
+
+    def _whole(self, payload: MessageCompleted | ReasoningCompleted) -> Payload:
+        text = self.clean(payload.text)
+        return payload if text == payload.text else payload.model_copy(update={"text": text})
+
+    def _delta(self, delta: MessageDelta | ReasoningDelta) -> Iterator[MessageDelta | ReasoningDelta]:
+        key = (delta.KIND, delta.message_id)
+        _, redactor = self._waiting.pop(key, (delta, Redactor(self._secrets)))
+        text = redactor.feed(delta.text.encode(errors="surrogatepass")).decode(errors="surrogatepass")
+        if redactor.is_waiting:
+            self._waiting[key] = (delta, redactor)
+        if text:
+            yield delta if text == delta.text else delta.model_copy(update={"text": text})
+
+    def _rest(self, key: tuple[Kind, str]) -> list[Payload]:
+        if key not in self._waiting:
+            return []
+        delta, redactor = self._waiting.pop(key)
+        return [delta.model_copy(update={"text": redactor.rest().decode(errors="surrogatepass")})]
 
 
 def _forms(secret: str) -> set[bytes]:

@@ -22,7 +22,7 @@ from executor.limits import Limits
 from executor.payloads import speakable
 from executor.process_tree import Forest, Tree
 from executor.questions import Questions, answer_of
-from executor.redaction import Redactor
+from executor.redaction import Redactor, SpokenText
 from shared.clock import Clock
 from shared.contracts.events import (
     AttemptEnded,
@@ -73,6 +73,7 @@ class Runner:
         self._limits = Limits(plan.started.timeouts, self._loop.time)
         self._questions = Questions()
         self._redactors = {STDOUT: Redactor(plan.secrets), STDERR: Redactor(plan.secrets)}
+        self._spoken = SpokenText(plan.secrets)
         self._process: EngineProcess | None = None
         self._tree: Tree | None = None
         self._cause: Cause | None = None
@@ -261,6 +262,8 @@ class Runner:
         for stream, redactor in self._redactors.items():
             self._take(stream, redactor.rest())
             self._ask(lambda stream=stream: self._conversation.end_of(stream), stream)
+        for payload in self._spoken.rest():
+            self._log.emit(payload)
         outcome = decided(self._cause, self._detail, self._engine_outcome())
         # a lost attempt withdraws nothing: its run waits on, and the reply starts the next attempt
         for question_id in self._questions.open if outcome.outcome is not AttemptOutcome.LOST else ():
@@ -271,7 +274,7 @@ class Runner:
             error_message=outcome.error_message,
             exit_code=self._process.exit_code if self._process is not None else None,
             usage=outcome.usage,
-            result=outcome.result,
+            result=self._spoken.clean(outcome.result) if isinstance(outcome.result, str) else outcome.result,
             stderr_tail=self._stderr_tail.decode(errors="replace") or None,
             active_ms=int(self._limits.active_seconds() * 1000),
         )
@@ -365,10 +368,8 @@ class Runner:
                 self.engine_session = session
             case _:
                 pass
-        raw_ref = None
-        if stream is not None and step.byte_from is not None and step.byte_to is not None:
-            raw_ref = RawSpan(stream, step.byte_from, step.byte_to)
-        self._log.emit(step.payload, raw_ref)
+        for payload in self._spoken.told(step.payload):
+            self._log.emit(payload, _span(step, stream))
 
     def _blame_adapter(self, error: Exception) -> None:
         log.error("adapter.failed", run=self._plan.run_mark, error=type(error).__name__, exc_info=error)
@@ -378,3 +379,9 @@ class Runner:
 
     def _disk_failed(self, error: JournalError) -> None:
         self.end(Cause.DISK_FULL, str(error))
+
+
+def _span(step: Emit, stream: Stream | None) -> RawSpan | None:
+    if stream is None or step.byte_from is None or step.byte_to is None:
+        return None
+    return RawSpan(stream, step.byte_from, step.byte_to)

@@ -133,10 +133,7 @@ async def codex(engine_stack: Stack) -> AsyncGenerator[Codex]:
 
 
 async def test_text_is_streamed_and_is_the_result(codex: Codex) -> None:
-    began = time.monotonic()
-    run_id = await codex.start("hi [[text]]")
-    shown, events = await codex.ended(run_id)
-    assert time.monotonic() - began < 10, events
+    shown, events = await codex.ended(await codex.start("hi [[text]]"))
     assert (shown["status"], shown["result"], shown["errorCode"]) == ("success", ANSWER, None)
     assert "".join(texts(events, "message.delta")) == ANSWER
     assert [(data["text"], data["final"]) for data in of_kind(events, "message.completed")] == [(ANSWER, True)]
@@ -175,6 +172,12 @@ async def test_what_a_command_finds_of_the_key_is_not_shown(codex: Codex) -> Non
     assert KEY in str(codex.stub.requests[-1]["body"]), "the command did not find the key, so this proves nothing"
     assert of_kind(events, "tool.completed")[0]["output"].strip() == f"OPENAI_API_KEY={'*' * len(KEY)}"
     assert "*" * len(KEY) in shown["result"]
+
+
+async def test_a_key_that_the_model_spells_out_is_not_shown(codex: Codex) -> None:
+    shown, events = await codex.ended(await codex.start(f"[[spell:a key {KEY}.]]"))
+    assert shown["result"] == f"a key {'*' * len(KEY)}."
+    assert "".join(texts(events, "message.delta")) == shown["result"]
 
 
 # ---- what it asks ----
@@ -247,8 +250,7 @@ async def test_a_question_reaches_a_person_and_the_answer_the_model(codex: Codex
 
 async def test_a_question_nobody_answers_is_declined_where_the_run_says_so(codex: Codex) -> None:
     run_id = await codex.start("[[tool:touch made.txt]]", {"interactionTimeoutMs": 200, "onExpiry": "deny"})
-    shown, events = await codex.ended(run_id)
-    assert shown["status"] == "success"
+    _shown, events = await codex.ended(run_id)
     assert [data["status"] for data in of_kind(events, "tool.completed")] == ["declined"]
 
 
@@ -345,8 +347,7 @@ async def test_a_run_goes_on_when_the_control_plane_is_killed(codex: Codex) -> N
     assert any(alive(pid) for pid in engine)
     shown, events = await codex.ended(run_id)
     assert (shown["status"], shown["attempt"]) == ("success", 1)
-    told = "".join(f"word{n} " for n in range(words))
-    assert (shown["result"], "".join(texts(events, "message.delta"))) == (told, told)
+    assert shown["result"] == "".join(texts(events, "message.delta")) == "".join(f"word{n} " for n in range(words))
     assert len(codex.stub.requests) == 1
 
 
@@ -382,8 +383,7 @@ async def test_a_failure_of_the_model_is_named_soon(
     assert (ended["outcome"], ended["errorCode"]) == ("error", code)
     assert {data["errorCode"] for data in of_kind(events, "retry.scheduled")} == ({code} if retries else set())
     assert len(of_kind(events, "retry.scheduled")) == retries
-    said = "This answer will be cut" if scenario == "cut" else ""
-    assert "".join(texts(events, "message.delta")) == said
+    assert "".join(texts(events, "message.delta")) == ("This answer will be cut" if scenario == "cut" else "")
 
 
 async def test_without_a_key_the_engine_is_not_launched() -> None:

@@ -88,6 +88,7 @@ def words_of(text: str) -> tuple[str, ...]:
 
 SCENARIOS: Mapping[str, Callable[[str], Reply]] = {
     "text": lambda _: Say(words_of("Hello from the model stub. The answer is 42.")),
+    "spell": lambda text: Say(tuple(text)),
     "slow": lambda count: Say(tuple(f"word{i} " for i in range(int(count or SLOW_WORDS))), SLOW_SECONDS),
     "reasoning": lambda _: Say(words_of("After some thought: 42."), thought="First I look. Then I answer."),
     "tool": lambda command: RunCommand(command or "echo hello from the tool"),

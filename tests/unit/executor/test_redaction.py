@@ -5,7 +5,16 @@ import random
 
 import pytest
 
-from executor.redaction import Redactor, secrets_in
+from executor.redaction import Redactor, SpokenText, secrets_in
+from shared.contracts.events import (
+    MessageCompleted,
+    MessageDelta,
+    Payload,
+    ReasoningCompleted,
+    ReasoningDelta,
+    Usage,
+    UsageUpdated,
+)
 
 SECRETS = ("sk-secret-value", 'with"quote\\and\nline', "sk-secret-value-longer", "ähnlich-geheim", "value-longer-overlap")
 TEXT = (
@@ -92,3 +101,46 @@ def test_overlapping_secrets_are_starred_the_same_however_the_stream_is_cut(seed
     cuts = sorted(source.sample(range(len(text)), 20))
     chunks = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     assert redacted(chunks, secrets) == redacted([text], secrets)
+
+
+KEY = "sk-0123456789"
+SAID = f"my {KEY} is sk-01 ä"
+
+
+def shown(payloads: list[Payload], kind: type[MessageDelta | ReasoningDelta] = MessageDelta) -> str:
+    return "".join(payload.text for payload in payloads if isinstance(payload, kind))
+
+
+@pytest.mark.parametrize("size", range(1, len(SAID) + 1))
+def test_a_secret_said_in_pieces_is_found_where_they_meet(size: int) -> None:
+    spoken, told = SpokenText([KEY]), list[Payload]()
+    for at in range(0, len(SAID), size):
+        told += spoken.told(MessageDelta(message_id="m", text=SAID[at : at + size]))
+    told += spoken.told(MessageCompleted(message_id="m", text=SAID))
+    assert shown(told) == SAID.replace(KEY, "*" * len(KEY))
+    assert isinstance(told[-1], MessageCompleted)
+    assert told[-1].text == shown(told)
+    assert spoken.rest() == []
+
+
+def test_messages_and_thoughts_are_not_mixed_up() -> None:
+    spoken, told = SpokenText([KEY]), list[Payload]()
+    for at in range(len(KEY)):
+        told += spoken.told(MessageDelta(message_id="m", text=KEY[at]))
+        told += spoken.told(ReasoningDelta(message_id="m", text=KEY[at]))
+        told += spoken.told(MessageDelta(message_id="n", text="s"))
+    told += spoken.told(ReasoningCompleted(message_id="m", text=""))
+    told += spoken.rest()
+    assert sorted(shown(told)) == sorted("*" * len(KEY) + "s" * len(KEY))
+    assert shown(told, ReasoningDelta) == "*" * len(KEY)
+
+
+def test_what_waits_is_told_at_the_end() -> None:
+    spoken = SpokenText([KEY])
+    assert shown(spoken.told(MessageDelta(message_id="m", text="it begins sk-0"))) == "it begins "
+    assert spoken.told(UsageUpdated(usage=Usage(input_tokens=1, output_tokens=1)))
+    assert shown(spoken.rest()) == "sk-0"
+
+
+def test_half_a_surrogate_pair_is_passed_on() -> None:
+    assert shown(SpokenText([KEY]).told(MessageDelta(message_id="m", text="half \ud83d"))) == "half \ud83d"
