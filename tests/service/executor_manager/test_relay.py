@@ -162,7 +162,7 @@ async def test_a_file_that_breaks_off_is_cut_and_never_ends_short() -> None:
         async def send(message):
             sent.append(message)
 
-        await download({"type": "http", "runyard.abort": lambda: cuts.append(1)}, receive, send)
+        await download({"type": "http", "method": "GET", "runyard.abort": lambda: cuts.append(1)}, receive, send)
     assert cuts == [1]
     assert relay._open_streams == set(), "the relay remembers a stream that is over"
     assert b"".join(each.get("body", b"") for each in sent) == b"half"
