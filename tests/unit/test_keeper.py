@@ -25,12 +25,13 @@ class Played:
         self.is_never_ready = False
         self.ends_at_launch = False
         self.refuses_to_launch = 0
+        self.refusal: Exception = StackError("not now")
 
     def launch(self) -> None:
         self.launches += 1
         if self.refuses_to_launch:
             self.refuses_to_launch -= 1
-            raise StackError("not now")
+            raise self.refusal
         self.exit_status = 7 if self.ends_at_launch else None
         self.is_deaf = False
 
@@ -84,8 +85,9 @@ async def test_what_gives_no_answer_for_long_is_killed_and_started_again(played:
     assert "gave no answer" in said[0]
 
 
-async def test_a_launch_that_fails_is_tried_again_for_ever(played: Played, said: list[str]) -> None:
-    played.exit_status, played.refuses_to_launch = 1, 5
+@pytest.mark.parametrize("refusal", [StackError("not now"), OSError("not now")], ids=["stack", "system"])
+async def test_a_launch_that_fails_is_tried_again_for_ever(played: Played, said: list[str], refusal: Exception) -> None:
+    played.exit_status, played.refuses_to_launch, played.refusal = 1, 5, refusal
     await kept_until(played, said, lambda: played.launches == 6)
     assert "played could not be started: not now" in said
 
@@ -124,6 +126,23 @@ async def test_the_longest_delay_stays_the_longest_after_any_number_of_failures(
     async with asyncio.timeout(20):
         task = asyncio.create_task(keeper_of_it.keep())
         while played.launches < 3:
+            assert not task.done(), await task
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_lived_well_for_a_while_is_started_again_without_a_long_delay(
+    played: Played, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "LONGEST_DELAY_SECONDS", 3_600)
+    monkeypatch.setattr(keeper, "HEALTHY_AFTER_SECONDS", 0)
+    monkeypatch.setattr(keeper, "FIRST_DELAY_SECONDS", 0.1)  # doubled for every failure it remembered: 1,638 s
+    keeper_of_it = Keeper(played, said.append)
+    keeper_of_it._failures, played.exit_status = 14, 1
+    async with asyncio.timeout(20):
+        task = asyncio.create_task(keeper_of_it.keep())
+        while not played.launches:
             assert not task.done(), await task
             await asyncio.sleep(0)
         task.cancel()

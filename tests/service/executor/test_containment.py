@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from executor import procfs
+from executor.live_runs import LiveRuns
 from executor.runner import Runner
-from tests.service.executor.kit import Inside, executor_inside, is_running
+from shared.clock import monotonic_ms
+from tests.service.executor.kit import Inside, executor_inside, is_running, until
 
 
 @pytest.fixture
@@ -113,6 +115,23 @@ async def test_a_quote_that_is_not_ours_renews_nothing(executor: Inside, shift: 
     await executor.begin("sleep 300", leash=quote)
     renewal = {"quote": {**quote, "clockMs": state["clockMs"], **shift}, "attempts": [{"runId": "run_1", "attempt": 1}]}
     assert (await executor.http.post("/provider-runs/renew", json=renewal)).status_code == 200
+    assert (await executor.ended())["outcome"] == "lost"
+
+
+async def test_a_renewal_that_comes_after_the_leash_has_lapsed_revives_nothing(
+    executor: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    act = LiveRuns.end_lapsed
+    monkeypatch.setattr(LiveRuns, "end_lapsed", lambda _runs: None)  # the moment before the next beat, as long as we need it
+    state = (await executor.http.get("/executor")).json()
+    short = {"instance": state["instance"], "clockMs": state["clockMs"] - 11_800}
+    await executor.begin("sleep 300", leash=short)
+    (attempt,) = executor.app.runs.live()
+    await until(lambda: attempt.leash is not None and attempt.leash.has_lapsed(monotonic_ms()))
+    quote = {"instance": state["instance"], "clockMs": (await executor.http.get("/executor")).json()["clockMs"]}
+    renewal = {"quote": quote, "attempts": [{"runId": "run_1", "attempt": 1}]}
+    assert (await executor.http.post("/provider-runs/renew", json=renewal)).status_code == 200
+    act(executor.app.runs)
     assert (await executor.ended())["outcome"] == "lost"
 
 
