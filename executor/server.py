@@ -16,14 +16,18 @@ from shared.settings import refuse_open_door
 
 
 def main() -> int:
-    settings = ExecutorSettings()
+    try:
+        settings = ExecutorSettings()
+        refuse_open_door(settings.auth, settings.host)
+    except ValueError as error:
+        sys.stderr.write(f"executor: {error}\n")
+        return 2
     configure_logs("executor", settings.log_level)
     if settings.guard_pid is not None:
         # a dead guard watches no leash: the executor then ends its attempts itself, in order
         procfs.signal_when_parent_dies(signal.SIGTERM, settings.guard_pid)
     procfs.become_subreaper()
     try:
-        refuse_open_door(settings.auth, settings.host)
         app = build_app(settings)
     except ValueError as error:
         sys.stderr.write(f"executor: {error}\n")

@@ -131,10 +131,6 @@ class Runyard:
         said = _given({"answer": answer, "decision": decision, "message": message})
         return await self._post(f"/api/runs/{_part(run_id)}/human-loop/reply", {"questionId": question_id, **said})
 
-    async def message(self, run_id: str, text: str) -> Json:
-        """A further user message into the live run."""
-        return await self._post(f"/api/runs/{_part(run_id)}/messages", {"text": text})
-
     async def pending(self) -> Json:
         """``{items, nextCursor}``: the questions that wait, across runs."""
         return await self._call("GET", "/api/human-loop/pending")
