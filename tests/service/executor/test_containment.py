@@ -7,11 +7,13 @@ import errno
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from executor import procfs
 from executor.live_runs import LiveRuns
+from executor.process_tree import Forest
 from executor.runner import Runner
 from shared.clock import monotonic_ms
 from tests.service.executor.kit import Inside, executor_inside, is_running, until
@@ -132,6 +134,27 @@ async def test_a_renewal_that_comes_after_the_leash_has_lapsed_revives_nothing(
     renewal = {"quote": quote, "attempts": [{"runId": "run_1", "attempt": 1}]}
     assert (await executor.http.post("/provider-runs/renew", json=renewal)).status_code == 200
     act(executor.app.runs)
+    assert (await executor.ended())["outcome"] == "lost"
+
+
+async def test_a_leash_that_was_acted_upon_is_none_the_guard_must_act_upon(
+    executor: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end, may_end = Forest.end, asyncio.Event()
+
+    async def slow_end(forest: Forest, *given: Any) -> None:
+        await may_end.wait()
+        await end(forest, *given)
+
+    monkeypatch.setattr(Forest, "end", slow_end)
+    state = (await executor.http.get("/executor")).json()
+    await executor.begin("sleep 300", leash={"instance": state["instance"], "clockMs": state["clockMs"] - 11_500})
+    (attempt,) = executor.app.runs.live()
+    assert attempt.leash is not None
+    assert executor.app.runs.earliest_leash_ms() == attempt.leash.until_ms
+    await until(lambda: executor.app.runs.earliest_leash_ms() == 0)
+    assert attempt.is_live
+    may_end.set()
     assert (await executor.ended())["outcome"] == "lost"
 
 

@@ -200,6 +200,14 @@ async def test_a_stop_that_overtakes_its_start_refuses_it(executor: Inside) -> N
     await executor.begin("echo done", attempt=2)
 
 
+async def test_of_several_stops_that_overtake_their_starts_the_highest_counts(executor: Inside) -> None:
+    for number in (3, 1):
+        await executor.http.post(f"/provider-runs/run_1/stop?attempt={number}")
+    for number in (1, 2, 3):
+        assert (await executor.start("echo done", attempt=number)).status_code == 409
+    await executor.begin("echo done", attempt=4)
+
+
 async def test_a_released_run_is_gone_and_a_late_start_does_not_bring_it_back(executor: Inside) -> None:
     await executor.begin("echo here > left; echo say up; sleep 300")
     await executor.said("up")

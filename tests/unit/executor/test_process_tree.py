@@ -208,3 +208,20 @@ def test_a_process_that_cannot_be_looked_at_is_not_taken_for_gone(
     monkeypatch.setattr("builtins.open", none_left)
     with pytest.raises(OSError, match="Too many open files"):
         function(os.getpid())
+
+
+async def test_one_look_that_finds_nothing_proves_nothing(
+    forest: Forest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, tree, _heard = await planted(forest, "sleep 300", tmp_path)
+    look, misses = forest._members, 2  # the look before TERM, and one that raced with a fork
+
+    async def members(asked: Tree) -> list[procfs.Process]:
+        nonlocal misses
+        misses -= 1
+        return [] if misses >= 0 else await look(asked)
+
+    monkeypatch.setattr(forest, "_members", members)
+    await ended(forest, process, tree)
+    assert not lives(str(process.pid))
+    assert process.exit_code == -9
