@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 
@@ -28,15 +29,22 @@ class Probes(http.server.BaseHTTPRequestHandler):
         pass
 
 
+def _told_to_end() -> int:
+    """One line in the service's log; the clock is the same for all of them."""
+    os.write(1, f"told to end at {time.monotonic_ns()}\n".encode())
+    return 0
+
+
 def main() -> None:
     port = int(sys.argv[1])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_told_to_end()))
     if "--deaf" in sys.argv:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if "--guarded" in sys.argv:
         child = subprocess.Popen([sys.executable, __file__, str(port)])
         Path(sys.argv[-1]).parent.mkdir(exist_ok=True)
         Path(sys.argv[-1]).write_text(str(child.pid))
-        signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+        signal.signal(signal.SIGTERM, lambda *_: (_told_to_end(), child.terminate()))
         sys.exit(child.wait())
     http.server.ThreadingHTTPServer(("127.0.0.1", port), Probes).serve_forever()
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,17 @@ def test_a_stop_ends_everything_in_time_and_takes_the_ready_file_away(start: Cal
     assert not [pid for pid in everything if lives(pid)]
     assert not (state / "asked.json").exists()
     assert not (state / "ready.json").exists()
+
+
+def test_a_stop_goes_from_the_top_down(start: Callable[..., Stack], state: Path) -> None:
+    assert start(NO_DATABASE).up().stop() == 0
+
+    def told(name: str) -> int:
+        return int((state / "logs" / f"{name}.log").read_text().partition("told to end at ")[2].split()[0])
+
+    tiers = (("control-plane", "control-plane-2"), ("executor-manager",), ("executor-1", "executor-2"))
+    for above, below_it in pairwise(tiers):
+        assert max(map(told, above)) < min(map(told, below_it))
 
 
 def test_services_that_do_not_listen_are_ended_in_the_same_time(start: Callable[..., Stack]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -225,3 +226,23 @@ async def test_one_look_that_finds_nothing_proves_nothing(
     await ended(forest, process, tree)
     assert not lives(str(process.pid))
     assert process.exit_code == -9
+
+
+async def test_a_look_that_began_before_the_question_is_no_answer_to_it(forest: Forest, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, began, may_end = procfs.snapshot, threading.Event(), threading.Event()
+    looks: list[int] = []
+
+    def snapshot() -> dict[int, procfs.Process]:
+        looks.append(len(looks))
+        began.set()
+        may_end.wait(10)
+        return real()
+
+    monkeypatch.setattr(procfs, "snapshot", snapshot)
+    first = asyncio.create_task(forest._scanned())
+    await until(began.is_set)
+    later = [asyncio.create_task(forest._scanned()) for _ in range(3)]
+    await asyncio.sleep(0)
+    may_end.set()
+    await asyncio.gather(first, *later)
+    assert len(looks) == 2, "one for the first, one for all who came while it ran"
