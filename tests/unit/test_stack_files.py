@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from pathlib import Path
 
 import httpx
 import pytest
 
-from runyard.local_stack import service_process
+from runyard.local_stack import ports, service_process
 from runyard.local_stack.ports import choose_ports
 from runyard.local_stack.ready_file import ReadyFiles, read_ready_file
 from runyard.local_stack.service_process import ServiceProcess
 from runyard.local_stack.services import Service, Tier
 from runyard.local_stack.stack import SECRETS, StackError, StackOptions, keep_secrets
+from runyard.local_stack.supervisor import _ports_soon
 
 
 def test_secrets_are_made_once_and_are_private(tmp_path: Path) -> None:
@@ -32,8 +34,8 @@ def test_secrets_that_cannot_be_read_are_never_replaced_silently(tmp_path: Path,
 
 
 def test_free_ports_are_all_different() -> None:
-    ports = choose_ports(StackOptions(Path(), port=0, executors=20, control_planes=5, managers=5))
-    assert len({*ports.control_planes, *ports.managers, *ports.executors}) == 30
+    chosen = choose_ports(StackOptions(Path(), port=0, executors=20, control_planes=5, managers=5))
+    assert len({*chosen.control_planes, *chosen.managers, *chosen.executors}) == 30
 
 
 def test_a_taken_port_is_named() -> None:
@@ -78,3 +80,17 @@ async def test_a_log_is_bounded_and_its_last_part_kept(tmp_path: Path, monkeypat
     assert process.log.read_bytes() == b"still here"
     assert process.log.with_suffix(".log.1").read_bytes() == b"x" * 101
     assert process.last_words() == "still here"
+
+
+async def test_a_port_that_a_killed_stack_still_holds_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MANAGER_PORT", "EXECUTOR_PORT"):
+        monkeypatch.setattr(ports, name, 0)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        options = StackOptions(tmp_path, port=taken.getsockname()[1])
+        choosing = asyncio.create_task(_ports_soon(options))
+        await asyncio.wait({choosing}, timeout=0.3)
+        assert not choosing.done()
+    async with asyncio.timeout(10):
+        assert (await choosing).control_planes == (options.port,)

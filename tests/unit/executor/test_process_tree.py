@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -246,3 +247,18 @@ async def test_a_look_that_began_before_the_question_is_no_answer_to_it(forest: 
     may_end.set()
     await asyncio.gather(first, *later)
     assert len(looks) == 2, "one for the first, one for all who came while it ran"
+
+
+async def test_an_orphan_older_than_every_attempt_is_nobodys_and_ended(forest: Forest, tmp_path: Path) -> None:
+    orphan = subprocess.Popen(["sleep", "300"], start_new_session=True)  # noqa: ASYNC220  no loop must reap it
+    made = time.monotonic()
+    await until(lambda: time.monotonic() - made > 3 / os.sysconf("SC_CLK_TCK"))  # the kernel's clock for starts is coarse
+    process, tree, heard = await planted(forest, "sleep 300 & echo $!; wait", tmp_path)
+    (younger,) = await heard.lines(1)
+    found = procfs.snapshot()
+    # only these: other children of this process are not the forest's business
+    forest._place_orphans([tree], {pid: found[pid] for pid in (orphan.pid, process.pid, int(younger))})
+    assert orphan.wait(10) == -9
+    assert lives(str(process.pid))
+    assert lives(younger)
+    await ended(forest, process, tree)
