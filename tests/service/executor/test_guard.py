@@ -275,3 +275,10 @@ async def test_scripted_mode_runs_every_provider_and_says_what_was_asked_for(tmp
         assert events[0]["data"]["provider"] == "claude-code"
         assert events[0]["data"]["sandbox"] == "session+subreaper"
         assert events[-1]["data"]["result"] == "hello"
+
+
+async def test_what_an_earlier_life_beat_last_is_not_held_against_this_one(tmp_path: Path) -> None:
+    tmp_path.joinpath("heartbeat").write_bytes(b"%-20d %-20d\n" % (1, 1))  # a leash that lapsed long ago
+    async with executor_outside(tmp_path) as executor:
+        await executor.begin("hello")
+        assert (await executor.ended())["outcome"] == "success"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from pathlib import Path
 
 import pytest
 
+from executor import procfs
 from executor.adapters.base import Outcome
 from executor.endings import ENDINGS, Cause, decided
 from executor.environment import credentials_for, engine_environment, refuse_reserved
-from executor.guard import LEASH_OVERRUN_MS, SILENCE_SECONDS, START_SECONDS, WAKE_SECONDS, Pulse
+from executor.guard import LEASH_OVERRUN_MS, SILENCE_SECONDS, START_SECONDS, WAKE_SECONDS, Pulse, _sweep_once
 from executor.leash import LEASH_MS, Leash, is_ours
 from executor.limits import Limits
 from executor.questions import Questions
@@ -155,3 +157,11 @@ def test_a_heartbeat_nobody_can_read_says_nothing(pulse: Pulse, junk: bytes) -> 
     pulse.state.heartbeat.write_bytes(junk)
     assert pulse.look(WAKE_SECONDS) is None
     assert pulse.leash_until_ms == 0
+
+
+def test_a_sweep_that_could_not_look_found_nothing_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(procfs, "snapshot", none_left)
+    assert not _sweep_once(StateDir.at(tmp_path), [])
