@@ -32,6 +32,9 @@ from tests.service.executor.shell_engine import ShellAdapter
 BOUND = 20.0
 ROOT = Path(__file__).parents[3]
 
+# By SIGKILL itself, or as a shell whose command got it a moment earlier says.
+KILLED = (-9, 137)
+
 
 @dataclass
 class Wire:

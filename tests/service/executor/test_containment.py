@@ -16,7 +16,7 @@ from executor.live_runs import LiveRuns
 from executor.process_tree import Forest
 from executor.runner import Runner
 from shared.clock import monotonic_ms
-from tests.service.executor.kit import Inside, executor_inside, is_running, until
+from tests.service.executor.kit import KILLED, Inside, executor_inside, is_running, until
 
 
 @pytest.fixture
@@ -106,7 +106,8 @@ async def test_an_unrenewed_attempt_is_ended_as_lost(executor: Inside) -> None:
     answer = (await executor.http.post("/provider-runs/renew", json=renewal)).json()
     assert answer["unknown"] == [{"runId": "nobody", "attempt": 1}]
     ended = await executor.ended()
-    assert (ended["outcome"], ended["errorCode"], ended["exitCode"]) == ("lost", "executor_lost", -9)
+    assert (ended["outcome"], ended["errorCode"]) == ("lost", "executor_lost")
+    assert ended["exitCode"] in KILLED
     assert (await executor.ended("renewed"))["outcome"] == "success"
 
 
@@ -202,7 +203,8 @@ async def test_a_failure_of_our_own_still_ends_the_attempt_and_its_tree(
     monkeypatch.setattr(Runner, "_watch", fail)
     await executor.begin("sleep 300")
     ended = await executor.ended()
-    assert (ended["errorCode"], ended["exitCode"]) == ("internal", -9)
+    assert ended["errorCode"] == "internal"
+    assert ended["exitCode"] in KILLED
 
 
 async def test_an_attempt_whose_tree_cannot_be_looked_at_for_a_while_is_ended_all_the_same(

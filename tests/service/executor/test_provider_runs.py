@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.service.executor.kit import Inside, executor_inside, is_running, until
+from tests.service.executor.kit import KILLED, Inside, executor_inside, is_running, until
 from tests.service.executor.shell_engine import ShellAdapter
 
 
@@ -88,7 +88,7 @@ async def test_an_engine_that_ignores_term_is_killed_after_its_grace(executor: I
     await executor.begin("trap '' TERM; echo say up; while :; do sleep 0.05; done", timeouts={"stopGraceMs": 300})
     await executor.said("up")
     await executor.stop()
-    assert (await executor.ended())["exitCode"] == -9
+    assert (await executor.ended())["exitCode"] in KILLED
 
 
 async def test_a_grandchild_in_a_session_of_its_own_goes_with_the_tree(executor: Inside) -> None:
@@ -111,7 +111,8 @@ async def test_an_engine_that_finished_before_the_stop_has_succeeded(executor: I
     await executor.said("up")
     await executor.stop()
     ended = await executor.ended()
-    assert (ended["outcome"], ended["exitCode"]) == ("success", -9)
+    assert ended["outcome"] == "success"
+    assert ended["exitCode"] in KILLED
 
 
 async def test_an_engine_is_asked_to_interrupt_itself_first(executor: Inside) -> None:
