@@ -139,6 +139,8 @@ class FakeManager:
         self.calls["propose"] += 1
         asked = json.loads(await request.body())
         self.proposals.append(asked)
+        if self.moods["propose"]:
+            await self.moods["propose"].popleft()(self, next(iter(self.executors.values())), asked)
         free = [each for name, each in self.executors.items() if not each.gone and name not in asked["avoid"]]
         if not free:
             raise RunyardError(ErrorCode.QUEUE_FULL, "all are full", retry_after=1, extra={"sent": False})
@@ -267,14 +269,6 @@ async def lose_the_answer(manager: FakeManager, executor: FakeExecutor, body: di
 async def lose_the_call(_manager: FakeManager, _executor: FakeExecutor, _body: dict[str, Any]) -> None:
     """The executor never hears of it, and nobody knows."""
     raise RunyardError(ErrorCode.PROVIDER_UNAVAILABLE, "the executor gave no answer", extra={"sent": None})
-
-
-def then(*moods: Mood) -> Mood:
-    async def mood(manager: FakeManager, executor: FakeExecutor, body: dict[str, Any]) -> None:
-        for each in moods:
-            await each(manager, executor, body)
-
-    return mood
 
 
 class Gate:

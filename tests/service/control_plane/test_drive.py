@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
+from control_plane.domain.run import Placement
 from shared.errors import ErrorCode
 from tests.loopback import until
-from tests.service.control_plane.conftest import Replica, replica_at
-from tests.service.control_plane.fake_manager import FakeManager, Gate, lose_the_answer, lose_the_call, refuse, then
+from tests.service.control_plane.conftest import Replica, Stores, new_run, replica_at
+from tests.service.control_plane.fake_manager import FakeManager, Gate, lose_the_answer, lose_the_call, refuse
 
 LOST = {"outcome": "lost", "errorCode": "executor_lost", "errorMessage": "gone", "result": None}
 
@@ -94,21 +95,42 @@ async def test_a_start_nobody_confirms_becomes_another_attempt(replica: Replica,
     assert "attempt.lost" in await replica.kinds(run_id)
 
 
-async def test_a_start_left_by_another_driver_is_asked_for_with_a_fresh_reading(
-    replica: Replica, manager: FakeManager, database: str, manager_url: str
+@pytest.mark.parametrize("heard", [True, False])
+async def test_a_start_left_by_another_driver_is_asked_for_where_it_was_sent(
+    stores: Stores, manager: FakeManager, manager_url: str, database: str, heard: bool
 ) -> None:
-    """The executor knows it, so it is found; a reading from the proposal of long ago would have been refused."""
+    """Whether it was heard nobody knows: «not sent» now says nothing about then, and the quote must be a fresh one."""
+    run_id = await stores.runs.create(new_run(), None)
+    [lease] = await stores.runs.claim(1, 0.1)
+    one = manager.executors["one"]
+    await stores.runs.next_attempt(lease, Placement("one", one.instance, "http://127.0.0.1:1"))
+    if heard:
+        manager.accept(one, {"runId": run_id, "attempt": 1})
+    manager.moods["start"] += [refuse(ErrorCode.PROVIDER_UNAVAILABLE, sent=False)] * 3
+    async with replica_at(database, manager_url) as replica:
+        await replica.until(run_id, "running")
+        [attempt] = one.attempts.values()
+        attempt.end()
+        await replica.until(run_id, "success")
+    assert manager.attempts(run_id) == [attempt]
+    assert manager.calls["propose"] == 0
+    if not heard:
+        assert one.clock_ms() - attempt.request["leash"]["clockMs"] < 60_000
+
+
+async def test_a_replica_that_lost_its_run_writes_and_starts_no_more_of_it(
+    replica: Replica, manager: FakeManager, stores: Stores
+) -> None:
     gate = Gate()
-    manager.moods["start"].append(then(lose_the_answer))
-    manager.moods["start"].append(gate)
+    manager.moods["propose"].append(gate)
     run_id = await replica.start()
     await gate.reached.wait()
-    async with replica_at(database, manager_url) as other:
-        await replica.http.post("/nowhere")
-        gate.open.set()
-        (await manager.begun(run_id)).end()
-        await other.until(run_id, "success")
-    assert len(manager.attempts(run_id)) == 1
+    await stores.pool.execute("UPDATE run_heads SET lease_token = gen_random_uuid(), lease_until = now() + interval '1 second'")
+    gate.open.set()
+    attempt = await manager.begun(run_id)  # by whoever claims it when that lease has lapsed
+    attempt.end()
+    await replica.until(run_id, "success")
+    assert manager.calls["propose"] == 2
 
 
 async def test_a_run_waits_in_the_queue_while_nobody_has_room(replica: Replica, manager: FakeManager) -> None:

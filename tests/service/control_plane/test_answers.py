@@ -1,0 +1,70 @@
+"""What callers may send that no column takes, and what they are told: never a 500."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.service.control_plane.conftest import Replica
+from tests.service.control_plane.fake_manager import FakeManager
+
+LONG_AGO = "0001-01-01T00:00:00%2B14:00"
+
+
+@pytest.mark.parametrize(("path", "status"), [
+    ("/api/runs/%00", 404), ("/api/runs/a%00b/stream", 404), ("/api/runs/a%00b/events", 404),
+    ("/api/runs?sessionId=%00", 422), ("/api/runs?source=a%00", 422), ("/api/runs?%00=1", 422),
+    (f"/api/runs?from={LONG_AGO}", 422), (f"/api/runs?to={LONG_AGO}", 422),
+])  # fmt: skip
+async def test_a_read_of_what_cannot_exist_is_refused(replica: Replica, path: str, status: int) -> None:
+    answer = await replica.http.get(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
+
+
+@pytest.mark.parametrize("body", [
+    '{"prompt":"x","metadata":{"k":1e999}}',
+    '{"prompt":"x","metadata":{"k":[' + ",".join(["1e300"] * 500) + "]}}",
+    '{"prompt":"x","model":"a\\u0000"}',
+    '{"prompt":"x","resumeSessionId":"a\\u0000"}',
+    '{"prompt":"x","resumeRunId":"a\\u0000"}',
+    '{"prompt":"x","providerOptions":{"outputSchema":"x"}}',
+])  # fmt: skip
+async def test_a_start_that_cannot_be_stored_is_refused(replica: Replica, body: str) -> None:
+    answer = await replica.http.post("/api/runs/start", content=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request"), answer.text
+
+
+@pytest.mark.parametrize("reply", [
+    {"runId": "a\0", "questionId": "q", "answer": "x"}, {"runId": "r", "questionId": "q\0", "answer": "x"},
+])  # fmt: skip
+async def test_a_reply_to_what_cannot_exist_is_refused(replica: Replica, reply: dict[str, Any]) -> None:
+    assert (await replica.http.post("/api/human-loop/reply", json=reply)).status_code in (404, 422)
+
+
+async def test_the_head_of_a_stream_is_not_the_stream(replica: Replica, manager: FakeManager) -> None:
+    run_id = await replica.start()
+    attempt = await manager.begun(run_id)
+    answer = await replica.http.head(f"/api/runs/{run_id}/stream")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    attempt.end()
+    await replica.until(run_id, "success")
+
+
+async def test_pages_of_events_end_where_their_bytes_do(replica: Replica, manager: FakeManager) -> None:
+    run_id = await replica.start()
+    attempt = await manager.begun(run_id)
+    for number in range(20):
+        attempt.say("message.completed", {"messageId": f"m{number}", "text": "x" * 1_000_000})
+    attempt.end()
+    await replica.until(run_id, "success")
+    seen: list[int] = []
+    after: str | None = "0"
+    pages = 0
+    while after is not None:
+        page = (await replica.http.get(f"/api/runs/{run_id}/events", params={"after": after, "limit": 5000})).json()
+        seen += [each["cursor"] for each in page["items"]]
+        after = page["nextCursor"]
+        pages += 1
+    assert seen == list(range(1, 26))
+    assert pages == 2

@@ -1,0 +1,85 @@
+"""Leashes over real HTTP: every executor by itself, and only with a reading that is worth something."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from control_plane.manager_client import ManagerClient
+from control_plane.runs.leashes import Leashes
+from tests.loopback import until
+from tests.service.control_plane.fake_manager import FakeManager
+
+EVERY_SECONDS = 0.05
+
+
+@pytest.fixture
+async def leashes(manager_url: str) -> AsyncIterator[Leashes]:
+    client = ManagerClient([manager_url], None, 5.0)
+    yield Leashes(client, EVERY_SECONDS, 5.0)
+    await client.close()
+
+
+@asynccontextmanager
+async def running(leashes: Leashes) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(leashes.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_silent_executor_delays_no_other(leashes: Leashes, manager: FakeManager) -> None:
+    one, two = manager.executors["one"], manager.executors["two"]
+    await leashes.keep("one", "run_1", 1, renew_now=True)
+    await leashes.keep("two", "run_2", 1, renew_now=True)
+    one.deaf_to_renewals = True
+    before = len(two.renewals)
+    async with running(leashes):
+        await until(lambda: len(two.renewals) >= before + 20, within=4)
+
+
+async def test_all_attempts_of_an_executor_are_renewed_by_one_call(leashes: Leashes, manager: FakeManager) -> None:
+    one = manager.executors["one"]
+    for number in range(3):
+        await leashes.keep("one", f"run_{number}", 1, renew_now=True)
+    leashes.drop("one", "run_1", 1)
+    one.renewals.clear()
+    async with running(leashes):
+        await until(lambda: len(one.renewals) >= 1)
+    assert sorted(each["runId"] for each in one.renewals[0]["attempts"]) == ["run_0", "run_2"]
+
+
+async def test_a_leash_is_renewed_with_a_fresh_reading_at_once(leashes: Leashes, manager: FakeManager) -> None:
+    """Whoever takes over an attempt has little time left: a reading that renews nothing must not cost a whole turn."""
+    one = manager.executors["one"]
+    for stale in (None, (one.instance, one.clock_ms() - 60_000), ("another life", one.clock_ms())):
+        if stale is not None:
+            leashes.quoted("one", *stale)
+        one.renewals.clear()
+        await leashes.keep("one", "run_1", 1, renew_now=True)
+        last = one.renewals[-1]
+        assert last["quote"]["instance"] == one.instance
+        assert last["readMs"] - last["quote"]["clockMs"] < 1000
+
+
+async def test_who_is_dropped_is_renewed_no_more(leashes: Leashes, manager: FakeManager) -> None:
+    one, two = manager.executors["one"], manager.executors["two"]
+    await leashes.keep("one", "run_1", 1, renew_now=True)
+    await leashes.keep("two", "run_2", 1, renew_now=True)
+    leashes.drop("one", "run_1", 1)
+    leashes.drop("one", "run_1", 1)
+    seen = len(one.renewals)
+    async with running(leashes):
+        await until(lambda: len(two.renewals) >= 5)
+    assert len(one.renewals) == seen
+
+
+async def test_an_executor_that_cannot_be_reached_gives_no_reading(leashes: Leashes, manager: FakeManager) -> None:
+    manager.executors["one"].gone = True
+    assert await leashes.reading("one") is None
+    assert await leashes.reading("two") is not None
