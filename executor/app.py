@@ -30,10 +30,12 @@ class ExecutorApp(Starlette):
     """``stop_soon`` is for the moment of the signal: the trees are ended while streams can still tell of it."""
 
     runs: LiveRuns
+    _loop: asyncio.AbstractEventLoop | None = None
 
     def stop_soon(self) -> None:
-        """Safe to call from a signal handler."""
-        self._loop.call_soon_threadsafe(self.runs.drain)
+        """Safe to call from a signal handler, also before anything was started: then nothing is to be ended."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.runs.drain)
 
     def started(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from executor import procfs
+from executor.app import build_app
 from executor.live_runs import LiveRuns
 from executor.process_tree import Forest
 from executor.runner import Runner
+from executor.settings import ExecutorSettings
 from shared.clock import monotonic_ms
 from tests.service.executor.kit import KILLED, Inside, executor_inside, is_running, until
 
@@ -236,3 +238,7 @@ async def test_an_id_is_made_once_and_kept(tmp_path: Path) -> None:
     assert ids[0] == ids[1]
     async with executor_inside(tmp_path / "state", executor_id="mine") as executor:
         assert (await executor.http.get("/executor")).json()["executorId"] == "mine"
+
+
+async def test_a_stop_before_the_executor_serves_is_no_error(tmp_path: Path) -> None:
+    build_app(ExecutorSettings.model_validate({"state_dir": tmp_path, "auth": "off"})).stop_soon()
