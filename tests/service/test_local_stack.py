@@ -128,6 +128,7 @@ def test_a_killed_supervisor_leaves_no_process_and_no_run_behind(stack: Stack, f
         assert again.process.wait(BOUND_SECONDS) == 0
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("name", ["postgres", "control-plane", "executor-manager", "executor-1"])
 def test_work_goes_on_after_any_service_was_killed(stack: Stack, name: str) -> None:
     pid = next(each["pid"] for each in stack.ready()["services"] if each["name"] == name)
