@@ -122,6 +122,11 @@ def test_a_queued_run_nobody_has_claimed_is_canceled_at_once() -> None:
     assert absorb(replace(queued, has_lease=True), [Stop()]).status is RunStatus.STOPPING
 
 
+def test_a_stop_waits_for_an_attempt_that_may_live_although_nobody_drives_it() -> None:
+    for status in (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING_USER):
+        assert absorb(replace(RUN, status=status, has_lease=False), [Stop()]).status is RunStatus.STOPPING
+
+
 def test_success_that_came_before_the_kill_counts() -> None:
     stopping = replace(RUN, status=RunStatus.STOPPING, stop_reason="user_canceled")
     change = absorb(stopping, [ended(2, "success")])
