@@ -16,7 +16,7 @@ from executor_manager.locate import Locate, ProposeExecutor
 from executor_manager.placement import best_known
 from executor_manager.relay import Relay
 from executor_manager.timeouts import RunTimeout, TimeoutTable
-from shared.contracts.events import ExecutorEvent
+from shared.contracts.events import MAX_TIMEOUT_MS, ExecutorEvent
 from shared.contracts.interactions import RunReply
 from shared.contracts.provider_runs import (
     Fleet,
@@ -66,6 +66,7 @@ class TimeoutQuery(BaseModel):
 
     provider: str
     model: str | None = None
+    app_ms: int | None = Field(default=None, alias="appMs", ge=1, le=MAX_TIMEOUT_MS, description="An app's `timeoutMs`.")
 
 
 def executor_path(template: str, path: Mapping[str, str]) -> str:
@@ -177,7 +178,8 @@ def fleet_routes(fleet: ExecutorFleet, timeouts: TimeoutTable) -> tuple[Operatio
         return Answer(ProviderList(items=best_known(fleet.members)))
 
     async def timeout(call: Call[None]) -> Answer:
-        return Answer(timeouts.resolve(provider_named(call.query.provider, "query.provider"), call.query.model, {}))
+        query = call.query
+        return Answer(timeouts.resolve(provider_named(query.provider, "query.provider"), query.model, {}, query.app_ms))
 
     return (
         get(f"{PREFIX}/executors", executors, returns=Fleet, access="service", summary="Who there is, how loaded, who drains."),

@@ -1,4 +1,4 @@
-"""How long an attempt may work, and which rule said so: the request, else the provider's table, else the setting.
+"""How long an attempt may work, and which rule said so: the request, else its app, else the table, else the setting.
 
 A table that cannot be used is an error at start, with the name of the key; nothing is ignored in silence.
 """
@@ -15,13 +15,14 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from shared.contracts.events import MAX_TIMEOUT_MS
 from shared.contracts.provider_runs import StartProviderRun
 from shared.contracts.providers import Provider, provider_named
 from shared.contracts.wire import Wire
 from shared.errors import RunyardError, invalid
 
-MAX_TIMEOUT_MS = 86_400_000
-OPTIONS = ("timeoutMs", "runTimeoutMs")
+OPTIONS = ("timeoutMs", "runTimeoutMs")  # the first that has a value wins
+APP = "app"
 SETTING = "EXECUTOR_RUN_TIMEOUT_MS"
 UNSETTLED = "default"
 
@@ -80,28 +81,25 @@ class TimeoutTable:
         self._rules = MappingProxyType(dict(rules))
         self._default_ms = default_ms
 
-    def resolve(self, provider: Provider, model: str | None, options: Mapping[str, Any]) -> RunTimeout:
+    def resolve(self, provider: Provider, model: str | None, options: Mapping[str, Any], app_ms: int | None = None) -> RunTimeout:
         """Raises ``invalid_request`` for an option that is no number of milliseconds up to 24 h."""
-        run_ms, rule = self._from_options(options) or self._from_rules(provider, model) or (self._default_ms, SETTING)
+        run_ms, rule = (
+            _from_options(options)
+            or ((app_ms, APP) if app_ms is not None else None)
+            or self._from_rules(provider, model)
+            or (self._default_ms, SETTING)
+        )
         return RunTimeout(provider=provider, model=model, run_ms=run_ms, rule=rule)
 
     def settle(self, request: StartProviderRun) -> StartProviderRun:
-        """The request with its run timeout and rule filled in, unless its caller settled them already."""
-        if request.timeouts.rule != UNSETTLED:
-            return request
-        found = self.resolve(request.provider, request.model, request.provider_options)
-        timeouts = request.timeouts.model_copy(update={"run_ms": found.run_ms, "rule": found.rule})
-        return request.model_copy(update={"timeouts": timeouts})
+        """The request with its run timeout and rule filled in, unless its caller settled them already.
 
-    def _from_options(self, options: Mapping[str, Any]) -> tuple[int, str] | None:
-        for name in OPTIONS:
-            given = options.get(name)
-            if given is None:
-                continue
-            if not isinstance(given, int) or isinstance(given, bool) or not 1 <= given <= MAX_TIMEOUT_MS:
-                raise invalid(f"providerOptions.{name}", f"must be a whole number from 1 to {MAX_TIMEOUT_MS}")
-            return given, f"providerOptions.{name}"
-        return None
+        A value of the caller that cannot be is refused in either case.
+        """
+        given = request.timeouts
+        found = self.resolve(request.provider, request.model, request.provider_options, given.app_ms)
+        settled = {"run_ms": found.run_ms, "rule": found.rule} if given.rule == UNSETTLED else {}
+        return request.model_copy(update={"timeouts": given.model_copy(update={**settled, "app_ms": None})})
 
     def _from_rules(self, provider: Provider, model: str | None) -> tuple[int, str] | None:
         rules = self._rules.get(provider)
@@ -111,6 +109,15 @@ class TimeoutTable:
             if model is not None and rule.matches(model):
                 return rule.timeout_ms, f"template: {provider} {rule.mode} {rule.pattern}"
         return rules.default_timeout_ms, f"template: {provider} default"
+
+
+def _from_options(options: Mapping[str, Any]) -> tuple[int, str] | None:
+    """Every one that is given is judged, also one that another stands above."""
+    given = [(options[name], f"providerOptions.{name}") for name in OPTIONS if options.get(name) is not None]
+    for value, where in given:
+        if type(value) is not int or not 1 <= value <= MAX_TIMEOUT_MS:
+            raise invalid(where, f"must be a whole number of milliseconds from 1 to {MAX_TIMEOUT_MS}")
+    return given[0] if given else None
 
 
 def load_timeouts(default_ms: int, override: Path | None = None) -> TimeoutTable:

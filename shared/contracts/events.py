@@ -70,13 +70,19 @@ class Usage(Wire):
     estimated: bool | None = Field(default=None, description="The cost comes from our price table, not from the engine.")
 
 
-class Timeouts(Wire):
-    """Limits of an attempt in milliseconds, and which rule set them."""
+MAX_TIMEOUT_MS = 86_400_000
 
-    run_ms: int = Field(default=1_800_000, ge=1, le=86_400_000)
-    idle_ms: int = Field(default=120_000, ge=1, le=86_400_000)
+
+class Timeouts(Wire):
+    """Limits of an attempt in milliseconds, and which rule set them. Time spent waiting for a person is in none but its own."""
+
+    run_ms: int = Field(default=1_800_000, ge=1, le=MAX_TIMEOUT_MS, description="How long it may work.")
+    idle_ms: int = Field(default=120_000, ge=1, le=MAX_TIMEOUT_MS, description="How long its engine may be silent.")
     stop_grace_ms: int = Field(default=5_000, ge=0, le=60_000)
-    rule: str = "default"
+    rule: str = Field(default="default", description="What set `runMs`; `default`: the manager is still to say.")
+    app_ms: int | None = Field(
+        default=None, ge=1, le=MAX_TIMEOUT_MS, description="The app's `timeoutMs`: after the request's, before the table's."
+    )
 
 
 class RunStatusChanged(Payload):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from executor_manager.timeouts import MAX_TIMEOUT_MS, TimeoutTableError, load_timeouts
-from shared.contracts.events import Timeouts
+from executor_manager.timeouts import TimeoutTableError, load_timeouts
+from shared.contracts.events import MAX_TIMEOUT_MS, Timeouts
 from shared.contracts.provider_runs import Message, StartProviderRun, WorkspaceRef
 from shared.contracts.providers import Provider
 from shared.errors import RunyardError
@@ -60,8 +60,31 @@ def test_a_callers_value_must_be_milliseconds_up_to_a_day(given: object) -> None
         SHIPPED.resolve(CLAUDE, None, {"timeoutMs": given})
 
 
-def started(timeouts: Timeouts) -> StartProviderRun:
+@pytest.mark.parametrize(
+    ("options", "app_ms", "run_ms", "rule"),
+    [
+        ({"timeoutMs": 7}, 9, 7, "providerOptions.timeoutMs"),
+        ({"runTimeoutMs": 8}, 9, 8, "providerOptions.runTimeoutMs"),
+        ({}, 9, 9, "app"),
+        ({"timeoutMs": None}, 9, 9, "app"),
+        ({}, None, 420_000, "template: claude-code includes opus"),
+    ],
+)
+def test_an_apps_timeout_stands_between_the_requests_and_the_tables(options, app_ms, run_ms, rule) -> None:
+    settled = SHIPPED.settle(started(Timeouts(app_ms=app_ms), **options)).timeouts
+    assert (settled.run_ms, settled.rule, settled.app_ms) == (run_ms, rule, None)
+
+
+def test_a_value_that_cannot_be_is_refused_also_where_another_stands_above_it() -> None:
+    with pytest.raises(RunyardError, match=r"providerOptions\.runTimeoutMs"):
+        SHIPPED.resolve(CLAUDE, None, {"timeoutMs": 5, "runTimeoutMs": 0})
+    with pytest.raises(RunyardError, match=r"providerOptions\.timeoutMs"):
+        SHIPPED.settle(started(Timeouts(run_ms=9, rule="remaining"), timeoutMs=0))
+
+
+def started(timeouts: Timeouts, **options: object) -> StartProviderRun:
     return StartProviderRun(
+        provider_options=options,
         run_id="r",
         provider=CLAUDE,
         model="opus",
