@@ -26,11 +26,19 @@ def make_pool(dsn: str, size: int = 10, command_seconds: float = COMMAND_SECONDS
         timeout=5,
         command_timeout=command_seconds,
         max_inactive_connection_lifetime=300,
+        reset=_left_as_it_was,
         server_settings={
             "application_name": "runyard-control-plane",
             "idle_in_transaction_session_timeout": f"{SILENT_SECONDS * 1000:.0f}",
         },
     )
+
+
+async def _left_as_it_was(_connection: object) -> None:
+    """Nothing here changes a session (no SET, no cursor, no lock beyond its transaction), so no round trip undoes it.
+
+    A transaction that is still open is rolled back before this is called.
+    """
 
 
 @asynccontextmanager

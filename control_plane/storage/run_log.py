@@ -112,7 +112,7 @@ def _locked(row: Any, questions: Sequence[Any]) -> Locked:
     return Locked(
         run_id=row["run_id"], status=RunStatus(row["status"]), last_cursor=row["last_cursor"], attempt=row["attempt"],
         executor_cursor=row["executor_cursor"], now=row["now"], stop_reason=row["stop_reason"],
-        has_lease=bool(row["has_lease"]), attempt_living=row["attempt_living"], has_run_time=row["has_run_time"],
+        has_lease=bool(row["has_lease"]), attempt_living=row["attempt_living"],
         open_questions=frozenset(each["question_id"] for each in questions),
         answered=frozenset(each["question_id"] for each in questions if each["is_answered"]),
         answered_by={each["question_id"]: each["answered_by"] for each in questions},
@@ -123,14 +123,11 @@ def _locked(row: Any, questions: Sequence[Any]) -> Locked:
 
 async def _apply(connection: Any, changes: Sequence[tuple[Locked, Change]]) -> None:
     """The rows of all changes: the frequent ones by one statement for all runs, the rare ones one by one."""
-    await _append_events(connection, changes)
     await _append_raw(connection, changes)
     for run, change in changes:
         await _apply_rare(connection, run, change)
     await _move_runs(connection, [change for _, change in changes if change.moved])
-    await _move_heads(connection, [change for run, change in changes if _touches_head(run, change)])
-    for text in announcement((change.run_id, change.last_cursor) for _, change in changes if change.events):
-        await connection.execute(_SQL["notify"], Channel.EVENTS, text)
+    await _write_window(connection, changes)
 
 
 def _touches_head(run: Locked, change: Change) -> bool:
@@ -138,23 +135,26 @@ def _touches_head(run: Locked, change: Change) -> bool:
     return moved_on or change.ended or change.parked
 
 
-async def _append_events(connection: Any, changes: Sequence[tuple[Locked, Change]]) -> None:
-    rows = [
+async def _write_window(connection: Any, changes: Sequence[tuple[Locked, Change]]) -> None:
+    events = [
         (change.run_id, event.cursor, event.attempt, event.kind, event.at, event.data, event.raw_ref)
         for _, change in changes
         for event in change.events
     ]
-    await _many(connection, "append_events", rows)
+    heads = [
+        (change.run_id, change.last_cursor, change.executor_cursor, change.ended or change.parked)
+        for run, change in changes
+        if _touches_head(run, change)
+    ]
+    if events or heads:
+        announced = list(announcement((change.run_id, change.last_cursor) for _, change in changes if change.events))
+        columns = (*_columns(events, 7), *_columns(heads, 4))
+        await connection.execute(_SQL["write_window"], *columns, Channel.EVENTS, announced)
 
 
 async def _append_raw(connection: Any, changes: Sequence[tuple[Locked, Change]]) -> None:
     rows = [(change.run_id, raw.attempt, raw.stream, raw.byte_from, raw.base64) for _, change in changes for raw in change.raw]
     await _many(connection, "append_raw", rows)
-
-
-async def _move_heads(connection: Any, changes: Iterable[Change]) -> None:
-    rows = [(each.run_id, each.last_cursor, each.executor_cursor, each.ended or each.parked) for each in changes]
-    await _many(connection, "move_heads", rows)
 
 
 async def _move_runs(connection: Any, changes: Iterable[Change]) -> None:
@@ -170,9 +170,14 @@ async def _move_runs(connection: Any, changes: Iterable[Change]) -> None:
 
 
 async def _many(connection: Any, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """One statement for all rows: columns as arrays."""
+    """One statement for all rows."""
     if rows:
-        await connection.execute(_SQL[name], *(list(column) for column in zip(*rows, strict=True)))
+        await connection.execute(_SQL[name], *_columns(rows, len(rows[0])))
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    """Columns as arrays; so many of them even where there is no row."""
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
 
 
 async def _apply_rare(connection: Any, run: Locked, change: Change) -> None:
@@ -181,7 +186,7 @@ async def _apply_rare(connection: Any, run: Locked, change: Change) -> None:
         await connection.execute(_SQL["ask_to_stop"], run_id, change.stop_reason)
         await connection.execute(_SQL["notify"], Channel.INTENTS, run_id)
     if change.run_ms is not None:
-        await connection.execute(_SQL["set_run_time"], run_id, change.run_ms)
+        await connection.execute(_SQL["begin_active_time"], run_id, change.run_ms)
     if change.accepted:
         await connection.execute(_SQL["set_accepted"], run_id, attempt)
         await connection.execute(_SQL["set_started"], run_id)
@@ -195,3 +200,4 @@ async def _apply_rare(connection: Any, run: Locked, change: Change) -> None:
         await connection.execute(_SQL["resolve_question"], run_id, question_id, status)
     if change.outcome is not None:
         await connection.execute(_SQL["end_attempt"], run_id, attempt, change.outcome)
+        await connection.execute(_SQL["rest_active_time"], run_id)

@@ -13,7 +13,7 @@ FOR UPDATE OF head;
 
 -- name: read_locked
 SELECT head.run_id, head.last_cursor, head.executor_cursor, head.attempt, head.lease_until > now() AS has_lease,
-       run.status::text AS status, run.stop_reason, run.interaction_ms, run.on_expiry, run.active_ms_left IS NOT NULL AS has_run_time,
+       run.status::text AS status, run.stop_reason, run.interaction_ms, run.on_expiry,
        attempt.run_id IS NOT NULL AS attempt_living, clock_timestamp() AS now
 FROM run_heads AS head
 JOIN agent_runs AS run ON run.id = head.run_id
@@ -25,26 +25,30 @@ SELECT run_id, question_id, answered_by, status = 'answered' AS is_answered
 FROM interactions
 WHERE run_id = ANY ($1::text[]) AND status IN ('pending', 'answered');
 
--- name: append_events
-INSERT INTO run_events (run_id, cursor, attempt, kind, at, data, raw_ref, fcmp_seq)
-SELECT *, 0
-FROM unnest($1::text[], $2::bigint[], $3::int[], $4::text[], $5::timestamptz[], $6::text[], $7::text[]);
-
 -- name: append_raw
 INSERT INTO raw_output (run_id, attempt, stream, byte_from, bytes)
 SELECT run_id, attempt, stream, byte_from, decode(base64, 'base64')
 FROM unnest($1::text[], $2::int[], $3::text[], $4::bigint[], $5::text[]) AS new (run_id, attempt, stream, byte_from, base64);
 
--- name: move_heads
--- $4: the run is over or parked; its lease is dropped and nobody is to drive it.
-UPDATE run_heads AS head
-SET last_cursor = new.last_cursor,
-    executor_cursor = new.executor_cursor,
-    lease_token = CASE WHEN new.let_go THEN NULL ELSE head.lease_token END,
-    lease_until = CASE WHEN new.let_go THEN NULL ELSE head.lease_until END,
-    claim_after = CASE WHEN new.let_go THEN NULL ELSE head.claim_after END
-FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::boolean[]) AS new (run_id, last_cursor, executor_cursor, let_go)
-WHERE head.run_id = new.run_id;
+-- name: write_window
+-- The frequent rows of all runs of a window: one statement, because a window is as cheap as its round trips are few.
+-- $1 to $7 events; $8 to $11 heads, let_go: the run is over or parked, its lease is dropped and nobody is to drive it;
+-- $12 the channel and $13 the texts of the announcement.
+WITH appended AS (
+    INSERT INTO run_events (run_id, cursor, attempt, kind, at, data, raw_ref, fcmp_seq)
+    SELECT *, 0
+    FROM unnest($1::text[], $2::bigint[], $3::int[], $4::text[], $5::timestamptz[], $6::text[], $7::text[])
+), moved AS (
+    UPDATE run_heads AS head
+    SET last_cursor = new.last_cursor,
+        executor_cursor = new.executor_cursor,
+        lease_token = CASE WHEN new.let_go THEN NULL ELSE head.lease_token END,
+        lease_until = CASE WHEN new.let_go THEN NULL ELSE head.lease_until END,
+        claim_after = CASE WHEN new.let_go THEN NULL ELSE head.claim_after END
+    FROM unnest($8::text[], $9::bigint[], $10::bigint[], $11::boolean[]) AS new (run_id, last_cursor, executor_cursor, let_go)
+    WHERE head.run_id = new.run_id
+)
+SELECT pg_notify($12, text) FROM unnest($13::text[]) AS announced (text);
 
 -- name: move_runs
 -- Active time is settled whenever a run stops or starts being ``running``.
@@ -69,9 +73,16 @@ WHERE run.id = new.run_id;
 UPDATE agent_runs SET stop_requested_at = coalesce(stop_requested_at, now()), stop_reason = coalesce(stop_reason, $2)
 WHERE id = $1;
 
--- name: set_run_time
-UPDATE agent_runs SET active_ms_left = $2, active_since = CASE WHEN status = 'running' THEN now() END
-WHERE id = $1 AND active_ms_left IS NULL;
+-- name: begin_active_time
+-- An engine works from here on. Only the first attempt says how long the run may; later ones go on with what is left.
+UPDATE agent_runs SET active_ms_left = coalesce(active_ms_left, $2),
+                      active_since = CASE WHEN status = 'running' THEN coalesce(active_since, now()) END
+WHERE id = $1;
+
+-- name: rest_active_time
+-- No engine works: what passes until the next attempt has begun is no active time.
+UPDATE agent_runs SET active_ms_left = greatest(active_ms_left - extract(epoch FROM now() - active_since) * 1000, 0), active_since = NULL
+WHERE id = $1 AND active_since IS NOT NULL;
 
 -- name: set_session
 UPDATE attempts SET engine_session = $3 WHERE run_id = $1 AND attempt = $2;
