@@ -1,0 +1,70 @@
+"""``python -m tests.bench [NAMES] [--quick] [--json FILE]``: run benchmarks and print their tables as Markdown.
+
+Ends with 1 when a required target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import uvloop
+
+from shared.server import allow_open_files
+from tests.bench.kit.ground import Ground
+from tests.bench.kit.report import arms_table, as_json, machine, targets_table
+from tests.bench.kit.turns import Bench, Results, Verdict, take_turns, verdicts
+
+NAMES = ("append", "fanout", "queue", "pages")
+Done = tuple[Bench, Results, Sequence[Verdict]]
+
+
+def bench_named(name: str) -> Bench:
+    return import_module(f"tests.bench.{name}").BENCH
+
+
+async def run(names: Sequence[str], quick: bool) -> list[Done]:
+    done: list[Done] = []
+    ground = Ground(quick)
+    try:
+        for name in names:
+            bench, began = bench_named(name), time.monotonic()
+            results = await take_turns(bench, ground)
+            done.append((bench, results, verdicts(bench, results)))
+            say(arms_table(bench, results), targets_table(done[-1][2]))
+            say(f"{time.monotonic() - began:.0f} s, load {os.getloadavg()[0]:.1f}")
+    finally:
+        ground.close()
+    return done
+
+
+def say(*paragraphs: str) -> None:
+    sys.stdout.write("".join(f"{each}\n\n" for each in paragraphs if each))
+    sys.stdout.flush()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Our code against its limits and its rivals.")
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="NAME", help=f"of {', '.join(NAMES)}; default: all")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds of less: to see that it works, not to quote")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every round of every arm there")
+    given = parser.parse_args()
+    allow_open_files()
+    say(f"{machine()}")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        done = runner.run(run(given.names or NAMES, given.quick))
+    say("## Targets", targets_table([each for _, _, found in done for each in found]))
+    if given.json is not None:
+        given.json.write_text(as_json(done, given.quick))
+    missed = [each for _, _, found in done for each in found if each.target.required and not each.is_met]
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
