@@ -44,6 +44,7 @@ from control_plane.storage.pool import make_pool, opened
 from control_plane.storage.run_log import RunLog
 from control_plane.storage.runs import RunStore
 from control_plane.storage.wakeups import Channel, Listener
+from control_plane.views.workbench import FLAT_FRAMES
 from shared.clock import monotonic
 from shared.contracts.events import PAYLOADS
 from shared.contracts.providers import DRIVEN, Provider
@@ -92,7 +93,7 @@ def build_app(  # long: the composition root, read in one piece
         *system_routes(MakeKey(keys, new_id), manager, readiness.chain),
     )
     operations = (*operations, *health_routes("control-plane", readiness))
-    described = document("Runyard", release(), operations, PAYLOADS.values())
+    described = document("Runyard", release(), operations, (*PAYLOADS.values(), *FLAT_FRAMES))
     served = (*operations, *document_routes(lambda: described), *page_routes())
     watch(driven=lambda: dispatcher.driven, readers=lambda: hub.readers)
     if stopping is not None:

@@ -10,7 +10,6 @@ from starlette.responses import Response
 from control_plane.domain.run import RunFilter
 from control_plane.runs.control import StopRun
 from control_plane.runs.create import CreateRun, RetryRun
-from control_plane.runs.follow import Following, Nothing
 from control_plane.runs.read import ReadRun
 from control_plane.views.positions import run_cursor
 from shared.contracts.events import EventPage, RunEvent
@@ -18,7 +17,7 @@ from shared.contracts.providers import provider_named
 from shared.contracts.runs import LogRange, RunAccepted, RunLinks, RunList, RunSnapshot, RunStatus, StartRun, StopAnswer
 from shared.contracts.wire import Request
 from shared.errors import ErrorCode, RunyardError
-from shared.sse import EventStream
+from shared.sse import Blocks, EventStream
 from shared.web import Answer, Call, Operation, get, post
 
 HEARTBEAT_SECONDS = 15.0
@@ -51,6 +50,9 @@ class ListQuery(Request):
 
 class StreamQuery(Request):
     cursor: str | None = Field(default=None, max_length=32, description="Resume after this cursor; the header wins.")
+    view: Literal["events", "workbench"] = Field(
+        default="events", description="`workbench`: the flat frames of the provider-runtime record, with the same ids."
+    )
 
 
 class EventsQuery(Request):
@@ -138,7 +140,8 @@ class _Reading:
     async def stream(self, call: Call[None]) -> Response:
         query: StreamQuery = call.query
         cursor = run_cursor(call.headers.get("last-event-id") or query.cursor) or 0
-        return _streamed(await self._read.stream(call.path["run_id"], call.caller, cursor))
+        stream = self._read.flat_stream if query.view == "workbench" else self._read.stream
+        return _streamed(await stream(call.path["run_id"], call.caller, cursor))
 
     async def events(self, call: Call[None]) -> Answer:
         query: EventsQuery = call.query
@@ -155,5 +158,5 @@ class _Reading:
         ))  # fmt: skip
 
 
-def _streamed(blocks: Following | Nothing) -> EventStream:
+def _streamed(blocks: Blocks) -> EventStream:
     return EventStream(blocks, HEARTBEAT_SECONDS, RETRY_MS)

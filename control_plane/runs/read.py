@@ -7,12 +7,14 @@ import base64
 from dataclasses import dataclass
 
 from control_plane.domain.run import RunFilter, RunRow
+from control_plane.runs.flatten import Flattened
 from control_plane.runs.follow import Following, Nothing, TailHub
 from control_plane.storage.events import END, PAGE_BYTES, EventStore
 from control_plane.storage.interactions import InteractionStore
 from control_plane.storage.runs import RunStore
 from control_plane.views import api
 from control_plane.views.positions import bad_cursor, decode_position, encode_position
+from control_plane.views.workbench import Workbench
 from shared.contracts.events import EventPage, RunEvent
 from shared.contracts.interactions import InteractionStatus
 from shared.contracts.runs import TERMINAL, LogRange, RunList, RunSnapshot, RunStatus
@@ -58,11 +60,16 @@ class ReadRun:
         if head is None or not caller.may_see(head[1]):
             raise RunyardError(ErrorCode.NOT_FOUND, f"no run {run_id}")
         status, _, last_cursor = head
-        if cursor > last_cursor:
-            raise bad_cursor(f"{cursor} is beyond the log, which ends at {last_cursor}")
+        _refuse_beyond(cursor, last_cursor)
         if status in TERMINAL and cursor == last_cursor:
             return Nothing()
         return self.hub.join(run_id, cursor, last_cursor)
+
+    async def flat_stream(self, run_id: str, caller: Caller, cursor: int) -> Flattened:
+        """The same as flat frames. The log is read from its beginning: what a frame says may depend on what came before."""
+        row = await self._row(run_id, caller)
+        _refuse_beyond(cursor, row.last_cursor)
+        return Flattened(self.hub.join(run_id, 0, row.last_cursor), Workbench(run_id, row.provider, cursor))
 
     async def until_over(self, run_id: str, caller: Caller, within: float) -> tuple[RunSnapshot, list[RunEvent]]:
         """Wait for the end, at most ``within`` seconds; the snapshot then, and the events so far (bounded)."""
@@ -97,3 +104,8 @@ class ReadRun:
         if row is None or not caller.may_see(row.app_id):
             raise RunyardError(ErrorCode.NOT_FOUND, f"no run {run_id}")
         return row
+
+
+def _refuse_beyond(cursor: int, last_cursor: int) -> None:
+    if cursor > last_cursor:
+        raise bad_cursor(f"{cursor} is beyond the log, which ends at {last_cursor}")
