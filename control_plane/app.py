@@ -63,7 +63,7 @@ def build_app(  # long: the composition root, read in one piece
     """The whole service; nothing is connected before its lifespan begins. Raises ``ValueError`` for settings that do not fit."""
     settings.refuse_what_does_not_fit()
     fit = (bounds or Bounds()).check()
-    dsn, token = settings.database_url.get_secret_value(), settings.token()
+    dsn, token = settings.dsn(), settings.token()
     pool, lease_pool = make_pool(dsn, settings.pool_size), make_pool(dsn, 1, fit.renew_every)
     runs, events, interactions, keys = RunStore(pool), EventStore(pool), InteractionStore(pool), KeyStore(pool)
     manager = ManagerClient(settings.manager_urls, token, fit.call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import quote
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -20,6 +21,9 @@ def _provider(name: str) -> str:
 
 class Settings(ServiceSettings):
     database_url: SecretStr = Field(validation_alias="DATABASE_URL", description="PostgreSQL 15 or newer.")
+    database_password: SecretStr | None = Field(
+        default=None, validation_alias="DATABASE_PASSWORD", description="For a `DATABASE_URL` that names none."
+    )
     host: str = Field(default="127.0.0.1", validation_alias="CONTROL_PLANE_HOST", description="The address it listens at.")
     port: int = Field(default=3000, ge=0, le=65535, validation_alias="CONTROL_PLANE_PORT", description="The port it listens at.")
     manager_urls: UrlList = Field(
@@ -50,6 +54,13 @@ class Settings(ServiceSettings):
         default=10, ge=2, validation_alias="RUNYARD_POOL_SIZE",
         description="Connections to Postgres; leases and hints have one more each.",
     )  # fmt: skip
+
+    def dsn(self) -> str:
+        """Where the database is, with the password: never to be shown."""
+        url = self.database_url.get_secret_value()
+        if self.database_password is None:
+            return url
+        return f"{url}{'&' if '?' in url else '?'}password={quote(self.database_password.get_secret_value(), safe='')}"
 
     def refuse_what_does_not_fit(self) -> None:
         """Raises ``ValueError`` for settings that are right one by one and wrong together."""

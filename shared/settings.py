@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 
 def _split(value: Any) -> Any:
@@ -14,6 +17,33 @@ def _split(value: Any) -> Any:
 
 UrlList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 """A comma-separated list in the environment."""
+
+
+class SecretFiles(PydanticBaseSettingsSource):
+    """For every secret ``X``: the variable ``X_FILE`` may name a file that holds it, as container engines hand secrets over.
+
+    Raises ``ValueError`` naming the variable when both are set, or when the file cannot be read.
+    """
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        variable = str(field.validation_alias)
+        path = os.environ.get(f"{variable}_FILE")
+        if not path or not is_secret(field):
+            return None, field_name, False
+        if os.environ.get(variable):
+            raise ValueError(f"{variable} and {variable}_FILE are both set")
+        try:
+            return Path(path).read_text().rstrip("\r\n"), variable, False
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{variable}_FILE cannot be read ({getattr(error, 'strerror', None) or 'it is no text'})") from None
+
+    def __call__(self) -> dict[str, Any]:
+        found = (self.get_field_value(field, name) for name, field in self.settings_cls.model_fields.items())
+        return {variable: value for value, variable, _ in found if value is not None}
+
+
+def is_secret(field: FieldInfo) -> bool:
+    return SecretStr in (field.annotation, *get_args(field.annotation))
 
 
 class ServiceSettings(BaseSettings):
@@ -32,6 +62,18 @@ class ServiceSettings(BaseSettings):
         default="info", validation_alias="RUNYARD_LOG_LEVEL",
         description="`debug`, `info`, `warning` or `error`; logs are JSON lines on stderr.",
     )  # fmt: skip
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What the caller says, the environment, the files it names; nothing is read from a place nobody named."""
+        return init_settings, env_settings, SecretFiles(settings_cls)
 
     def token(self) -> str | None:
         """The service token; None when authentication is off. Raises ``ValueError`` when it is on and there is none."""
