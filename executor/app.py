@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from starlette.applications import Starlette
 
 from executor.adapters import ADAPTERS
 from executor.adapters.base import Adapter
+from executor.credentials import CredentialStore
 from executor.heartbeat import Heartbeat, keep_beating, keep_counting
 from executor.live_runs import LiveRuns, Places
 from executor.prepare import Identity, Prepare
@@ -49,11 +51,12 @@ def build_app(
     state.make()
     identity = Identity(_executor_id(settings, state), settings.instance or f"inst_{token_hex(8)}", state.mark)
     table = dict.fromkeys(Provider, adapters[Provider.SCRIPTED]) if settings.provider_mode == "scripted" else adapters
-    credential_names = frozenset(name for adapter in adapters.values() for name in adapter.credential_names)
+    credential_names = frozenset(name for adapter in adapters.values() for name in adapter.credentials.names)
     forest = Forest(state.mark)
-    readiness = Readiness(table, settings.engines_dir, forest, state.mark)
+    store = CredentialStore(os.environ, settings.credentials_dir)
+    readiness = Readiness(table, settings.engines_dir, store, forest, state.mark)
     prepare = Prepare(
-        table, credential_names, readiness, settings.workspaces(), identity, settings.output_quota_bytes, forest.sandbox
+        table, credential_names, store, readiness, settings.workspaces(), identity, settings.output_quota_bytes, forest.sandbox
     )
     runs = LiveRuns(prepare, forest, Places(state.journal, settings.workspaces(), settings.slots), identity, clock)
     executor = Executor(runs, readiness, identity, settings.slots, settings.workspaces(), table)

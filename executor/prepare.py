@@ -12,9 +12,10 @@ from pathlib import Path
 
 import structlog
 
-from executor.adapters.base import Adapter, Conversation, StartRequest
+from executor.adapters.base import Adapter, Conversation, File, StartRequest
+from executor.credentials import CredentialStore, SignIn
 from executor.engine_process import Launch
-from executor.environment import credentials_for, engine_environment, refuse_reserved
+from executor.environment import engine_environment, refuse_reserved
 from executor.readiness import Readiness
 from executor.redaction import secrets_in
 from executor.runner import Plan
@@ -41,6 +42,7 @@ class Identity:
 class Prepare:
     adapters: Mapping[Provider, Adapter]
     credential_names: frozenset[str]
+    store: CredentialStore
     readiness: Readiness
     workspaces: Path
     identity: Identity
@@ -54,13 +56,14 @@ class Prepare:
         if executable is None:
             raise RunyardError(ErrorCode.ENGINE_NOT_FOUND, f"{request.provider} is not installed here")
         refuse_reserved(request.env, self.credential_names)
-        credentials = credentials_for(adapter.credential_names, os.environ, request.credential_env)
+        sign_in = self.store.sign_in(adapter.credentials, request.credential_env)
         workspace = Workspace.at(self.workspaces, request.workspace.key)
         workspace.make()
-        conversation = _conversation(adapter, request, executable, workspace, credentials)
+        conversation = _conversation(adapter, request, executable, workspace, sign_in)
         command = conversation.command
         if command.transport == "http":
             raise RunyardError(ErrorCode.CAPABILITY_UNAVAILABLE, f"{request.provider} needs HTTP to its engine")
+        workspace.write(File("home", path, content.encode()) for path, content in sign_in.files.items())
         workspace.write(command.files)
         run_mark = f"{request.run_id}.{request.attempt}"
         env = engine_environment(
@@ -68,14 +71,14 @@ class Prepare:
             {"HOME": str(workspace.home), "TMPDIR": str(workspace.tmp)},
             request.env,
             command.env,
-            credentials,
+            sign_in.env,
             {MARK: self.identity.mark, RUN_MARK: run_mark},
         )
         plan = Plan(
             conversation=conversation,
             launch=Launch(command.argv, env, str(workspace.work)),
             run_mark=run_mark,
-            secrets=secrets_in(credentials.values()),
+            secrets=secrets_in(sign_in.values()),
             started=self._started(request),
             output_quota_bytes=self.output_quota_bytes,
         )
@@ -105,7 +108,7 @@ class Prepare:
 
 
 def _conversation(
-    adapter: Adapter, request: StartProviderRun, executable: str, workspace: Workspace, credentials: Mapping[str, str]
+    adapter: Adapter, request: StartProviderRun, executable: str, workspace: Workspace, sign_in: SignIn
 ) -> Conversation:
     asked = StartRequest(
         run_id=request.run_id,
@@ -118,7 +121,8 @@ def _conversation(
         engine_mode=request.engine_mode,
         tools=request.tools,
         provider_options=request.provider_options,
-        credential_env=credentials,
+        credential_env=sign_in.env,
+        credential_files=sign_in.files,
         output_schema=request.output_schema,
         require_human_loop=request.require_human_loop,
     )

@@ -1,4 +1,7 @@
-"""Which engines are installed here, in which version, and whether they start at all. Asked once in the background, then known."""
+"""Which engines are installed here, in which version, whether they start at all and can sign in.
+
+Engines are asked once, in the background; credentials are looked at whenever somebody asks.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from executor.adapters.base import Adapter, Stream
+from executor.credentials import CredentialStore
 from executor.engine_process import Launch
 from executor.environment import engine_environment
 from executor.process_tree import Forest
@@ -24,9 +28,12 @@ MAX_VERSION_BYTES = 64 * 1024
 class Readiness:
     """Per provider: the executable, its version, and why it cannot be used."""
 
-    def __init__(self, adapters: Mapping[Provider, Adapter], engines_dir: Path | None, forest: Forest, mark: str) -> None:
+    def __init__(
+        self, adapters: Mapping[Provider, Adapter], engines_dir: Path | None, store: CredentialStore, forest: Forest, mark: str
+    ) -> None:
         self._adapters = adapters
         self._engines_dir = engines_dir
+        self._store = store
         self._forest = forest
         self._mark = mark
         self._versions: dict[str, str] = {}
@@ -49,6 +56,7 @@ class Readiness:
         return self._versions.get(executable) if executable else None
 
     def of(self, provider: Provider) -> ProviderReadiness:
+        """Installed but not in the right environment means: it has no credentials here. A start may bring its own."""
         adapter = self._adapters[provider]
         executable = self.executable(provider)
         category, reason = ReadinessCategory.READY, None
@@ -56,6 +64,8 @@ class Readiness:
             category, reason = ReadinessCategory.ENVIRONMENT_NOT_READY, f"{adapter.install.command or provider} is not installed"
         elif executable in self._failures:
             category, reason = ReadinessCategory.RUNTIME_UNHEALTHY, self._failures[executable]
+        elif (missing := self._store.missing(adapter.credentials)) is not None:
+            category, reason = ReadinessCategory.ENVIRONMENT_NOT_READY, missing
         return ProviderReadiness(
             provider=provider,
             installed=executable is not None,

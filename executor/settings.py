@@ -34,6 +34,10 @@ class ExecutorSettings(ServiceSettings):
         default=None, validation_alias="EXECUTOR_ENGINES_DIR",
         description="Where the pinned engine CLIs are looked for before `PATH` is.",
     )  # fmt: skip
+    credentials_dir: Path | None = Field(
+        default=None, validation_alias="EXECUTOR_CREDENTIALS_DIR",
+        description="Files that engines sign in with (`codex/auth.json`, …), copied 0600 into an engine's HOME at its start.",
+    )  # fmt: skip
     slots: int = Field(
         default=4, ge=1, le=1_000, validation_alias="EXECUTOR_SLOTS", description="How many attempts may live at once."
     )

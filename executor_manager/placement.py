@@ -24,7 +24,7 @@ def propose(members: Sequence[FleetMember], request: Propose) -> ExecutorState |
     if holders:
         return min(holders, key=lambda state: (state.workspaces.index(key), state.executor_id))
     free = [state for state in able if state.live < state.slots]
-    return min(free, key=lambda state: (state.live / state.slots, state.executor_id), default=None)
+    return min(free, key=lambda state: (not _is_ready(state, request), state.live / state.slots, state.executor_id), default=None)
 
 
 def refusal(members: Sequence[FleetMember], request: Propose) -> RunyardError:
@@ -67,10 +67,21 @@ def _why_unable(member: FleetMember, provider: Provider) -> str | None:
         return "draining"
     for each in member.state.providers:
         if each.provider is provider:
-            if each.readiness_category is ReadinessCategory.READY:
+            if each.readiness_category is ReadinessCategory.READY or _lacks_credentials_only(each):
                 return None
             return f"{each.readiness_category}: {each.blocking_reason or 'no reason given'}"
     return f"does not have {provider}"
+
+
+def _is_ready(state: ExecutorState, request: Propose) -> bool:
+    return any(
+        each.provider is request.provider and each.readiness_category is ReadinessCategory.READY for each in state.providers
+    )
+
+
+def _lacks_credentials_only(readiness: ProviderReadiness) -> bool:
+    """The start may bring them; if it does not, the executor refuses it before anything is launched."""
+    return readiness.installed and readiness.readiness_category is ReadinessCategory.ENVIRONMENT_NOT_READY
 
 
 def _name(member: FleetMember) -> str:

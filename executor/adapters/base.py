@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NewType, Protocol
 
+from shared.contracts.credentials import Credentials
 from shared.contracts.events import AttemptOutcome, Payload, Usage
 from shared.contracts.interactions import Reply
 from shared.contracts.provider_runs import Message
@@ -57,7 +58,10 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
-    """What one attempt asks of an engine; paths are absolute and exist when the process starts."""
+    """What one attempt asks of an engine; paths are absolute and exist when the process starts.
+
+    ``credential_files``: content by path below HOME; the executor has put them there, 0600.
+    """
 
     run_id: str
     attempt: int
@@ -70,6 +74,7 @@ class StartRequest:
     tools: Mapping[str, bool] = field(default_factory=dict[str, bool])
     provider_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     credential_env: Mapping[str, str] = field(default_factory=dict[str, str])
+    credential_files: Mapping[str, str] = field(default_factory=dict[str, str])
     output_schema: Mapping[str, Any] | None = None
     require_human_loop: bool = False
 
@@ -194,7 +199,7 @@ class Adapter(Protocol):
     provider: Provider
     capabilities: Capabilities
     install: Install
-    credential_names: tuple[str, ...]  # environment names an operator may give credentials by; the first is the usual one
+    credentials: Credentials  # the variables and files an operator may sign it in with
 
     def start(self, request: StartRequest) -> Conversation:
         """Raises ``RunyardError`` (auth_missing, invalid_request, capability_unavailable) before anything runs."""

@@ -61,7 +61,7 @@ class CodexAdapter:
         version_pattern=r"codex-cli (\d+\.\d+\.\d+)",
         pinned="0.169.0",
     )
-    credential_names: tuple[str, ...] = codex_config.CREDENTIAL_NAMES
+    credentials = codex_config.CREDENTIALS
 
     def start(self, request: StartRequest) -> CodexConversation:
         return CodexConversation(request, session=None)

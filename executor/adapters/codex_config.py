@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 from executor.adapters.base import Command, File, StartRequest
-from shared.contracts.providers import EngineMode
+from shared.contracts import credentials
+from shared.contracts.providers import EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError, invalid
 
 FOLDER = ".codex"
@@ -21,7 +22,8 @@ BUILT_IN_PROVIDER = "openai"
 KEY = "OPENAI_API_KEY"
 BASE_URL = "OPENAI_BASE_URL"
 LOGIN = "CODEX_AUTH_JSON"
-CREDENTIAL_NAMES = (KEY, "CODEX_API_KEY", LOGIN, BASE_URL)
+LOGIN_FILE = f"{FOLDER}/auth.json"
+CREDENTIALS = credentials.CREDENTIALS[Provider.CODEX_APP_SERVER]
 RETRIES = 2
 WEB_SEARCH = "web_search"
 
@@ -47,9 +49,9 @@ FREEDOM: Mapping[EngineMode, Freedom] = MappingProxyType(
 
 def command_for(request: StartRequest) -> Command:
     """Raises ``RunyardError``: ``auth_missing``, ``invalid_request`` for an option's value, ``capability_unavailable``."""
-    key = request.credential_env.get(KEY) or request.credential_env.get("CODEX_API_KEY")
-    login = request.credential_env.get(LOGIN)
     base_url = base_url_of(request)
+    login = request.credential_env.get(LOGIN) or request.credential_files.get(LOGIN_FILE)
+    key = request.credential_env.get(KEY) or request.credential_env.get("CODEX_API_KEY") or _key_in(login)
     if key is None and (base_url is not None or login is None):
         raise RunyardError(ErrorCode.AUTH_MISSING, f"codex needs {KEY}")
     files = [File("home", f"{FOLDER}/config.toml", _config(request, base_url).encode())]
@@ -58,8 +60,18 @@ def command_for(request: StartRequest) -> Command:
         env[KEY] = str(key)
     else:
         auth = login or json.dumps({"auth_mode": "apikey", KEY: key})
-        files.append(File("home", f"{FOLDER}/auth.json", auth.encode()))
+        files.append(File("home", LOGIN_FILE, auth.encode()))
     return Command(argv=(request.executable, "app-server"), env=env, files=tuple(files))
+
+
+def _key_in(login: str | None) -> str | None:
+    """The API key of a login file; an account's login has none, and its tokens go to no endpoint but their own."""
+    try:
+        said = json.loads(login or "null")
+    except (ValueError, RecursionError):
+        return None
+    key = said.get(KEY) if isinstance(said, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return key if isinstance(key, str) and key else None
 
 
 def base_url_of(request: StartRequest) -> str | None:
@@ -108,7 +120,7 @@ def _config(request: StartRequest, base_url: str | None) -> str:
         "default_mode_request_user_input = true",
         "",
         "[shell_environment_policy]",  # what the engine may know, its commands may not
-        f"exclude = [{', '.join(_text(name) for name in CREDENTIAL_NAMES)}]",
+        f"exclude = [{', '.join(_text(name) for name in CREDENTIALS.names)}]",
     ]
     if base_url:
         lines += [

@@ -19,6 +19,7 @@ from executor.adapters.exits import outcome_of_exit
 from executor.adapters.framing import Framed, Line, Lines, LineTooLong
 from executor.adapters.questions import Questions
 from executor.adapters.unclaimed import raw, too_long, undecodable
+from shared.contracts.credentials import CREDENTIALS
 from shared.contracts.events import (
     AttemptOutcome,
     MessageCompleted,
@@ -48,7 +49,7 @@ class ScriptedAdapter:
     provider = Provider.SCRIPTED
     capabilities = CAPABILITIES
     install = Install(version_argv=(), pinned=None)
-    credential_names: tuple[str, ...] = ()
+    credentials = CREDENTIALS[Provider.SCRIPTED]
 
     def start(self, request: StartRequest) -> ScriptedConversation:
         return ScriptedConversation(request, session=None)

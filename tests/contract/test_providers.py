@@ -15,7 +15,7 @@ def test_a_provider_is_driven_if_and_only_if_it_has_an_adapter() -> None:
 
 @pytest.mark.parametrize("provider", sorted(DRIVEN))
 def test_no_request_may_set_what_an_adapter_takes_as_a_credential(provider: Provider) -> None:
-    assert set(ADAPTERS[provider].credential_names) <= CREDENTIAL_NAMES
+    assert set(ADAPTERS[provider].credentials.names) <= CREDENTIAL_NAMES
 
 
 @pytest.mark.parametrize("alias", sorted(ALIASES))

@@ -387,7 +387,7 @@ async def test_a_failure_of_the_model_is_named_soon(
 
 
 async def test_without_a_key_the_engine_is_not_launched() -> None:
-    without = dict.fromkeys(ADAPTERS[Provider.CODEX_APP_SERVER].credential_names, "")
+    without = dict.fromkeys(ADAPTERS[Provider.CODEX_APP_SERVER].credentials.names, "")
     with make_folder() as folder, engines_at(folder, without) as stack:
         async with stack.client, serving() as stub:
             codex = Codex(stack, stub)

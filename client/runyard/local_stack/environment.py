@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
+from shared.contracts.providers import CREDENTIAL_NAMES
+
 # The machine: programs, home, language, certificates, proxies.
 MACHINE = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV",
@@ -13,12 +15,9 @@ MACHINE = (
 )  # fmt: skip
 
 # What engines sign in with. Executors only; these names may be shown, their values never.
-CREDENTIALS = (
-    "OPENAI_API_KEY", "OPENAI_BASE_URL", "CODEX_API_KEY", "CODEX_AUTH_JSON", "CODEX_HOME",
-    "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_OAUTH_TOKEN",
-    "GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT",
-    "IFLOW_API_KEY", "DASHSCOPE_API_KEY", "OPENROUTER_API_KEY",
-)  # fmt: skip
+CREDENTIALS = tuple(
+    sorted(CREDENTIAL_NAMES | {"CODEX_HOME", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "OPENROUTER_API_KEY"})
+)
 
 # Settings an operator may set for all services at once, and the callers' own variables, which are no setting.
 OURS = "RUNYARD_"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from executor.adapters.base import STDOUT, CloseInput, Command, Emit, File, Install, Outcome, Send, StartRequest, Step, Stream
+from shared.contracts.credentials import Credentials
 from shared.contracts.events import (
     AttemptOutcome,
     InteractionRequested,
@@ -35,7 +36,7 @@ _RESULTS: dict[str, Callable[[], Any]] = {"plain": lambda: "done", "deep": _deep
 class ShellAdapter:
     provider = Provider.SCRIPTED
     install = Install()
-    credential_names: tuple[str, ...] = ("SHELL_KEY",)
+    credentials = Credentials(more=("SHELL_KEY",))
 
     def __init__(self, **capabilities: Any) -> None:
         self.capabilities = Capabilities(**capabilities)

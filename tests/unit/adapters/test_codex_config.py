@@ -64,6 +64,21 @@ def test_a_login_of_an_account_is_used_as_it_is() -> None:
     assert command.files[1].content == b'{"tokens": 1}'
 
 
+def test_a_login_file_serves_the_built_in_endpoint_as_it_is_and_another_one_by_its_key() -> None:
+    login = '{"OPENAI_API_KEY": "sk-in-a-file"}'
+    with_file = {"credential_env": {}, "credential_files": {".codex/auth.json": login}}
+    assert command_for(request(**with_file)).files[1].content == login.encode()
+    own = command_for(request(**with_file, provider_options=OWN))
+    assert own.env["OPENAI_API_KEY"] == "sk-in-a-file"
+
+
+def test_the_tokens_of_an_account_go_to_no_other_endpoint() -> None:
+    account = {"credential_env": {}, "credential_files": {".codex/auth.json": '{"tokens": {"access_token": "t"}}'}}
+    assert command_for(request(**account)).files
+    with pytest.raises(RunyardError, match="auth_missing"):
+        command_for(request(**account, provider_options=OWN))
+
+
 @pytest.mark.parametrize("options", [{}, OWN])
 def test_without_a_credential_nothing_is_started(options: dict[str, str]) -> None:
     with pytest.raises(RunyardError) as refused:

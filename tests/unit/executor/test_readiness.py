@@ -9,20 +9,24 @@ import pytest
 
 from executor import readiness as module
 from executor.adapters.base import Install
+from executor.credentials import CredentialStore
 from executor.process_tree import Forest
 from executor.readiness import Readiness
+from shared.contracts.credentials import CREDENTIALS, Credentials
 from shared.contracts.providers import Capabilities, Provider, ReadinessCategory
 
 CODEX = Provider.CODEX_APP_SERVER
+NEEDS_NONE = Credentials()
+EMPTY = CredentialStore({}, None)
 
 
 class Engine:
     provider = CODEX
     capabilities = Capabilities()
-    credential_names = ()
 
-    def __init__(self, install: Install) -> None:
+    def __init__(self, install: Install, credentials: Credentials = NEEDS_NONE) -> None:
         self.install = install
+        self.credentials = credentials
 
     def start(self, request: Any) -> Any: ...
 
@@ -45,7 +49,7 @@ def installed(folder: Path, script: str) -> Install:
 
 
 async def found(forest: Forest, folder: Path, install: Install) -> Readiness:
-    readiness = Readiness({CODEX: Engine(install)}, folder, forest, "mark")
+    readiness = Readiness({CODEX: Engine(install)}, folder, EMPTY, forest, "mark")
     await readiness.find_versions(folder)
     return readiness
 
@@ -77,3 +81,16 @@ async def test_an_engine_that_is_nowhere_is_not_installed(forest: Forest, tmp_pa
 async def test_an_engine_on_the_path_is_found_there_and_a_built_in_one_is_this_python(forest: Forest, tmp_path: Path) -> None:
     assert (await found(forest, tmp_path, Install("sh"))).executable(CODEX) in ("/bin/sh", "/usr/bin/sh")
     assert (await found(forest, tmp_path, Install())).executable(CODEX) == sys.executable
+
+
+async def test_an_engine_without_credentials_is_not_ready_and_names_what_would_do(forest: Forest, tmp_path: Path) -> None:
+    own: dict[str, str] = {"OPENAI_BASE_URL": "https://gateway.test"}
+    engine = Engine(installed(tmp_path, "echo 1.2.3"), CREDENTIALS[CODEX])
+    readiness = Readiness({CODEX: engine}, tmp_path, CredentialStore(own, tmp_path / "credentials"), forest, "mark")
+    await readiness.find_versions(tmp_path)
+    answer = readiness.of(CODEX)
+    assert (answer.installed, answer.readiness_category) == (True, ReadinessCategory.ENVIRONMENT_NOT_READY)
+    assert "OPENAI_API_KEY" in (answer.blocking_reason or "")
+    assert "codex/auth.json" in (answer.blocking_reason or "")
+    own["OPENAI_API_KEY"] = "sk-1"
+    assert readiness.of(CODEX).readiness_category is ReadinessCategory.READY, "a key that came later needs no restart"

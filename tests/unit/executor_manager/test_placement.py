@@ -32,6 +32,8 @@ def asked(*avoid: str) -> Propose:
 
 
 BROKEN = [provider(category=ReadinessCategory.RUNTIME_UNHEALTHY)]
+UNSIGNED = [provider(category=ReadinessCategory.ENVIRONMENT_NOT_READY)]
+ABSENT = [UNSIGNED[0].model_copy(update={"installed": False})]
 OTHER = [provider(Provider.CLAUDE_CODE)]
 
 TABLE = {
@@ -46,6 +48,9 @@ TABLE = {
     "no one never seen": ([FleetMember(url="http://x", reachable=False), member("b", 3)], asked(), "b"),
     "no one without the provider": ([member("a", providers=OTHER), member("b", 3)], asked(), "b"),
     "no one whose provider is not ready": ([member("a", providers=BROKEN), member("b", 3)], asked(), "b"),
+    "one without credentials: the start may bring them": ([member("a", providers=UNSIGNED)], asked(), "a"),
+    "before it one that is ready": ([member("a", providers=UNSIGNED), member("b", 3)], asked(), "b"),
+    "no one where it is not installed": ([member("a", providers=ABSENT)], asked(), None),
     "the holder of the workspace": ([member("a"), member("b", 3, workspaces=["v", "w"])], asked(), "b"),
     "the holder of it newest": ([member("a", workspaces=["v", "w"]), member("b", 3, workspaces=["w"])], asked(), "b"),
     "the holder even when it is full": ([member("a"), member("b", 4, workspaces=["w"])], asked(), "b"),
