@@ -18,7 +18,7 @@ from executor.endings import ENDINGS, Cause, decided
 from executor.engine_process import EngineProcess, InputFullError, Launch
 from executor.event_log import EventLog, RawSpan
 from executor.journal import Journal, JournalError
-from executor.limits import Limits
+from executor.limits import Limit, Limits
 from executor.payloads import speakable
 from executor.process_tree import Forest, Tree
 from executor.questions import Questions, answer_of
@@ -200,7 +200,7 @@ class Runner:
     def _next_check(self) -> float:
         if self._input_closed_at is not None:
             return max(self._close_grace_left(), 0)
-        return max(min(CHECK_SECONDS, self._limits.run_left(), self._limits.idle_left()), 0)
+        return self._limits.next_check(CHECK_SECONDS)
 
     def _close_grace_left(self) -> float:
         return (self._input_closed_at or 0.0) + self._grace_seconds() - self._loop.time()
@@ -209,19 +209,23 @@ class Runner:
         return self._plan.started.timeouts.stop_grace_ms / 1000
 
     def _check_limits(self, process: EngineProcess) -> None:
-        """A timer that fires late must not blame the engine for what stands unread in its pipes."""
         if self._input_closed_at is not None:
             return
-        if process.is_paused or process.has_waiting_output():
-            self._limits.heard()
-        timeouts = self._plan.started.timeouts
-        if self._limits.run_left() <= 0:
-            self.end(Cause.RUN_TIMEOUT, f"the run took longer than {timeouts.run_ms} ms")
-        elif process.input_stuck_seconds() * 1000 >= timeouts.idle_ms:
-            self.end(Cause.INPUT_STUCK)
-        elif self._limits.idle_left() <= 0:
-            doing = self._log.last_kind or "its start"
-            self.end(Cause.IDLE_TIMEOUT, f"no output for {timeouts.idle_ms} ms; the last event was {doing}")
+        given = self._plan.started.timeouts
+        unread = process.is_paused or process.has_waiting_output()
+        match self._limits.passed(unread=unread, stuck_seconds=process.input_stuck_seconds()):
+            case Limit.RUN:
+                self.end(Cause.RUN_TIMEOUT, f"the run took longer than {given.run_ms} ms ({given.rule})")
+            case Limit.INPUT:
+                self.end(Cause.INPUT_STUCK)
+            case Limit.FIRST_EVENT:
+                printed = f"it printed {self._output_bytes} bytes" if self._output_bytes else "it printed nothing"
+                self.end(Cause.IDLE_TIMEOUT, f"no event within {given.first_event_ms} ms of its start; {printed}")
+            case Limit.IDLE:
+                doing = self._log.last_kind or "its start"
+                self.end(Cause.IDLE_TIMEOUT, f"no output for {given.idle_ms} ms; the last event was {doing}")
+            case None:
+                pass
 
     async def _take_down(self, process: EngineProcess, tree: Tree) -> None:
         """The stop ladder, whose last rung is the proof that nothing is left; then what the pipes still hold."""
@@ -368,6 +372,7 @@ class Runner:
                 self.engine_session = session
             case _:
                 pass
+        self._limits.told(step.payload.KIND)
         for payload in self._spoken.told(step.payload):
             self._log.emit(payload, _span(step, stream))
 

@@ -73,13 +73,31 @@ class Usage(Wire):
 MAX_TIMEOUT_MS = 86_400_000
 
 
+class LimitRules(Wire):
+    """What set the limits beside `runMs`: an option of the request, or the default."""
+
+    idle_ms: str = "default"
+    first_event_ms: str = "default"
+    interaction_ms: str = "default"
+
+
 class Timeouts(Wire):
     """Limits of an attempt in milliseconds, and which rule set them. Time spent waiting for a person is in none but its own."""
 
     run_ms: int = Field(default=1_800_000, ge=1, le=MAX_TIMEOUT_MS, description="How long it may work.")
     idle_ms: int = Field(default=120_000, ge=1, le=MAX_TIMEOUT_MS, description="How long its engine may be silent.")
+    first_event_ms: int = Field(
+        default=120_000,
+        ge=1,
+        le=MAX_TIMEOUT_MS,
+        description="Until when its engine must have told an event; raw lines are none.",
+    )
+    interaction_ms: int | None = Field(
+        default=None, ge=1, description="How long a question stays open. The control plane holds this one, the executor does not."
+    )
     stop_grace_ms: int = Field(default=5_000, ge=0, le=60_000)
     rule: str = Field(default="default", description="What set `runMs`; `default`: the manager is still to say.")
+    rules: LimitRules = Field(default_factory=LimitRules)
     app_ms: int | None = Field(
         default=None, ge=1, le=MAX_TIMEOUT_MS, description="The app's `timeoutMs`: after the request's, before the table's."
     )

@@ -14,10 +14,10 @@ from executor.endings import ENDINGS, Cause, decided
 from executor.environment import credentials_for, engine_environment, refuse_reserved
 from executor.guard import LEASH_OVERRUN_MS, SILENCE_SECONDS, START_SECONDS, WAKE_SECONDS, Pulse, _sweep_once
 from executor.leash import LEASH_MS, Leash, is_ours
-from executor.limits import Limits
+from executor.limits import SECOND_LOOK_SECONDS, Limit, Limits
 from executor.questions import Questions
 from executor.state_dir import StateDir
-from shared.contracts.events import AttemptOutcome, Timeouts
+from shared.contracts.events import AttemptOutcome, Kind, Timeouts
 from shared.contracts.provider_runs import LeashQuote
 from shared.errors import RunyardError
 
@@ -165,3 +165,73 @@ def test_a_sweep_that_could_not_look_found_nothing_out(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(procfs, "snapshot", none_left)
     assert not _sweep_once(StateDir.at(tmp_path), [])
+
+
+WORDLESS = Timeouts(run_ms=60_000, idle_ms=20_000, first_event_ms=5_000)
+
+
+def test_an_engine_that_prints_without_telling_anything_passes_the_limit_of_the_first_event() -> None:
+    clock = Clock()
+    limits = Limits(WORDLESS, clock)
+    for kind in (Kind.RAW_STDOUT, Kind.RAW_STDERR, Kind.DIAGNOSTIC):
+        limits.heard()
+        limits.told(kind)
+    clock.now = 4.9
+    assert limits.passed(unread=False, stuck_seconds=0) is None
+    clock.now = 5
+    assert limits.passed(unread=False, stuck_seconds=0) is Limit.FIRST_EVENT
+
+
+def test_one_event_ends_the_limit_of_the_first() -> None:
+    clock = Clock()
+    limits = Limits(WORDLESS, clock)
+    limits.told(Kind.SESSION_STARTED)
+    clock.now = 19.9
+    assert (limits.first_left(), limits.passed(unread=False, stuck_seconds=0)) == (None, None)
+    clock.now = 20
+    assert limits.passed(unread=False, stuck_seconds=0) is Limit.IDLE
+
+
+def test_what_stands_unread_at_the_deadline_is_read_first_but_only_once() -> None:
+    clock = Clock()
+    limits = Limits(WORDLESS, clock)
+    clock.now = 15  # the timer fires late
+    assert limits.passed(unread=True, stuck_seconds=0) is None
+    assert limits.first_left() == SECOND_LOOK_SECONDS
+    clock.now = 16
+    assert limits.passed(unread=True, stuck_seconds=0) is Limit.FIRST_EVENT
+
+
+def test_unread_bytes_are_no_silence() -> None:
+    clock = Clock()
+    limits = Limits(WORDLESS, clock)
+    limits.told(Kind.MESSAGE_DELTA)
+    clock.now = 30
+    assert limits.passed(unread=True, stuck_seconds=0) is None
+    assert limits.idle_left() == 20
+
+
+@pytest.mark.parametrize(
+    ("seconds", "stuck", "limit"), [(60, 60, Limit.RUN), (30, 20, Limit.INPUT), (30, 19.9, Limit.FIRST_EVENT), (4, 0, None)]
+)
+def test_of_several_limits_the_widest_one_is_named(seconds: float, stuck: float, limit: Limit | None) -> None:
+    clock = Clock()
+    limits = Limits(WORDLESS, clock)
+    clock.now = seconds
+    assert limits.passed(unread=False, stuck_seconds=stuck) is limit
+
+
+def test_the_next_look_is_at_the_nearest_limit_and_never_later_than_asked() -> None:
+    clock = Clock()
+    limits = Limits(WORDLESS, clock)
+    assert limits.next_check(1) == 1
+    clock.now = 4.5
+    assert limits.next_check(1) == 0.5
+    clock.now = 9
+    assert limits.next_check(1) == 0
+    limits.told(Kind.MESSAGE_DELTA)
+    clock.now = 19.75
+    assert limits.next_check(1) == 0.25
+    clock.now = 58.5
+    limits.heard()
+    assert limits.next_check(9) == 1.5
