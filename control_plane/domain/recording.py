@@ -45,7 +45,6 @@ class Locked:
     stop_reason: str | None = None
     has_lease: bool = False
     attempt_living: bool = False
-    has_run_time: bool = False
     open_questions: frozenset[str] = frozenset()
     answered: frozenset[str] = frozenset()
     answered_by: dict[str, str | None] = field(default_factory=dict[str, str | None])
@@ -187,7 +186,6 @@ class _Absorbing:
         self._run = run
         self._open = set(run.open_questions)
         self._stop_reason = run.stop_reason
-        self._has_run_time = run.has_run_time
         self._change = Change(run.run_id, run.status, last_cursor=run.last_cursor, executor_cursor=run.executor_cursor)
 
     @property
@@ -253,9 +251,7 @@ class _Absorbing:
         return msgspec.json.encode(data).decode()
 
     def _attempt_started(self, _event: FromExecutor, data: dict[str, Any]) -> None:
-        if not self._has_run_time:
-            self._has_run_time = True
-            self._change.run_ms = data["timeouts"]["runMs"]
+        self._change.run_ms = data["timeouts"]["runMs"]
 
     def _session_started(self, _event: FromExecutor, data: dict[str, Any]) -> None:
         self._change.engine_session = data["engineSession"]

@@ -166,7 +166,8 @@ SELECT run_id, last_cursor FROM run_heads WHERE run_id = ANY ($1::text[]);
 
 -- name: overdue
 -- Runs whose executor should have ended them by now: the sweeper's turn comes some seconds later than the executor's.
--- And runs that have waited in the queue for longer than $2 seconds: nobody may ever be able to run them.
+-- And runs that have waited for an executor for longer than $2 seconds, in the queue or since they lost one: nobody may ever
+-- be able to run them.
 (SELECT id FROM agent_runs
  WHERE status = 'running' AND active_since + make_interval(secs => active_ms_left / 1000.0 + $1::float8) < now()
    AND stop_requested_at IS NULL
@@ -175,6 +176,13 @@ UNION ALL
 (SELECT id FROM agent_runs
  WHERE status = 'queued' AND driven_by = 'runyard' AND created_at + make_interval(secs => $2::float8) < now()
    AND stop_requested_at IS NULL
+ LIMIT 100)
+UNION ALL
+(SELECT run.id FROM agent_runs AS run
+ JOIN run_heads AS head ON head.run_id = run.id
+ JOIN attempts AS attempt ON attempt.run_id = run.id AND attempt.attempt = head.attempt
+ WHERE run.status = 'running' AND run.active_since IS NULL AND attempt.ended_at + make_interval(secs => $2::float8) < now()
+   AND run.stop_requested_at IS NULL
  LIMIT 100);
 
 -- name: snapshot
