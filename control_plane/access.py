@@ -11,11 +11,13 @@ from starlette.requests import HTTPConnection
 
 from control_plane.storage.keys import KeyStore, StoredKey
 from shared.contracts.runs import KeyMade, NewKey
-from shared.errors import ErrorCode, RunyardError
+from shared.errors import ErrorCode, RunyardError, invalid
 from shared.ids import NewId
 from shared.web import Caller, bearer
 
 _PREFIX = "ry"
+ACT_AS = "act-as"  # the scope of a gateway's key
+MAX_USER_ID = 128
 
 
 def _digest(secret: str) -> bytes:
@@ -33,7 +35,7 @@ class MakeKey:
         if not caller.admin:
             raise RunyardError(ErrorCode.PERMISSION_DENIED, "only an admin key makes keys")
         key_id, secret = self.new_id("key"), secrets.token_urlsafe(32)
-        await self.keys.create(StoredKey(key_id, request.app_id, _digest(secret), request.scopes), request.name)
+        await self.keys.create(StoredKey(key_id, request.app_id, _digest(secret), list(request.scopes)), request.name)
         return KeyMade(key_id=key_id, key=f"{_PREFIX}.{key_id}.{secret}")
 
 
@@ -49,19 +51,32 @@ class CheckKey:
     async def __call__(self, connection: HTTPConnection) -> Caller:
         """Raises ``unauthorized``. A service that shows its token is an admin."""
         if self.open_door:
-            return Caller(admin=True)
+            return Caller(admin=True, user_id=_user(connection))
         given = bearer(connection)
         if given is None:
             raise RunyardError(ErrorCode.UNAUTHORIZED, "no key came with the request")
         for known in (self.admin_key, self.service_token):
             if known is not None and hmac.compare_digest(given.encode(), known.encode()):
-                return Caller(admin=True, key_id="admin")
-        return await self._stored(given)
+                return Caller(admin=True, key_id="admin", user_id=_user(connection))
+        return await self._stored(given, connection)
 
-    async def _stored(self, given: str) -> Caller:
+    async def _stored(self, given: str, connection: HTTPConnection) -> Caller:
         prefix, _, rest = given.partition(".")
         key_id, _, secret = rest.partition(".")
         stored = await self.keys.one(key_id) if prefix == _PREFIX and secret and key_id.isascii() and "\0" not in key_id else None
         if stored is None or not hmac.compare_digest(stored.secret_sha256, _digest(secret)):
             raise RunyardError(ErrorCode.UNAUTHORIZED, "the key is not known")
-        return Caller(app_id=stored.app_id, admin=stored.app_id is None, key_id=stored.key_id, scopes=frozenset(stored.scopes))
+        if stored.app_disabled:
+            raise RunyardError(ErrorCode.PERMISSION_DENIED, f"the app {stored.app_id} is disabled")
+        return Caller(
+            app_id=stored.app_id, admin=stored.app_id is None, key_id=stored.key_id, scopes=frozenset(stored.scopes),
+            user_id=_user(connection) if ACT_AS in stored.scopes or stored.app_id is None else None,
+        )  # fmt: skip
+
+
+def _user(connection: HTTPConnection) -> str | None:
+    """The user a gateway speaks for. Raises ``invalid_request`` for a name no user has."""
+    name = connection.headers.get("x-user-id")
+    if name is not None and not (1 <= len(name) <= MAX_USER_ID and name.isprintable()):
+        raise invalid("X-User-Id", f"1 to {MAX_USER_ID} printable characters")
+    return name

@@ -11,6 +11,7 @@ import structlog
 from starlette.applications import Starlette
 
 from control_plane.access import CheckKey, MakeKey
+from control_plane.apps import KeepApp, ReadApps
 from control_plane.domain.bounds import Bounds
 from control_plane.interactions.expire import ExpireQuestions
 from control_plane.interactions.inbox import ReadInbox
@@ -18,6 +19,7 @@ from control_plane.interactions.reply import ReplyToQuestion
 from control_plane.manager_client import ManagerClient
 from control_plane.metrics import count, watch
 from control_plane.readiness import Readiness
+from control_plane.routes.apps import app_routes
 from control_plane.routes.interactions import interaction_routes
 from control_plane.routes.page import page_routes
 from control_plane.routes.runs import run_routes
@@ -36,6 +38,7 @@ from control_plane.runs.reap import Reaper
 from control_plane.runs.record import Recorder
 from control_plane.runs.start import StartAttempt
 from control_plane.settings import Settings
+from control_plane.storage.apps import AppStore
 from control_plane.storage.events import EventStore
 from control_plane.storage.interactions import InteractionStore
 from control_plane.storage.keys import KeyStore
@@ -66,6 +69,7 @@ def build_app(  # long: the composition root, read in one piece
     dsn, token = settings.dsn(), settings.token()
     pool, lease_pool = make_pool(dsn, settings.pool_size), make_pool(dsn, 1, fit.renew_every)
     runs, events, interactions, keys = RunStore(pool), EventStore(pool), InteractionStore(pool), KeyStore(pool)
+    apps = AppStore(pool)
     manager = ManagerClient(settings.manager_urls, token, fit.call)
 
     hub = TailHub(runs, events)
@@ -75,7 +79,7 @@ def build_app(  # long: the composition root, read in one piece
     leashes = Leashes(manager, fit.renew_every, fit.probe)
     attend = AttendAttempt(manager, recorder, fit, monotonic)
     start = StartAttempt(manager, leashes, fit, monotonic)
-    drive = DriveRun(runs, interactions, recorder, manager, leashes, start, attend)
+    drive = DriveRun(runs, interactions, apps, recorder, manager, leashes, start, attend)
     deliver = DeliverIntents(runs, interactions, manager, run_log)
     dispatcher = Dispatcher(runs, drive, deliver, leases, recorder, settings.drives)
     reaper = Reaper(runs, run_log, ExpireQuestions(interactions, run_log), fit.sweep_every, settings.queue_seconds)
@@ -84,12 +88,13 @@ def build_app(  # long: the composition root, read in one piece
     }  # fmt: skip
 
     driven = frozenset(Provider) if settings.provider_mode == "scripted" else DRIVEN
-    create = CreateRun(runs, new_id, Provider(settings.default_provider), driven, settings.queue_limit)
+    create = CreateRun(runs, apps, new_id, Provider(settings.default_provider), driven, settings.queue_limit)
     read = ReadRun(runs, events, interactions, hub)
     readiness = Readiness(runs, manager, lambda: dispatcher.draining)
     operations = (
         *run_routes(create, RetryRun(runs, create), read, StopRun(runs, run_log)),
         *interaction_routes(ReplyToQuestion(runs, interactions), ReadInbox(interactions)),
+        *app_routes(KeepApp(apps), ReadApps(apps)),
         *system_routes(MakeKey(keys, new_id), manager, readiness.chain),
     )
     operations = (*operations, *health_routes("control-plane", readiness))

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from shared.contracts.providers import may_be_set
 from shared.errors import invalid
 
 INHERITED = ("PATH", "TZ")
 FIXED = {"LANG": "C.UTF-8", "TERM": "dumb"}
-# Set by us for every engine; a caller who could set them would leave its workspace, shed its marks, or put code of its own
-# into the engine, where no engine mode applies.
-RESERVED = frozenset({"HOME", "TMPDIR"})
-RESERVED_PREFIXES = ("RUNYARD_", "LD_")
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -32,7 +29,7 @@ def credentials_for(names: Collection[str], own: Mapping[str, str], given: Mappi
 
 
 def _refuse_ours(where: str, name: str, value: str) -> None:
-    if name in RESERVED or name.startswith(RESERVED_PREFIXES) or not name or "=" in name or "\0" in name + value:
+    if not may_be_set(name, value):
         raise invalid(f"{where}.{name[:64]}", "this variable cannot be set")
 
 

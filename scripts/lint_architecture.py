@@ -23,7 +23,10 @@ PROVIDERS = frozenset({
     "codex-app-server", "claude-code", "opencode", "gemini-cli", "iflow-cli", "qwen-code",
     "codex-cli", "codex", "claude", "gemini", "iflow", "qwen",
 })  # fmt: skip
-ONE_SERVICE = {"shared.ids": "ids look alike wherever they are made; so far one service makes them"}
+ONE_SERVICE = {
+    "shared.ids": "ids look alike wherever they are made; so far one service makes them",
+    "shared.contracts.apps": "what callers send and see is a contract, whoever else reads it",
+}
 KNOW_PROVIDERS = ("executor/adapters/", "shared/contracts/", "tests/")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

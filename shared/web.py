@@ -29,12 +29,16 @@ Body = TypeVar("Body")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls. ``app_id`` None with ``admin``: sees everything. A service is an admin without a key."""
+    """Who calls. ``app_id`` None with ``admin``: sees everything. A service is an admin without a key.
+
+    ``user_id``: the user a key with the scope ``act-as`` speaks for.
+    """
 
     app_id: str | None = None
     admin: bool = False
     key_id: str | None = None
     scopes: frozenset[str] = frozenset()
+    user_id: str | None = None
 
     def may_see(self, app_id: str | None) -> bool:
         return self.admin or (self.app_id is not None and self.app_id == app_id)

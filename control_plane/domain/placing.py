@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
+from control_plane.domain.profile import with_profile
 from control_plane.domain.run import DrivenRun
+from control_plane.domain.timeouts import LIMITS, limits_of
 from shared.contracts.events import InteractionRequested, Timeouts
 from shared.contracts.interactions import Reply
 from shared.contracts.provider_runs import Message, StartProviderRun, WorkspaceRef
@@ -17,7 +19,7 @@ SILENT_CURSOR = 2
 
 
 # Options that say something to us, not to the engine.
-_OURS = frozenset({"interactionTimeoutMs", "onExpiry", "idleTimeoutMs", "outputSchema"})
+_OURS = LIMITS | {"onExpiry", "outputSchema"}
 
 
 class AfterLoss(StrEnum):
@@ -38,9 +40,14 @@ def next_step(run: DrivenRun) -> AfterLoss:
     return AfterLoss.PLACE if silent and run.attempt < MAX_ATTEMPTS else AfterLoss.GIVE_UP
 
 
-def provider_run(run: DrivenRun, attempt: int, replies: Sequence[tuple[InteractionRequested, Reply]]) -> StartProviderRun:
-    """The start of an attempt. A parked run goes on from its engine session with the replies as the next user message."""
-    request = StartRun.model_validate_json(run.request)
+def provider_run(
+    run: DrivenRun, replies: Sequence[tuple[InteractionRequested, Reply]], credentials: Mapping[str, str]
+) -> StartProviderRun:
+    """The start of its newest attempt, ``credentials`` being its profile's.
+
+    A parked run goes on from its engine session with the replies as the next user message.
+    """
+    request = with_profile(StartRun.model_validate_json(run.request), run.profile)
     session = run.engine_session or run.resume_session
     messages = request.conversation()
     if replies:
@@ -49,7 +56,7 @@ def provider_run(run: DrivenRun, attempt: int, replies: Sequence[tuple[Interacti
     options = {name: value for name, value in request.provider_options.items() if name not in _OURS}
     return StartProviderRun(
         run_id=run.run_id,
-        attempt=attempt,
+        attempt=run.attempt,
         provider=run.provider,
         model=run.model,
         messages=messages,
@@ -58,6 +65,7 @@ def provider_run(run: DrivenRun, attempt: int, replies: Sequence[tuple[Interacti
         tools=request.tools,
         provider_options=options,
         env=request.env,
+        credential_env=dict(credentials),
         require_human_loop=request.require_human_loop,
         workspace=WorkspaceRef(key=run.workspace_key),
         timeouts=_timeouts(run, request),
@@ -76,7 +84,4 @@ def as_message(asked: InteractionRequested, reply: Reply) -> str:
 
 def _timeouts(run: DrivenRun, request: StartRun) -> Timeouts:
     """The run's remaining active time is shared by its attempts; the first attempt takes the rule the manager finds."""
-    idle_ms = request.provider_options.get("idleTimeoutMs", Timeouts().idle_ms)
-    if run.active_ms_left is None:
-        return Timeouts(idle_ms=idle_ms)
-    return Timeouts(run_ms=max(run.active_ms_left, 1), idle_ms=idle_ms, rule="remaining")
+    return limits_of(request.provider_options, run.active_ms_left, run.profile.timeout_ms if run.profile else None)

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from control_plane.domain.profile import Profile
 from shared.contracts.events import AttemptOutcome
 from shared.contracts.interactions import OnExpiry
 from shared.contracts.providers import Provider
@@ -16,7 +17,7 @@ from shared.contracts.runs import RunStatus
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A run about to be written; ``request`` is the frozen ``StartRun`` with every default resolved."""
+    """A run about to be written; ``request`` is the ``StartRun`` as it came, ``profile`` what an app lent to it (JSON)."""
 
     run_id: str
     source: str
@@ -33,6 +34,7 @@ class NewRun:
     first_event: str
     interaction_ms: int
     on_expiry: OnExpiry
+    profile: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class DrivenRun:
     resume_session: str | None
     engine_session: str | None
     request: str
+    profile: Profile | None
     active_ms_left: int | None
     stop_requested: bool
     attempt: int

@@ -27,7 +27,7 @@ class ReplyToQuestion:
         question = await self._question(run_id, question_id)
         _check_fit(question, reply)
         if question.status is InteractionStatus.PENDING and await self.interactions.answer(
-            run_id, question_id, reply, caller.key_id
+            run_id, question_id, reply, caller.user_id or caller.key_id
         ):
             return ReplyAccepted(run_id=run_id, question_id=question_id, status=InteractionStatus.ANSWERED)
         return _late(await self._question(run_id, question_id), reply)

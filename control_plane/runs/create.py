@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
+from control_plane.domain.profile import Profile, frozen, merged_options, picked
 from control_plane.domain.run import IdempotencyKey, NewRun, Resumable
+from control_plane.domain.timeouts import INTERACTION_MS
+from control_plane.runs.admit import admit
+from control_plane.storage.apps import AppStore
 from control_plane.storage.runs import RunStore
 from shared.contracts.events import RunStatusChanged
 from shared.contracts.interactions import OnExpiry
-from shared.contracts.providers import CREDENTIAL_NAMES, Provider, provider_named
-from shared.contracts.runs import MAX_METADATA_BYTES, MAX_PROMPT_BYTES, RunStatus, StartRun
+from shared.contracts.providers import Provider, provider_named
+from shared.contracts.runs import RunStatus, StartRun
 from shared.errors import ErrorCode, RunyardError, invalid
 from shared.ids import NewId
 from shared.web import Caller
 
 QUEUE_RETRY_SECONDS = 5
 MAX_KEY = 255
-INTERACTION_MS = 24 * 3600 * 1000
-# Only who may spend an operator's credentials may send them elsewhere (design §4.4).
-_ADMIN_OPTIONS = ("baseUrl", "wireApi")
-_NUMBERS = {"timeoutMs": 86_400_000, "runTimeoutMs": 86_400_000, "idleTimeoutMs": 86_400_000, "interactionTimeoutMs": 604_800_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +29,7 @@ class CreateRun:
     """``queue_limit``: how many runs may wait; ``default_provider``: for requests that name none; ``driven``: what can run."""
 
     runs: RunStore
+    apps: AppStore
     new_id: NewId
     default_provider: Provider
     driven: frozenset[Provider]
@@ -41,7 +41,7 @@ class CreateRun:
         Raises ``invalid_request``, ``payload_too_large``, ``permission_denied``, ``provider_unavailable``,
         ``idempotency_conflict`` and ``queue_full``; nothing is stored then.
         """
-        _check(request, caller)
+        admit(request, caller)
         idempotency = _idempotency(key, request)
         if idempotency is not None and (run_id := await self.runs.of_key(caller.app_id, idempotency)) is not None:
             return run_id
@@ -53,36 +53,55 @@ class CreateRun:
         return await self.runs.create(run, idempotency)
 
     async def _resolved(self, request: StartRun, caller: Caller) -> NewRun:
-        provider = provider_named(request.provider) if request.provider is not None else self.default_provider
-        earlier = await self._earlier(request, caller)
-        if earlier is not None and request.provider is None:
-            provider = Provider(earlier.provider)
+        profile, asked, model = await self._asked(request, caller)
+        earlier = await self._earlier(request, caller, asked)
+        provider = asked or (Provider(earlier.provider) if earlier is not None else self.default_provider)
         if earlier is not None and earlier.provider != provider:
             raise invalid("provider", f"the session to go on with belongs to {earlier.provider}")
         if provider not in self.driven:
             raise RunyardError(ErrorCode.PROVIDER_UNAVAILABLE, f"provider: this release cannot drive {provider}")
         run_id = self.new_id("run")
         session_id = request.session_id or (earlier.session_id if earlier else None)
+        options = merged_options(request.provider_options, profile)
         first = RunStatusChanged(status=RunStatus.QUEUED, reason="created")
         return NewRun(
             run_id=run_id,
             source="chat",
-            source_ref=caller.app_id,
+            source_ref=profile.app_id if profile else caller.app_id,
             session_id=session_id,
             app_id=caller.app_id,
             provider=provider,
-            model=request.model,
+            model=model,
             priority=request.priority,
             metadata=request.metadata,
             workspace_key=earlier.workspace_key if earlier else _workspace_key(run_id, session_id, caller.app_id),
             resume_session=request.resume_session_id or (earlier.engine_session if earlier else None),
             request=request.model_dump_json(by_alias=True, exclude_none=True),
+            profile=profile.model_dump_json() if profile else None,
             first_event=first.wire_json(),
-            interaction_ms=request.provider_options.get("interactionTimeoutMs", INTERACTION_MS),
-            on_expiry=OnExpiry(request.provider_options.get("onExpiry", OnExpiry.FAIL)),
+            interaction_ms=options.get("interactionTimeoutMs", INTERACTION_MS),
+            on_expiry=OnExpiry(options.get("onExpiry", OnExpiry.FAIL)),
         )
 
-    async def _earlier(self, request: StartRun, caller: Caller) -> Resumable | None:
+    async def _asked(self, request: StartRun, caller: Caller) -> tuple[Profile | None, Provider | None, str | None]:
+        """The profile, and the provider and model that it or the request ask for."""
+        asked = provider_named(request.provider) if request.provider is not None else None
+        if request.execution_profile is None:
+            return None, asked, request.model
+        app = await self.apps.one(request.execution_profile)
+        if app is None or not app.visible_to(caller):
+            raise invalid("executionProfile", "there is no such app")
+        if not app.usable_by(caller):
+            raise RunyardError(ErrorCode.PERMISSION_DENIED, f"executionProfile: {app.app_id} is not yours to use, or disabled")
+        defaults = app.defaults
+        for name in request.env:
+            if name in app.credential_names:
+                raise invalid(f"env.{name}", "the profile's credentials cannot be replaced by a request")
+        provider = picked("provider", app=defaults.provider, request=asked)
+        model = picked("model", app=defaults.model, request=request.model)
+        return frozen(app.app_id, defaults), Provider(provider) if provider else None, model
+
+    async def _earlier(self, request: StartRun, caller: Caller, asked: Provider | None) -> Resumable | None:
         """The run whose engine session and workspace this one goes on with."""
         if request.resume_run_id is not None:
             earlier = await self.runs.resumable(request.resume_run_id)
@@ -98,7 +117,7 @@ class CreateRun:
             return earlier
         if request.session_id is not None:
             tail = await self.runs.session_tail(request.session_id, caller.app_id)
-            fits = tail is not None and (request.provider is None or provider_named(request.provider) == tail.provider)
+            fits = tail is not None and asked in (None, tail.provider)
             return tail if fits else None
         return None
 
@@ -118,7 +137,7 @@ class RetryRun:
         if row.finished_at is None:
             raise RunyardError(ErrorCode.CONFLICT, f"the run is {row.status}; only a finished run can be tried again")
         request = StartRun.model_validate_json((await self.runs.driven(run_id)).request)
-        owner = Caller(app_id=row.app_id, admin=caller.admin, key_id=caller.key_id)
+        owner = replace(caller, app_id=row.app_id)
         return await self.create(request.model_copy(update={"metadata": {**request.metadata, "retryOf": run_id}}), owner, key)
 
 
@@ -136,55 +155,3 @@ def _idempotency(key: str | None, request: StartRun) -> IdempotencyKey | None:
         raise invalid("Idempotency-Key", f"1 to {MAX_KEY} printable characters")
     body = json.dumps(request.model_dump(mode="json", by_alias=True), sort_keys=True)
     return IdempotencyKey(key, hashlib.sha256(body.encode()).digest())
-
-
-def _check(request: StartRun, caller: Caller) -> None:
-    """Refusals that no type can express."""
-    prompt_bytes = sum(len(each.content.encode()) for each in request.conversation())
-    if prompt_bytes > MAX_PROMPT_BYTES:
-        where = "prompt" if request.prompt is not None else "messages"
-        raise RunyardError(ErrorCode.PAYLOAD_TOO_LARGE, f"{where}: {prompt_bytes} bytes are more than {MAX_PROMPT_BYTES}")
-    if any("\0" in each.content for each in request.conversation()):
-        raise invalid("prompt", "a NUL character cannot be passed on")
-    _check_metadata(request.metadata)
-    _check_env(request.env)
-    _check_options(request.provider_options, caller)
-    if request.execution_profile is not None:
-        raise invalid("executionProfile", "there is no such app")
-    if request.resume_run_id is not None and request.resume_session_id is not None:
-        raise invalid("resumeSessionId", "give either resumeRunId or resumeSessionId")
-
-
-def _check_metadata(metadata: dict[str, Any]) -> None:
-    try:
-        text = json.dumps(metadata, allow_nan=False)
-    except ValueError:
-        raise invalid("metadata", "a number that JSON has no word for") from None
-    if len(text.encode()) > MAX_METADATA_BYTES // 2:  # Postgres prints jsonb with spaces; half leaves room for them
-        raise invalid("metadata", f"at most {MAX_METADATA_BYTES // 2} bytes")
-    if "\\u0000" in text:
-        raise invalid("metadata", "a NUL character cannot be stored")
-
-
-def _check_env(env: dict[str, str]) -> None:
-    for name, value in env.items():
-        if not name or "=" in name or "\0" in name + value:
-            raise invalid(f"env.{name[:64]}", "not a variable an environment can hold")
-        if name.startswith("RUNYARD_"):
-            raise invalid(f"env.{name[:64]}", "names that begin with RUNYARD_ are ours")
-        if name in CREDENTIAL_NAMES:
-            raise invalid(f"env.{name}", "a credential is set by the app or on the executor, never by a request")
-
-
-def _check_options(options: dict[str, Any], caller: Caller) -> None:
-    for name in _ADMIN_OPTIONS:
-        if name in options and not caller.admin:
-            raise RunyardError(ErrorCode.PERMISSION_DENIED, f"providerOptions.{name} may be set by an admin key only")
-    for name, limit in _NUMBERS.items():
-        value = options.get(name)
-        if value is not None and (type(value) is not int or not 1 <= value <= limit):
-            raise invalid(f"providerOptions.{name}", f"a whole number of milliseconds from 1 to {limit}")
-    if not isinstance(options.get("outputSchema", {}), dict):
-        raise invalid("providerOptions.outputSchema", "a JSON Schema, as an object")
-    if options.get("onExpiry", OnExpiry.FAIL) not in (OnExpiry.FAIL, OnExpiry.DENY):
-        raise invalid("providerOptions.onExpiry", "fail or deny")

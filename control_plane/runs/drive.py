@@ -19,6 +19,7 @@ from control_plane.runs.attend import AttendAttempt
 from control_plane.runs.leashes import Leashes
 from control_plane.runs.record import LeaseLost, Recorder
 from control_plane.runs.start import NotStarted, StartAttempt, StartRefused
+from control_plane.storage.apps import AppStore
 from control_plane.storage.interactions import Answered, InteractionStore
 from control_plane.storage.runs import RunStore
 from shared.contracts.events import InteractionResolved
@@ -55,6 +56,7 @@ class DriveRun:
 
     runs: RunStore
     interactions: InteractionStore
+    apps: AppStore
     recorder: Recorder
     manager: ManagerClient
     leashes: Leashes
@@ -140,7 +142,8 @@ class DriveRun:
         """Start it and write so. A parked run's replies travel with it. Raises as ``StartAttempt``."""
         answered = await self.interactions.answered(run.run_id) if run.status is RunStatus.WAITING_USER else []
         replies = [(each.request, each.reply) for each in answered]
-        await self.start(executor_id, provider_run(run, run.attempt, replies), maybe_heard)
+        credentials = await self.apps.credentials(run.profile.app_id) if run.profile else {}
+        await self.start(executor_id, provider_run(run, replies, credentials), maybe_heard)
         news: list[News] = [Move(Signal.ATTEMPT_ACCEPTED)]
         if run.status is RunStatus.WAITING_USER:
             news.append(Told(tuple(map(_resolution, answered))))

@@ -17,6 +17,7 @@ class StoredKey(NamedTuple):
     app_id: str | None
     secret_sha256: bytes
     scopes: list[str]
+    app_disabled: bool = False
 
 
 class KeyStore:
@@ -28,7 +29,7 @@ class KeyStore:
             await self._pool.execute(_SQL["create"], key.key_id, key.app_id, name, key.secret_sha256, key.scopes)
 
     async def one(self, key_id: str) -> StoredKey | None:
-        """The key with this id, unless it was revoked."""
+        """The key with this id, unless it was revoked. An app that was never registered is not disabled."""
         with storage_errors():
             row = await self._pool.fetchrow(_SQL["one"], key_id)
         return None if row is None else StoredKey(*row)

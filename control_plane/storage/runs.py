@@ -12,6 +12,7 @@ from typing import Any
 
 import asyncpg
 
+from control_plane.domain.profile import Profile
 from control_plane.domain.run import DrivenRun, IdempotencyKey, Lease, NewRun, Placement, Resumable, RunFilter, RunRow
 from control_plane.storage.failures import storage_errors
 from control_plane.storage.queries import load
@@ -66,7 +67,9 @@ class RunStore:
             run.on_expiry.value,
         )  # fmt: skip
         await connection.execute(_SQL["create_head"], run.run_id, run.priority)
-        await connection.execute(_SQL["create_request"], run.run_id, run.workspace_key, run.resume_session, run.request)
+        await connection.execute(
+            _SQL["create_request"], run.run_id, run.workspace_key, run.resume_session, run.request, run.profile
+        )
         await connection.execute(_SQL["create_first_event"], run.run_id, run.first_event)
         await connection.execute(_SQL["notify"], Channel.WORK, "")
 
@@ -199,7 +202,8 @@ def _driven(row: Any) -> DrivenRun:
     return DrivenRun(
         run_id=row["id"], status=RunStatus(row["status"]), provider=Provider(row["provider"]), model=row["model"],
         workspace_key=row["workspace_key"], resume_session=row["resume_session"], engine_session=row["engine_session"],
-        request=row["request"], active_ms_left=row["active_ms_left"], stop_requested=row["stop_requested"],
+        request=row["request"], profile=Profile.model_validate_json(row["profile"]) if row["profile"] else None,
+        active_ms_left=row["active_ms_left"], stop_requested=row["stop_requested"],
         attempt=row["attempt"], executor_cursor=row["executor_cursor"],
         placement=Placement(row["executor_id"], row["executor_instance"], row["executor_url"]) if placed else None,
         attempt_started=row["attempt_started_at"] is not None, attempt_ended=row["attempt_ended"],

@@ -43,6 +43,17 @@ CREDENTIAL_NAMES: frozenset[str] = frozenset({
     "DASHSCOPE_API_KEY", "IFLOW_API_KEY", "IFLOW_BASE_URL", "OPENCODE_AUTH_CONTENT",
 })  # fmt: skip
 
+# Set by us for every engine; a caller who could set them would leave its workspace, shed its marks, or put code of its own
+# into the engine, where no engine mode applies.
+RESERVED_NAMES: frozenset[str] = frozenset({"HOME", "TMPDIR"})
+RESERVED_PREFIXES = ("RUNYARD_", "LD_")
+
+
+def may_be_set(name: str, value: str) -> bool:
+    """Whether a caller may put this variable into an engine's environment."""
+    ours = name in RESERVED_NAMES or name.startswith(RESERVED_PREFIXES)
+    return bool(name) and not ours and "=" not in name and "\0" not in name + value
+
 
 def provider_named(name: str, where: str = "provider") -> Provider:
     """The provider a caller means. Raises ``invalid_request`` naming ``where`` for a name nobody knows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -153,7 +153,9 @@ class LogRange(Wire):
 class NewKey(Request):
     app_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,64}$", description="None: an admin key.")
     name: str = Field(min_length=1, max_length=128)
-    scopes: list[str] = Field(default_factory=list[str], max_length=16)
+    scopes: list[Literal["act-as"]] = Field(
+        default_factory=list[Literal["act-as"]], max_length=16, description="`act-as`: `X-User-Id` names the user it speaks for."
+    )
 
 
 class KeyMade(Wire):

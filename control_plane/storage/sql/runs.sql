@@ -26,7 +26,8 @@ VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9, $10, clock_timestamp())
 INSERT INTO run_heads (run_id, last_cursor, priority, claim_after) VALUES ($1, 1, $2, now());
 
 -- name: create_request
-INSERT INTO run_requests (run_id, workspace_key, resume_session, request) VALUES ($1, $2, $3, $4::text::json);
+INSERT INTO run_requests (run_id, workspace_key, resume_session, request, profile)
+VALUES ($1, $2, $3, $4::text::json, $5::text::json);
 
 -- name: create_first_event
 INSERT INTO run_events (run_id, cursor, attempt, kind, at, data, fcmp_seq) VALUES ($1, 1, 0, 'run.status', clock_timestamp(), $2, 0);
@@ -112,6 +113,7 @@ UPDATE run_heads AS head SET attempt = gone.attempt - 1 FROM gone WHERE head.run
 SELECT run.id, run.status::text AS status, run.provider, run.model, run.session_id, run.app_id, run.active_ms_left,
        run.stop_requested_at IS NOT NULL AS stop_requested,
        head.attempt, head.executor_cursor, request.workspace_key, request.resume_session, request.request,
+       request.profile::text AS profile,
        attempt.executor_id, attempt.executor_instance, attempt.executor_url, attempt.started_at AS attempt_started_at,
        attempt.ended_at IS NOT NULL AS attempt_ended, attempt.outcome AS attempt_outcome,
        (SELECT latest.engine_session FROM attempts AS latest

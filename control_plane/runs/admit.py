@@ -1,0 +1,76 @@
+"""What a run is refused for before a row exists: everything that no type can express, with the field's name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from control_plane.domain.timeouts import LONGEST
+from shared.contracts.interactions import OnExpiry
+from shared.contracts.providers import CREDENTIAL_NAMES, may_be_set
+from shared.contracts.runs import MAX_METADATA_BYTES, MAX_PROMPT_BYTES, StartRun
+from shared.errors import ErrorCode, RunyardError, invalid
+from shared.web import Caller
+
+# Only who may spend an operator's credentials may send them elsewhere (design §4.4).
+_ADMIN_OPTIONS = ("baseUrl", "wireApi")
+
+
+def admit(request: StartRun, caller: Caller) -> None:
+    """Raises ``invalid_request``, ``payload_too_large`` or ``permission_denied``."""
+    prompt_bytes = sum(len(each.content.encode()) for each in request.conversation())
+    if prompt_bytes > MAX_PROMPT_BYTES:
+        where = "prompt" if request.prompt is not None else "messages"
+        raise RunyardError(ErrorCode.PAYLOAD_TOO_LARGE, f"{where}: {prompt_bytes} bytes are more than {MAX_PROMPT_BYTES}")
+    if any("\0" in each.content for each in request.conversation()):
+        raise invalid("prompt", "a NUL character cannot be passed on")
+    _check_metadata(request.metadata)
+    _check_env(request.env)
+    check_options(request.provider_options, admin=caller.admin)
+    if request.resume_run_id is not None and request.resume_session_id is not None:
+        raise invalid("resumeSessionId", "give either resumeRunId or resumeSessionId")
+
+
+def check_credentials(credentials: Mapping[str, str], where: str) -> None:
+    """Names an engine's environment can hold and that are not ours. A refusal names the variable, never its value."""
+    for name, value in credentials.items():
+        _refuse_ours(where, name, value)
+
+
+def _check_metadata(metadata: dict[str, Any]) -> None:
+    try:
+        text = json.dumps(metadata, allow_nan=False)
+    except ValueError:
+        raise invalid("metadata", "a number that JSON has no word for") from None
+    if len(text.encode()) > MAX_METADATA_BYTES // 2:  # Postgres prints jsonb with spaces; half leaves room for them
+        raise invalid("metadata", f"at most {MAX_METADATA_BYTES // 2} bytes")
+    if "\\u0000" in text:
+        raise invalid("metadata", "a NUL character cannot be stored")
+
+
+def _check_env(env: Mapping[str, str]) -> None:
+    for name, value in env.items():
+        _refuse_ours("env", name, value)
+        if name in CREDENTIAL_NAMES:
+            raise invalid(f"env.{name}", "a credential is set by the app or on the executor, never by a request")
+
+
+def _refuse_ours(where: str, name: str, value: str) -> None:
+    if not may_be_set(name, value):
+        raise invalid(f"{where}.{name[:64]}", "this variable cannot be set")
+
+
+def check_options(options: Mapping[str, Any], *, admin: bool, where: str = "providerOptions") -> None:
+    """What is ours among the provider options. The rest is the adapter's to judge."""
+    for name in _ADMIN_OPTIONS:
+        if name in options and not admin:
+            raise RunyardError(ErrorCode.PERMISSION_DENIED, f"{where}.{name} may be set by an admin key only")
+    for name, limit in LONGEST.items():
+        value = options.get(name)
+        if value is not None and (type(value) is not int or not 1 <= value <= limit):
+            raise invalid(f"{where}.{name}", f"a whole number of milliseconds from 1 to {limit}")
+    if not isinstance(options.get("outputSchema", {}), dict):
+        raise invalid(f"{where}.outputSchema", "a JSON Schema, as an object")
+    if options.get("onExpiry", OnExpiry.FAIL) not in (OnExpiry.FAIL, OnExpiry.DENY):
+        raise invalid(f"{where}.onExpiry", "fail or deny")

@@ -1,0 +1,78 @@
+"""Apps: registered callers, and the runtime defaults that a run takes when it names one as its execution profile."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from shared.contracts.wire import Request, Wire
+
+AppId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+
+
+class VisibilityRule(Request):
+    """Who sees an app: everybody, or one user."""
+
+    scope: Literal["all", "user"]
+    user_id: str | None = Field(default=None, min_length=1, max_length=128)
+
+    @model_validator(mode="after")
+    def _names_a_user(self) -> VisibilityRule:
+        if (self.scope == "user") != (self.user_id is not None):
+            raise ValueError("the scope user needs a userId, and no other takes one")
+        return self
+
+
+class AppMember(Request):
+    user_id: str = Field(min_length=1, max_length=128)
+    can_use: bool = True
+
+
+class RuntimeDefaults(Request):
+    """What a run takes from its execution profile. Credential values go in here and never come out."""
+
+    provider: str | None = Field(default=None, max_length=64)
+    model: str | None = Field(default=None, min_length=1, max_length=256)
+    timeout_ms: int | None = Field(default=None, ge=1, le=86_400_000, description="Milliseconds a run may work.")
+    credential_env: dict[str, str] = Field(default_factory=dict[str, str], max_length=64)
+    provider_options: dict[str, Any] = Field(default_factory=dict[str, Any], max_length=64)
+
+
+class RegisterApp(Request):
+    """``POST /api/apps/register``: makes the app, or replaces what it was."""
+
+    app_id: AppId
+    name: str = Field(min_length=1, max_length=128)
+    enabled: bool = True
+    visibility_rules: list[VisibilityRule] = Field(default_factory=list[VisibilityRule], max_length=100)
+    members: list[AppMember] = Field(default_factory=list[AppMember], max_length=1000)
+    runtime_defaults: RuntimeDefaults = Field(default_factory=RuntimeDefaults)
+
+
+class ShownDefaults(Wire):
+    provider: str | None = None
+    model: str | None = None
+    timeout_ms: int | None = None
+    credential_env_keys: list[str] = Field(description="Names only.")
+    provider_options: dict[str, Any] = Field(default_factory=dict[str, Any])
+
+
+class App(Wire):
+    """An app as a caller sees it. Rules and members are shown to an admin key and to the app's own."""
+
+    app_id: str
+    name: str
+    enabled: bool
+    can_use: bool = Field(description="Whether this caller may name it as an execution profile.")
+    visibility_rules: list[VisibilityRule] | None = None
+    members: list[AppMember] | None = None
+    runtime_defaults: ShownDefaults
+    created_at: datetime
+    updated_at: datetime
+
+
+class AppList(Wire):
+    items: list[App]
+    next_cursor: str | None = None
