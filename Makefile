@@ -41,9 +41,11 @@ check: $(STAMP) ## Lint, import contracts, own rules, types, unit and contract t
 	$(BIN)/pyright
 	$(PYTEST) -q -m "not engine" tests/unit tests/contract
 
-docs: $(STAMP) ## Print the generated parts of the documents anew
+docs: $(STAMP) ## Print the generated parts of the documents and the OpenAPI files anew
 	$(BIN)/python scripts/print_lifecycle.py --write
 	$(BIN)/python scripts/print_reference.py --write
+	$(BIN)/python scripts/print_openapi.py --write
+	$(BIN)/python scripts/print_contracts.py --write
 
 clean: ## Delete the environment, the engines and every cache
 	rm -rf $(VENV) engines/node_modules .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

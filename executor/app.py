@@ -19,12 +19,14 @@ from executor.live_runs import LiveRuns, Places
 from executor.prepare import Identity, Prepare
 from executor.process_tree import Forest
 from executor.readiness import Readiness
-from executor.routes import Executor, executor_routes
+from executor.routes import Executor, document_routes, executor_routes
 from executor.settings import ExecutorSettings
 from executor.state_dir import StateDir, write_whole
 from shared.clock import Clock, utc_now
+from shared.contracts.events import PAYLOADS
 from shared.contracts.providers import Provider
-from shared.health import health_routes
+from shared.health import health_routes, release
+from shared.openapi import document
 from shared.web import EXCEPTION_HANDLERS, make_routes, service_guard
 
 
@@ -60,6 +62,8 @@ def build_app(
     )
     runs = LiveRuns(prepare, forest, Places(state.journal, settings.workspaces(), settings.slots), identity, clock)
     executor = Executor(runs, readiness, identity, settings.slots, settings.workspaces(), table)
+    operations = (*executor_routes(executor), *health_routes("executor", executor.reasons_not_ready, identity.instance))
+    described = document("Runyard executor", release(), operations, PAYLOADS.values())
 
     @asynccontextmanager
     async def lifespan(app: ExecutorApp) -> AsyncGenerator[None]:
@@ -82,10 +86,7 @@ def build_app(
             forest.close()
 
     app = ExecutorApp(
-        routes=make_routes(
-            (*executor_routes(executor), *health_routes("executor", executor.reasons_not_ready, identity.instance)),
-            service_guard(settings.token()),
-        ),
+        routes=make_routes((*operations, *document_routes(described)), service_guard(settings.token())),
         exception_handlers=dict(EXCEPTION_HANDLERS),
         lifespan=lifespan,
     )

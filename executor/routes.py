@@ -214,3 +214,10 @@ def _cursor(given: str | None) -> int:
     if not given.isascii() or not given.isdigit() or len(given) > 18:
         raise invalid("cursor", "give the number of the last event you have")
     return int(given)
+
+
+def document_routes(described: Mapping[str, Any]) -> tuple[Operation, ...]:
+    async def show(_call: Call[None]) -> Answer:
+        return Answer(described)
+
+    return (get("/openapi.json", show, access="open", summary="This API as OpenAPI 3.1."),)

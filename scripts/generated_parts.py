@@ -21,6 +21,25 @@ class Part:
     def path(self) -> Path:
         return ROOT / self.document
 
+    def whole(self, name: str) -> str:
+        """The document as it should be now."""
+        return put(self.path().read_text("utf-8"), name, self.text())
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """A file that is printed whole."""
+
+    document: str
+    text: Callable[[], str]
+
+    def path(self) -> Path:
+        return ROOT / self.document
+
+    def whole(self, _name: str) -> str:
+        """The file as it should be now."""
+        return self.text()
+
 
 def put(document: str, name: str, text: str) -> str:
     """The document with ``text`` between the markers of ``name``. Raises ``ValueError`` unless they stand there once."""
@@ -41,15 +60,15 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def print_or_write(parts: Mapping[str, Part], description: str | None) -> int:
+def print_or_write(parts: Mapping[str, Part | Printed], description: str | None) -> int:
     """The command line of a printing script: show the parts, or write them into their documents."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--write", action="store_true", help="put the parts into their documents")
     write: bool = parser.parse_args().write
     for name, part in parts.items():
-        text = part.text()
         if write:
-            part.path().write_text(put(part.path().read_text("utf-8"), name, text), "utf-8")
+            part.path().parent.mkdir(parents=True, exist_ok=True)
+            part.path().write_text(part.whole(name), "utf-8")
         else:
-            print(f"{text.strip()}\n")
+            print(f"{part.text().strip()}\n")
     return 0

@@ -1,4 +1,5 @@
-"""Prints the reference of settings and errors from the classes and the table that decide them. See ``docs/configuration.md``."""
+"""Prints the reference of settings and errors from the classes and the table that decide them. See ``docs/configuration.md``
+and ``docs/reference/errors.md``."""
 
 from __future__ import annotations
 
@@ -52,7 +53,7 @@ def errors_table() -> str:
     return table(("code", "HTTP", "retryable", "what happened", "what to do"), rows)
 
 
-PARTS = {"settings": Part(CONFIGURATION, settings_table), "errors": Part(CONFIGURATION, errors_table)}
+PARTS = {"settings": Part(CONFIGURATION, settings_table), "errors": Part("docs/reference/errors.md", errors_table)}
 
 if __name__ == "__main__":
     sys.exit(print_or_write(PARTS, __doc__))
