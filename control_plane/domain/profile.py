@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from control_plane.domain.timeouts import RUN_TIME
 from shared.contracts.apps import RuntimeDefaults
 from shared.contracts.runs import StartRun
 
@@ -45,6 +46,8 @@ def merged_options(request: Mapping[str, Any], profile: Profile | None) -> dict[
     says = {"request": request, "app": profile.provider_options if profile else {}}
     merged: dict[str, Any] = {}
     for who in reversed(PRECEDENCE["options"]):
+        if any(says[who].get(name) is not None for name in RUN_TIME):
+            merged = {name: value for name, value in merged.items() if name not in RUN_TIME}
         merged.update(says[who])
     return merged
 
