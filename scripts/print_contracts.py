@@ -102,7 +102,7 @@ def capabilities() -> str:
     rows = [(name, *("yes" if getattr(each.capabilities, name) else "–" for each in ADAPTERS.values())) for name in names]
     modes = ("engine modes", *(", ".join(each.capabilities.engine_modes) or "–" for each in ADAPTERS.values()))
     pinned = ("pinned engine", *(each.install.pinned or "–" for each in ADAPTERS.values()))
-    credentials = ("credentials", *(", ".join(f"`{one}`" for one in each.credential_names) or "–" for each in ADAPTERS.values()))
+    credentials = ("credentials", *(", ".join(f"`{one}`" for one in each.credentials.names) or "–" for each in ADAPTERS.values()))
     return table(("", *(f"`{name}`" for name in ADAPTERS)), [*rows, modes, pinned, credentials])
 
 
