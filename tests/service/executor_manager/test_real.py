@@ -6,77 +6,20 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from shared.sse import CutError, FrameReader
-from shared.upstream import Upstream, open_stream
+from shared.upstream import Upstream
 from tests.loopback import BOUND_SECONDS, unused_port
 from tests.service.executor.kit import executor_outside
+from tests.service.executor_manager.kit import RUNS, manager_process, refused_to_start
 
-ROOT = Path(__file__).parents[3]
 TICKS = json.dumps({"script": [{"repeat": {"count": 100, "everyMs": 10, "say": "tick {i}"}}]})
 HANG = json.dumps({"script": [{"say": "here"}, {"hang": True}]})
-RUNS = "/api/provider-runs"
-
-
-@dataclass
-class Manager:
-    process: subprocess.Popen[bytes]
-    http: httpx.AsyncClient
-    url: str
-
-    async def start(self, run_id: str, prompt: str) -> str:
-        """Propose and start as a driver does; the executor's id."""
-        asked = {"provider": "scripted", "workspace": {"key": run_id}}
-        proposal = (await self.http.post(f"{RUNS}/propose", json=asked)).raise_for_status().json()
-        body = {**asked, "runId": run_id, "messages": [{"content": prompt}]}
-        answer = await self.http.post(f"{RUNS}/start", params={"executor": proposal["executorId"]}, json=body)
-        assert answer.status_code == 201, answer.text
-        return str(proposal["executorId"])
-
-    async def offers_a_place(self) -> bool:
-        answer = await self.http.post(f"{RUNS}/propose", json={"provider": "scripted", "workspace": {"key": "w"}})
-        assert answer.status_code in (200, 503)
-        return answer.status_code == 200
-
-    async def follow(self, run_id: str, executor_id: str, cursor: int = 0) -> Upstream:
-        address = f"{self.url}{RUNS}/{run_id}/stream?executor={executor_id}&attempt=1"
-        return await open_stream(address, {"last-event-id": str(cursor)}, 5.0)
-
-
-@asynccontextmanager
-async def manager(executor: str, port: int) -> AsyncGenerator[Manager]:
-    given = {"EXECUTOR_MANAGER_PORT": str(port), "EXECUTOR_MANAGER_EXECUTORS": executor, "RUNYARD_AUTH": "off"}
-    process = subprocess.Popen([sys.executable, "-m", "executor_manager"], cwd=ROOT, env={**os.environ, **given})  # noqa: ASYNC220  quick
-    try:
-        url = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=url, timeout=BOUND_SECONDS, trust_env=False) as http:
-            async with asyncio.timeout(BOUND_SECONDS):
-                while not await _is_ready(http):
-                    assert process.poll() is None, "the manager ended"
-                    await asyncio.sleep(0.02)  # polls readiness, bounded above
-            yield Manager(process, http, url)
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        await asyncio.to_thread(process.wait, BOUND_SECONDS)
-
-
-async def _is_ready(http: httpx.AsyncClient) -> bool:
-    try:
-        return (await http.get("/readyz")).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 async def collect(upstream: Upstream, events: list[dict[str, Any]], enough: int = 10**9) -> None:
@@ -88,7 +31,7 @@ async def collect(upstream: Upstream, events: list[dict[str, Any]], enough: int 
 
 
 async def test_a_run_is_started_and_followed_to_its_end_and_its_file_and_log_can_be_read(tmp_path: Path) -> None:
-    async with executor_outside(tmp_path) as real, manager(str(real.http.base_url), unused_port()) as here:
+    async with executor_outside(tmp_path) as real, manager_process(str(real.http.base_url), unused_port()) as here:
         script = json.dumps({"script": [{"write": {"path": "a b.txt", "text": "ü"}}, {"say": "done"}]})
         executor_id = await here.start("run_1", script)
         events: list[dict[str, Any]] = []
@@ -110,14 +53,14 @@ async def test_a_killed_manager_costs_no_event_and_no_run(tmp_path: Path) -> Non
     port = unused_port()
     events: list[dict[str, Any]] = []
     async with executor_outside(tmp_path) as real:
-        async with manager(str(real.http.base_url), port) as first:
+        async with manager_process(str(real.http.base_url), port) as first:
             executor_id = await first.start("run_1", TICKS)
             upstream = await first.follow("run_1", executor_id)
             await collect(upstream, events, enough=10)
             first.process.kill()
             with pytest.raises(CutError):
                 await collect(upstream, events)
-        async with manager(str(real.http.base_url), port) as second:
+        async with manager_process(str(real.http.base_url), port) as second:
             await collect(await second.follow("run_1", executor_id, events[-1]["executorCursor"]), events)
     assert [event["executorCursor"] for event in events] == list(range(1, len(events) + 1))
     assert len([event for event in events if event["kind"] == "message.completed"]) == 100
@@ -125,7 +68,7 @@ async def test_a_killed_manager_costs_no_event_and_no_run(tmp_path: Path) -> Non
 
 
 async def test_a_manager_told_to_end_cuts_its_streams_and_is_gone_soon(tmp_path: Path) -> None:
-    async with executor_outside(tmp_path) as real, manager(str(real.http.base_url), unused_port()) as here:
+    async with executor_outside(tmp_path) as real, manager_process(str(real.http.base_url), unused_port()) as here:
         upstream = await here.follow("run_1", await here.start("run_1", HANG))
         await collect(upstream, [], enough=2)
         asked = time.monotonic()
@@ -138,7 +81,7 @@ async def test_a_manager_told_to_end_cuts_its_streams_and_is_gone_soon(tmp_path:
 
 
 async def test_a_killed_executor_is_a_cut_stream_and_then_an_unreachable_one(tmp_path: Path) -> None:
-    async with executor_outside(tmp_path) as real, manager(str(real.http.base_url), unused_port()) as here:
+    async with executor_outside(tmp_path) as real, manager_process(str(real.http.base_url), unused_port()) as here:
         executor_id = await here.start("run_1", HANG)
         upstream = await here.follow("run_1", executor_id)
         await collect(upstream, [], enough=2)
@@ -163,10 +106,4 @@ async def test_a_killed_executor_is_a_cut_stream_and_then_an_unreachable_one(tmp
     ],
 )
 def test_a_manager_that_cannot_work_ends_at_once_and_says_why(given: dict[str, str], said: str) -> None:
-    command = [sys.executable, "-m", "executor_manager"]
-    ended = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **given}, capture_output=True, text=True, timeout=BOUND_SECONDS, check=False
-    )
-    assert ended.returncode == 1
-    assert said in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert said in refused_to_start(**given)
