@@ -7,7 +7,19 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
-from tests.model_stub.scenarios import Asked, AskUser, BreakOff, EditFile, MakePlan, Refuse, Reply, RunCommand, Say, SayNothing
+from tests.model_stub.scenarios import (
+    Asked,
+    AskUser,
+    BreakOff,
+    CallTool,
+    EditFile,
+    MakePlan,
+    Refuse,
+    Reply,
+    RunCommand,
+    Say,
+    SayNothing,
+)
 
 PATH = "/responses"
 USAGE = {
@@ -52,7 +64,7 @@ def frames(reply: Reply) -> Iterator[Frame]:
         case BreakOff(words=words):
             yield from _message(words, 0, is_whole=False)
             return
-        case RunCommand() | EditFile() | MakePlan() | AskUser():
+        case RunCommand() | EditFile() | MakePlan() | AskUser() | CallTool():
             yield 0, _done(_tool_call(reply))
         case SayNothing() | Refuse():
             pass
@@ -81,10 +93,12 @@ def _reasoning(thought: str) -> Iterator[Frame]:
     yield 0, _done(item | {"summary": [{"type": "summary_text", "text": thought}]})
 
 
-def _tool_call(reply: RunCommand | EditFile | MakePlan | AskUser) -> dict[str, Any]:
+def _tool_call(reply: RunCommand | EditFile | MakePlan | AskUser | CallTool) -> dict[str, Any]:
     match reply:
         case RunCommand(command=command):
             return _function("exec_command", {"cmd": command})
+        case CallTool(name=name, arguments=arguments):
+            return _function(name, arguments)
         case AskUser(question=question, options=options):
             choices = [{"label": each, "description": f"Use {each.lower()}"} for each in options]
             asked = {"id": "indent", "header": "Indent", "question": question, "options": choices}

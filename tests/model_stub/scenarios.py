@@ -5,9 +5,11 @@ A request that carries a tool's output after that message is answered with what 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 MARKER = re.compile(r"\[\[([a-z0-9]+)(?::(.*?))?\]\]", re.DOTALL)
 WORD_SECONDS = 0.01
@@ -58,6 +60,14 @@ class AskUser:
 
 
 @dataclass(frozen=True)
+class CallTool:
+    """Any tool, by the name the engine itself gave it."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Refuse:
     """An HTTP error instead of an answer."""
 
@@ -79,11 +89,17 @@ class SayNothing:
     """A whole answer without any content."""
 
 
-Reply = Say | RunCommand | EditFile | MakePlan | AskUser | Refuse | BreakOff | SayNothing
+Reply = Say | RunCommand | EditFile | MakePlan | AskUser | CallTool | Refuse | BreakOff | SayNothing
 
 
 def words_of(text: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\S+\s*|\s+", text))
+
+
+def _call(argument: str) -> CallTool:
+    """``[[call:Name {…}]]``"""
+    name, _, arguments = argument.partition(" ")
+    return CallTool(name, json.loads(arguments or "{}"))
 
 
 SCENARIOS: Mapping[str, Callable[[str], Reply]] = {
@@ -96,18 +112,23 @@ SCENARIOS: Mapping[str, Callable[[str], Reply]] = {
     "edit": lambda path: EditFile(path or "stub.txt", "written by the model stub"),
     "plan": lambda _: MakePlan(("look", "act")),
     "question": lambda _: AskUser("Tabs or spaces?", ("Tabs", "Spaces")),
+    "call": _call,
     "401": lambda _: Refuse(401, "invalid_api_key", "Invalid API key"),
     "403": lambda _: Refuse(403, "forbidden", "This key may not use this model"),
     "404": lambda _: Refuse(404, "model_not_found", "The model does not exist"),
     "429": lambda _: Refuse(429, "rate_limit_exceeded", "Rate limit reached", retry_after=1),
     "quota": lambda _: Refuse(429, "insufficient_quota", "You exceeded your current quota"),
     "500": lambda _: Refuse(500, "server_error", "The model is broken"),
+    "529": lambda _: Refuse(529, "overloaded", "The model is overloaded"),
+    "toolong": lambda _: Refuse(400, "context_length_exceeded", "prompt is too long: 250000 tokens > 200000 maximum"),
     "cut": lambda _: BreakOff(words_of("This answer will be cut")),
     "empty": lambda _: SayNothing(),
     "json": lambda text: Say((text or '{"answer":42}',)),
 }
 # How often a scenario calls its tool before it tells what the tool said.
 CALLS: Mapping[str, int] = {"twice": 2}
+# The tool by which an engine takes an answer in a schema's form, where the model's own format is not used for it.
+ANSWER_TOOL = "StructuredOutput"
 
 
 def reply_to(asked: Asked) -> Reply:
@@ -118,4 +139,7 @@ def reply_to(asked: Asked) -> Reply:
         return Say(words_of(f"Done. The tool said {asked.tool_output.strip()}"))
     if found is None or name not in SCENARIOS:
         return Say(words_of(f"You said: {asked.user_text}"))
-    return SCENARIOS[name](found.group(2) or "")
+    reply = SCENARIOS[name](found.group(2) or "")
+    if name == "json" and ANSWER_TOOL in asked.tools:
+        return CallTool(ANSWER_TOOL, json.loads("".join(reply.words))) if isinstance(reply, Say) else reply
+    return reply

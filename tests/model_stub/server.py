@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import Any
 
-from tests.model_stub import openai_responses
+from tests.model_stub import anthropic_messages, openai_responses
 from tests.model_stub.scenarios import BreakOff, Refuse, Reply, reply_to
 
-DIALECTS: Mapping[str, ModuleType] = {openai_responses.PATH: openai_responses}
+DIALECTS: Mapping[str, ModuleType] = {each.PATH: each for each in (openai_responses, anthropic_messages)}
 SECRET_HEADERS = {"authorization", "x-api-key", "x-goog-api-key", "cookie"}
 KEPT_REQUESTS = 100
 READ_SECONDS = 30
@@ -57,13 +57,16 @@ class ModelStub:
         asked = dialect.read(content)
         shown = {name: "present" if name in SECRET_HEADERS else value for name, value in headers.items()}
         self.requests.append({"path": path, "headers": shown, "userText": asked.user_text, "body": content})
-        await _reply(writer, dialect, reply_to(asked))
+        await _reply(writer, dialect, reply_to(asked), content)
 
 
-async def _reply(writer: asyncio.StreamWriter, dialect: ModuleType, reply: Reply) -> None:
+async def _reply(writer: asyncio.StreamWriter, dialect: ModuleType, reply: Reply, content: dict[str, Any]) -> None:
     if isinstance(reply, Refuse):
         extra = {} if reply.retry_after is None else {"retry-after": str(reply.retry_after)}
         await _write_json(writer, reply.status, dialect.failure(reply), extra)
+        return
+    if dialect is anthropic_messages and not anthropic_messages.is_streamed(content):
+        await _reply_whole(writer, reply)
         return
     _write_head(writer, 200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
     for seconds, frame in dialect.frames(reply):
@@ -76,6 +79,13 @@ async def _reply(writer: asyncio.StreamWriter, dialect: ModuleType, reply: Reply
         return
     writer.write(b"0\r\n\r\n")
     await writer.drain()
+
+
+async def _reply_whole(writer: asyncio.StreamWriter, reply: Reply) -> None:
+    if isinstance(reply, BreakOff):
+        writer.transport.abort()
+        return
+    await _write_json(writer, 200, anthropic_messages.whole(reply))
 
 
 async def _read(reader: asyncio.StreamReader) -> tuple[str, str, dict[str, str], bytes]:
