@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 
 from executor.adapters import ADAPTERS
 from executor.adapters.base import Adapter
+from executor.containment import Containment, containment
 from executor.credentials import CredentialStore
 from executor.heartbeat import Heartbeat, keep_beating, keep_counting
 from executor.live_runs import LiveRuns, Places
@@ -58,8 +59,9 @@ def build_app(
     store = CredentialStore(os.environ, settings.credentials_dir)
     readiness = Readiness(table, settings.engines_dir, store, forest, state.mark)
     prepare = Prepare(
-        table, credential_names, store, readiness, settings.workspaces(), identity, settings.output_quota_bytes, forest.sandbox
-    )
+        table, credential_names, store, readiness, settings.workspaces(), identity, settings.output_quota_bytes, forest.sandbox,
+        _containment(settings, state),
+    )  # fmt: skip
     runs = LiveRuns(prepare, forest, Places(state.journal, settings.workspaces(), settings.slots), identity, clock)
     executor = Executor(runs, readiness, identity, settings.slots, settings.workspaces(), table)
     operations = (*executor_routes(executor), *health_routes("executor", executor.reasons_not_ready, identity.instance))
@@ -101,6 +103,14 @@ def _executor_id(settings: ExecutorSettings, state: StateDir) -> str:
     if not state.executor_id.exists():
         write_whole(state.executor_id, f"exec_{token_hex(8)}")
     return state.executor_id.read_text().strip()
+
+
+def _containment(settings: ExecutorSettings, state: StateDir) -> Containment:
+    """Our own files, other runs' workspaces and file credentials are no engine's business."""
+    settings.workspaces().mkdir(mode=0o700, parents=True, exist_ok=True)  # what is not there yet cannot be hidden
+    ours = (state.root, settings.workspaces(), settings.credentials_dir, *settings.private_paths)
+    needed = (settings.engines_dir,)
+    return containment(settings.containment, settings.bwrap, filter(None, ours), filter(None, needed))
 
 
 def _probe_home(state: StateDir) -> Path:

@@ -19,16 +19,18 @@ from executor.adapters.base import STDERR, STDOUT, Stream
 READ_BYTES = 64 * 1024
 LEAST_READ_BYTES = 2 * 1024
 LONG_TURN_SECONDS = 0.01
+_SHELL_SIGNALS = 128
 MAX_UNREAD_INPUT_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What is started, where, with which whole environment."""
+    """What is started, where, with which whole environment. ``is_wrapped``: ``argv`` runs a wrapper that runs the engine."""
 
     argv: Sequence[str]
     env: Mapping[str, str]
     cwd: str
+    is_wrapped: bool = False
 
 
 def launch(what: Launch) -> subprocess.Popen[bytes]:
@@ -59,10 +61,11 @@ class EngineProcess:
     Raises ``OSError`` when it cannot be watched; it lives on then, unwatched.
     """
 
-    def __init__(self, popen: subprocess.Popen[bytes], listener: Listener) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], listener: Listener, is_wrapped: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self._popen = popen
         self._listener = listener
+        self._is_wrapped = is_wrapped
         self.pid = popen.pid
         self.exit_code: int | None = None
         self.is_paused = False
@@ -193,7 +196,9 @@ class EngineProcess:
         if result is None:
             return
         self._loop.remove_reader(self._pidfd)
-        self.exit_code = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+        exit_code = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+        # A wrapper says of an engine that died by a signal what a shell says.
+        self.exit_code = _SHELL_SIGNALS - exit_code if self._is_wrapped and exit_code > _SHELL_SIGNALS else exit_code
         self._listener.on_change()
 
     def close(self) -> None:

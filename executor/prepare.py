@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from executor.adapters.base import Adapter, Conversation, File, StartRequest
+from executor.containment import Containment
 from executor.credentials import CredentialStore, SignIn
 from executor.engine_process import Launch
 from executor.environment import engine_environment, refuse_reserved
@@ -48,6 +49,7 @@ class Prepare:
     identity: Identity
     output_quota_bytes: int
     sandbox: str
+    containment: Containment
 
     def __call__(self, request: StartProviderRun) -> tuple[Plan, Workspace]:
         """Raises ``RunyardError``; the workspace exists and holds the adapter's files afterwards."""
@@ -76,7 +78,7 @@ class Prepare:
         )
         plan = Plan(
             conversation=conversation,
-            launch=Launch(command.argv, env, str(workspace.work)),
+            launch=self.containment.wrapped(Launch(command.argv, env, str(workspace.work)), workspace),
             run_mark=run_mark,
             secrets=secrets_in(sign_in.values()),
             started=self._started(request),
@@ -101,7 +103,7 @@ class Prepare:
             instance=self.identity.instance,
             provider=request.provider,
             engine_version=self.readiness.version(request.provider),
-            sandbox=self.sandbox,
+            sandbox="+".join(filter(None, (self.containment.name, self.sandbox))),
             timeouts=request.timeouts,
             resumed=request.resume_session_id is not None,
         )

@@ -38,6 +38,7 @@ class Tree:
     root: Key
     run_mark: str
     workspace: str
+    is_wrapped: bool
     known: set[Key] = field(default_factory=set[Key])
 
 
@@ -82,7 +83,7 @@ class Forest:
         """
         popen, tree = await asyncio.get_running_loop().run_in_executor(self._thread, self._plant, what, run_mark)
         try:
-            return EngineProcess(popen, listener), tree
+            return EngineProcess(popen, listener, what.is_wrapped), tree
         except OSError:
             await self._uproot(popen, tree)
             raise
@@ -101,7 +102,7 @@ class Forest:
         popen = launch(what)
         process = procfs.read_process(popen.pid)  # nobody has reaped it, so it is there even when it has ended
         root = (popen.pid, process.start if process else 0)
-        tree = Tree(root, run_mark, what.cwd, {root})
+        tree = Tree(root, run_mark, what.cwd, what.is_wrapped, {root})
         self._trees.add(tree)
         return popen, tree
 
@@ -122,7 +123,9 @@ class Forest:
         members = await self._members(tree)
         if members and grace_seconds > 0 and not hurry.is_set():
             for process in members:
-                procfs.send(process, signal.SIGTERM)
+                # A wrapper has no grace to give: it would take the engine with it at once. It ends when the engine has.
+                if not (tree.is_wrapped and process.key == tree.root):
+                    procfs.send(process, signal.SIGTERM)
             await _gone_within(members, grace_seconds, hurry)
         await self._kill_all(tree)
 

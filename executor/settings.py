@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from executor.state_dir import GUARD_PID, INSTANCE, StateDir
-from shared.settings import ServiceSettings
+from shared.settings import PathList, ServiceSettings
 
 MIB = 1024 * 1024
 
@@ -37,6 +37,17 @@ class ExecutorSettings(ServiceSettings):
     credentials_dir: Path | None = Field(
         default=None, validation_alias="EXECUTOR_CREDENTIALS_DIR",
         description="Files that engines sign in with (`codex/auth.json`, …), copied 0600 into an engine's HOME at its start.",
+    )  # fmt: skip
+    containment: Literal["auto", "required", "none"] = Field(
+        default="auto", validation_alias="EXECUTOR_CONTAINMENT",
+        description="Bubblewrap round every engine: `auto` where it works, `required` or not at all, `none`.",
+    )  # fmt: skip
+    bwrap: Path | None = Field(
+        default=None, validation_alias="EXECUTOR_BWRAP", description="The bubblewrap program; else `bwrap` on `PATH`."
+    )
+    private_paths: PathList = Field(
+        default=[], validation_alias="EXECUTOR_PRIVATE_PATHS",
+        description="Comma-separated: what no contained engine sees, beside the executor's own files.",
     )  # fmt: skip
     slots: int = Field(
         default=4, ge=1, le=1_000, validation_alias="EXECUTOR_SLOTS", description="How many attempts may live at once."

@@ -16,7 +16,8 @@ def _split(value: Any) -> Any:
 
 
 UrlList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
-"""A comma-separated list in the environment."""
+PathList = Annotated[list[Path], NoDecode, BeforeValidator(_split)]
+"""Comma-separated lists in the environment."""
 
 
 class SecretFiles(PydanticBaseSettingsSource):

@@ -84,6 +84,7 @@ def _executors(state_dir: Path, ports: Ports, given: Mapping[str, str]) -> list[
         own = {
             "EXECUTOR_HOST": HOST, "EXECUTOR_PORT": str(port), "EXECUTOR_ID": name,
             "EXECUTOR_STATE_DIR": str(state_dir / name), "EXECUTOR_WORKSPACE_ROOT": str(state_dir / "workspaces"),
+            "EXECUTOR_PRIVATE_PATHS": str(state_dir),
         }  # fmt: skip
         pid_file = state_dir / name / "executor.pid"
         made.append(Service(name, Tier.EXECUTOR, base_url(port), _module("executor"), {**shared, **own}, pid_file))

@@ -1,0 +1,119 @@
+"""An engine inside bubblewrap, for real: what it sees, what it can write, and that it ends as every other.
+
+The program is the one that comes with a pinned engine, so that no test depends on what a machine has installed.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from executor import procfs
+from executor.app import build_app
+from executor.containment import containment
+from executor.settings import ExecutorSettings
+from tests.service.executor.kit import Inside, executor_inside, until
+
+pytestmark = pytest.mark.engine
+
+ROOT = Path(__file__).parents[2]
+BWRAP = next((ROOT / "engines" / "node_modules" / "@openai").glob("codex-linux-*/vendor/*/codex-resources/bwrap"))
+
+
+@pytest.fixture
+async def executor(tmp_path: Path) -> AsyncIterator[Inside]:
+    settings = {"containment": "required", "bwrap": BWRAP, "private_paths": [tmp_path / "private"]}
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "secret").write_text("the stack's own key")
+    async with executor_inside(tmp_path / "state", **settings) as inside:
+        yield inside
+
+
+async def said(executor: Inside, script: str, run_id: str = "run_1") -> list[str]:
+    await executor.begin(f"{script}\necho done", run_id)
+    events = await executor.events(run_id)
+    return [each["data"]["text"] for each in events if each["kind"] == "message.completed"]
+
+
+async def test_what_holds_is_said_in_the_first_event(executor: Inside) -> None:
+    await executor.begin("echo done")
+    started = (await executor.events())[0]
+    assert started["data"]["sandbox"].startswith("bubblewrap+session")
+
+
+async def test_an_engine_writes_to_its_workspace_and_temporary_folder_and_nowhere_else(executor: Inside, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    script = f"""
+    for place in "$PWD" "$HOME" "$TMPDIR" /tmp /etc {outside} {ROOT}; do
+      if touch "$place/mine" 2>/dev/null; then echo say wrote $place; fi
+    done"""
+    workspace = tmp_path / "state" / "workspaces" / "run_1"
+    mine = [f"wrote {workspace / name}" for name in ("work", "home", "tmp")]
+    assert await said(executor, script) == [*mine, "wrote /tmp"]
+    assert (workspace / "tmp" / "mine").exists()
+    assert not (outside / "mine").exists()
+
+
+async def test_an_engine_sees_no_other_run_no_journal_and_no_private_path(executor: Inside, tmp_path: Path) -> None:
+    await said(executor, "echo theirs > theirs.txt", "run_other")
+    state, workspaces = tmp_path / "state", tmp_path / "state" / "workspaces"
+    script = f"echo say $(ls {workspaces}); echo say $(ls {state}); echo say [$(cat {tmp_path}/private/secret 2>/dev/null)]"
+    assert await said(executor, script) == ["run_1", "workspaces", "[]"]
+
+
+async def test_an_engine_sees_no_process_but_its_own(executor: Inside) -> None:
+    (mine,) = await said(executor, "echo say $(ls -d /proc/[0-9]* | wc -l)")
+    assert int(mine) < 8 < len(procfs.snapshot())
+
+
+async def test_a_child_that_left_session_and_parents_is_gone_after_the_stop(executor: Inside) -> None:
+    await executor.begin("(setsid sh -c 'env -i sleep 301' &) ; sleep 0.1; echo say up; sleep 300")
+    await executor.said("up")
+    root = (await executor.show())["pid"]
+    below = procfs.descendants(procfs.snapshot(), {root})
+    assert len(below) >= 3
+    await executor.stop()
+    await executor.ended()
+    left = procfs.snapshot()
+    assert not [pid for pid in {root, *below} if pid in left and left[pid].is_alive]
+
+
+async def test_an_engine_has_its_grace_to_end_by_itself(executor: Inside) -> None:
+    await executor.begin("trap 'echo say goodbye; echo done; exit 0' TERM; echo say up; while :; do sleep 0.05; done")
+    await executor.said("up")
+    await executor.stop()
+    texts = [each["data"].get("text") for each in await executor.events()]
+    assert "goodbye" in texts
+
+
+@pytest.mark.parametrize(("script", "exit_code"), [("exit 3", 3), ("kill -9 $$", -9), ("kill -SEGV $$", -11)])
+async def test_the_exit_is_the_engines_own(executor: Inside, script: str, exit_code: int) -> None:
+    await executor.begin(script)
+    assert (await executor.ended())["exitCode"] == exit_code
+
+
+async def test_killing_the_wrapper_leaves_nothing(executor: Inside) -> None:
+    await executor.begin("echo say up; sleep 302")
+    await executor.said("up")
+    root = (await executor.show())["pid"]
+    below = procfs.descendants(procfs.snapshot(), {root})
+    procfs.send(procfs.snapshot()[root], signal.SIGKILL)
+    await executor.ended()
+    await until(lambda: not [pid for pid in below if (each := procfs.read_process(pid)) and each.is_alive])
+
+
+def test_what_is_required_and_does_not_work_refuses_to_serve(tmp_path: Path) -> None:
+    settings = {"state_dir": tmp_path, "auth": "off", "containment": "required"}
+    with pytest.raises(ValueError, match="EXECUTOR_CONTAINMENT=required: /bin/false"):
+        build_app(ExecutorSettings.model_validate({**settings, "bwrap": "/bin/false"}))
+
+
+def test_what_is_wanted_and_does_not_work_is_done_without() -> None:
+    assert containment("auto", Path("/bin/false"), (), ()).name is None
+    assert containment("auto", Path("/no/such/program"), (), ()).name is None
+    assert containment("none", BWRAP, (), ()).name is None
+    assert containment("auto", BWRAP, (), ()).name == "bubblewrap"
