@@ -51,7 +51,7 @@ class Places:
 
 
 class LiveRuns:
-    """Everything is called on the event loop. ``drain`` ends all; nothing starts afterwards."""
+    """Everything is called on the event loop. ``rest`` takes nothing new and lets go on what lives; ``drain`` ends all."""
 
     def __init__(self, prepare: Prepare, forest: Forest, places: Places, identity: Identity, now: Clock) -> None:
         self._prepare = prepare
@@ -61,11 +61,22 @@ class LiveRuns:
         self._now = now
         self._attempts = Attempts()
         self._refused: dict[str, tuple[int, float]] = {}  # per run: this attempt and all before it, until then
+        self._rests = False
         self._drained: asyncio.Task[None] | None = None
 
     @property
     def is_draining(self) -> bool:
+        """Nothing new is taken."""
+        return self._rests or self.is_stopping
+
+    @property
+    def is_stopping(self) -> bool:
+        """What lives is being ended, too."""
         return self._drained is not None
+
+    def rest(self, rests: bool) -> None:
+        """An operator's wish: until it is taken back, or until the next life of this executor."""
+        self._rests = rests
 
     def recover(self) -> None:
         """Once, before anything else: what earlier lives left."""
@@ -120,7 +131,8 @@ class LiveRuns:
         if self._is_refused(request.run_id, request.attempt):
             raise RunyardError(ErrorCode.CONFLICT, "this attempt was stopped or released before it came")
         if self.is_draining:
-            raise RunyardError(ErrorCode.QUEUE_FULL, "the executor is stopping", retry_after=1)
+            doing = "stopping" if self.is_stopping else "draining"
+            raise RunyardError(ErrorCode.QUEUE_FULL, f"the executor is {doing}", retry_after=1)
         if len(self.live()) - len(older) >= self._places.slots:
             raise RunyardError(ErrorCode.QUEUE_FULL, f"all {self._places.slots} slots are taken", retry_after=1)
 

@@ -74,7 +74,21 @@ class Executor:
     adapters: Mapping[Provider, Adapter]
 
     async def reasons_not_ready(self) -> list[str]:
-        return ["the executor is stopping"] if self.runs.is_draining else []
+        if self.runs.is_stopping:
+            return ["the executor is stopping"]
+        return ["the executor is draining"] if self.runs.is_draining else []
+
+    def state(self) -> ExecutorState:
+        return ExecutorState(
+            executor_id=self.identity.executor_id,
+            instance=self.identity.instance,
+            clock_ms=monotonic_ms(),
+            slots=self.slots,
+            live=len(self.runs.live()),
+            draining=self.runs.is_draining,
+            providers=self.readiness.all(),
+            workspaces=workspace_keys(self.workspaces),
+        )
 
     def attempt(self, call: Call[Any]) -> Attempt:
         return self.runs.find(call.path["run_id"], call.query.attempt)
@@ -187,24 +201,23 @@ def _about(executor: Executor) -> tuple[Operation, ...]:
         return Answer(ProviderList(items=executor.readiness.all()))
 
     async def state(_call: Call[None]) -> Answer:
-        return Answer(
-            ExecutorState(
-                executor_id=executor.identity.executor_id,
-                instance=executor.identity.instance,
-                clock_ms=monotonic_ms(),
-                slots=executor.slots,
-                live=len(executor.runs.live()),
-                draining=executor.runs.is_draining,
-                providers=executor.readiness.all(),
-                workspaces=workspace_keys(executor.workspaces),
-            )
-        )
+        return Answer(executor.state())
+
+    async def drain(_call: Call[None]) -> Answer:
+        executor.runs.rest(True)
+        return Answer(executor.state())
+
+    async def go_on(_call: Call[None]) -> Answer:
+        executor.runs.rest(False)
+        return Answer(executor.state())
 
     return (
         get("/provider-runs", every, returns=ProviderRunList, summary="Every attempt this executor knows."),
         get(RUN, show, query=OfAttempt, returns=ProviderRun, errors=(_E.NOT_FOUND, _E.CONFLICT), summary="One attempt."),
         get("/providers", providers, returns=ProviderList, summary="What can run here, and if not, why."),
         get("/executor", state, returns=ExecutorState, summary="Who this executor is, its load and its clock."),
+        post("/executor/drain", drain, returns=ExecutorState, summary="Take no new attempt; what lives goes on to its end."),
+        delete("/executor/drain", go_on, returns=ExecutorState, summary="Take attempts again."),
     )
 
 
