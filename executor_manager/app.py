@@ -38,9 +38,10 @@ def build_app(settings: Settings, *, stopping: Stopping | None = None, resolve: 
         stopping_now = ["the manager is stopping"] if relay.is_leaving else []
         return stopping_now + ([] if fleet.was_asked else ["the executors were not asked yet"])
 
+    passage = Passage(Locate(fleet, client), relay)
     operations = (
-        *fleet_routes(fleet, timeouts),
-        *provider_run_routes(ProposeExecutor(fleet), Passage(Locate(fleet, client), relay), timeouts),
+        *fleet_routes(fleet, passage, timeouts),
+        *provider_run_routes(ProposeExecutor(fleet), passage, timeouts),
         *health_routes("executor-manager", reasons_not_ready),
     )
     described = document("Runyard executor manager", release(), operations, PAYLOADS.values())

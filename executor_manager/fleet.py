@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 from urllib.parse import SplitResult, urlsplit
 
@@ -73,8 +73,7 @@ class ExecutorFleet:
         """An attempt is on its way there: count it until the executor's own figure arrives."""
         for url, member in self._members.items():
             if member.state is not None and member.state.executor_id == executor_id:
-                state = member.state.model_copy(update={"live": member.state.live + 1})
-                self._members[url] = member.model_copy(update={"state": state})
+                self._members[url] = member.model_copy(update={"reserved": member.reserved + 1})
                 self.has_guesses = True
 
     async def watch(self) -> None:
@@ -102,7 +101,8 @@ class ExecutorFleet:
         leaving = [url for url, member in self._members.items() if url not in listed and member.reachable]
         asked = await _all(self._ask(url) for url in [*listed, *leaving])
         nowhere = [base for base, urls in zip(self._bases, found, strict=True) if not urls]
-        members = {member.url: member for member in asked if member.url in listed or member.reachable}
+        present = [member for member in asked if member.url in listed or member.reachable]
+        members = {member.url: member for member in _told_apart(present, self._members)}
         members |= {base: FleetMember(url=base, reachable=False, reason="the name does not resolve") for base in nowhere}
         self._tell_changes(members)
         self._members = members
@@ -140,8 +140,41 @@ class ExecutorFleet:
             old, new = self._members.get(url), now.get(url)
             if new is None:
                 log.info("fleet.left", url=url)
-            elif old is None or old.reachable != new.reachable:
-                log.info("fleet.changed", url=url, reachable=new.reachable, reason=new.reason)
+            elif old is None or old.reachable != new.reachable or _life(old) != _life(new):
+                log.info("fleet.changed", url=url, reachable=new.reachable, reason=new.reason, life=_life(new))
+
+
+def _told_apart(members: Sequence[FleetMember], before: Mapping[str, FleetMember]) -> list[FleetMember]:
+    """Each executor once, in order, at the address it was known at before: it may answer at several.
+
+    Two lives with one id at the same time are two executors with one name: a call for the one must not reach the other, so
+    only the one known first is taken for it.
+    """
+
+    def was_known(member: FleetMember) -> bool:
+        known = before.get(member.url)
+        return known is not None and known.reachable and _life(known) == _life(member)
+
+    first: dict[str, FleetMember] = {}
+    for member in sorted(members, key=was_known, reverse=True):
+        if member.reachable and member.state is not None:
+            first.setdefault(member.state.executor_id, member)
+    also: dict[str, list[str]] = {}
+    kept: list[FleetMember] = []
+    for member in members:
+        chosen = first[member.state.executor_id] if member.reachable and member.state is not None else member
+        if chosen is member:
+            kept.append(member)
+        elif _life(chosen) == _life(member):
+            also.setdefault(chosen.url, []).append(member.url)
+        else:
+            reason = f"it calls itself {member.state.executor_id if member.state else ''} as {chosen.url} does"
+            kept.append(FleetMember(url=member.url, reachable=False, reason=reason))
+    return [each.model_copy(update={"also_at": also[each.url]}) if each.url in also else each for each in kept]
+
+
+def _life(member: FleetMember) -> tuple[str, str] | None:
+    return (member.state.executor_id, member.state.instance) if member.state is not None else None
 
 
 def _may_be_several(parts: SplitResult) -> bool:

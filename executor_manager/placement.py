@@ -18,13 +18,14 @@ def propose(members: Sequence[FleetMember], request: Propose) -> ExecutorState |
     The holder is proposed even when it is full: going elsewhere would lose the session's files, and whether to wait for
     them is not for us to say. It says 429 itself, and a caller that will not wait names it in ``avoid``.
     """
-    able = [state for state in _able(members, request.provider) if state.executor_id not in request.avoid]
+    able = [(state, taken) for state, taken in _able(members, request.provider) if state.executor_id not in request.avoid]
     key = request.workspace.key
-    holders = [state for state in able if key in state.workspaces]
+    holders = [state for state, _ in able if key in state.workspaces]
     if holders:
         return min(holders, key=lambda state: (state.workspaces.index(key), state.executor_id))
-    free = [state for state in able if state.live < state.slots]
-    return min(free, key=lambda state: (not _is_ready(state, request), state.live / state.slots, state.executor_id), default=None)
+    free = [(not _is_ready(state, request), taken / state.slots, state.executor_id, state)
+            for state, taken in able if taken < state.slots]  # fmt: skip
+    return min(free, key=lambda each: each[:3])[3] if free else None
 
 
 def refusal(members: Sequence[FleetMember], request: Propose) -> RunyardError:
@@ -42,22 +43,40 @@ def refusal(members: Sequence[FleetMember], request: Propose) -> RunyardError:
 
 
 def best_known(members: Sequence[FleetMember]) -> list[ProviderReadiness]:
-    """Each provider as the reachable executor sees it that comes nearest to running it: ready if it is ready anywhere."""
+    """Each provider as the executors see it that come nearest to running it, and who they are: one that is ready is enough.
+
+    One that drains takes no new run, whatever it has.
+    """
     best: dict[Provider, ProviderReadiness] = {}
     for member in members:
-        for each in member.state.providers if member.reachable and member.state is not None else ():
+        for each in _offered(member.state) if member.reachable and member.state is not None else ():
             known = best.get(each.provider)
             if known is None or _rank(each) < _rank(known):
                 best[each.provider] = each
+            elif _rank(each) == _rank(known):
+                together = sorted({*(known.executors or ()), *(each.executors or ())})
+                best[each.provider] = known.model_copy(update={"executors": together})
     return [best[provider] for provider in Provider if provider in best]
+
+
+def _offered(state: ExecutorState) -> list[ProviderReadiness]:
+    said = {"executors": [state.executor_id]}
+    if state.draining:
+        said |= {"readiness_category": ReadinessCategory.RUNTIME_UNHEALTHY, "blocking_reason": "its executor is draining"}
+    return [each.model_copy(update=said) for each in state.providers]
 
 
 def _rank(readiness: ProviderReadiness) -> int:
     return _BEST_FIRST.index(readiness.readiness_category)
 
 
-def _able(members: Sequence[FleetMember], provider: Provider) -> list[ExecutorState]:
-    return [member.state for member in members if member.state is not None and _why_unable(member, provider) is None]
+def _able(members: Sequence[FleetMember], provider: Provider) -> list[tuple[ExecutorState, int]]:
+    """Who could run it, and how many slots are taken there or about to be."""
+    return [
+        (member.state, member.state.live + member.reserved)
+        for member in members
+        if member.state is not None and _why_unable(member, provider) is None
+    ]
 
 
 def _why_unable(member: FleetMember, provider: Provider) -> str | None:

@@ -19,6 +19,7 @@ from executor_manager.timeouts import RunTimeout, TimeoutTable
 from shared.contracts.events import MAX_TIMEOUT_MS, ExecutorEvent
 from shared.contracts.interactions import RunReply
 from shared.contracts.provider_runs import (
+    ExecutorState,
     Fleet,
     LeashRenewed,
     MessageTaken,
@@ -170,7 +171,19 @@ def _reading_routes(passage: Passage) -> tuple[Operation, ...]:
     )
 
 
-def fleet_routes(fleet: ExecutorFleet, timeouts: TimeoutTable) -> tuple[Operation, ...]:
+def fleet_routes(fleet: ExecutorFleet, passage: Passage, timeouts: TimeoutTable) -> tuple[Operation, ...]:
+    def drain(method: str, summary: str) -> Operation:
+        async def handler(call: Call[bytes]) -> Response:
+            url = await passage.locate.executor(call.path["executor_id"])
+            answer = await passage.relay.pass_on(method, f"{url}/executor/drain", {}, call.body, CONTROL_SECONDS)
+            await fleet.refresh()  # the next proposal knows it
+            return answer
+
+        path = f"{PREFIX}/executors/{{executor_id}}/drain"
+        return Operation(
+            method, path, handler, returns=ExecutorState, errors=_UNREACHED, access="service", raw=True, summary=summary
+        )
+
     async def executors(_call: Call[None]) -> Answer:
         return Answer(Fleet(items=fleet.members))
 
@@ -183,6 +196,8 @@ def fleet_routes(fleet: ExecutorFleet, timeouts: TimeoutTable) -> tuple[Operatio
 
     return (
         get(f"{PREFIX}/executors", executors, returns=Fleet, access="service", summary="Who there is, how loaded, who drains."),
+        drain("POST", "Propose it no more; what runs there goes on and stays reachable."),
+        drain("DELETE", "Propose it again."),
         get(f"{PREFIX}/providers", providers, returns=ProviderList, access="service", summary="What can run, and if not, why."),
         get(f"{PREFIX}/timeouts", timeout, query=TimeoutQuery, returns=RunTimeout, errors=(ErrorCode.INVALID_REQUEST,),
             access="service", summary="Which timeout would apply, and which rule says so."),

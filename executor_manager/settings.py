@@ -25,5 +25,6 @@ class Settings(ServiceSettings):
     )  # fmt: skip
     timeout_templates: Path | None = Field(
         default=None, validation_alias="EXECUTOR_RUN_TIMEOUT_TEMPLATE_FILE",
-        description="A TOML file in the form of `executor_manager/timeouts.toml`; a provider it names replaces the shipped one whole, and a mistake in it stops the manager at its start.",
+        description="A TOML file in the form of `executor_manager/timeouts.toml`; a provider it names replaces the "
+                    "shipped one whole, and a mistake in it stops the manager at its start.",
     )  # fmt: skip

@@ -39,6 +39,7 @@ class Source:
 @dataclass
 class FakeExecutor:
     executor_id: str
+    instance: str = "i1"
     live: int = 0
     slots: int = 4
     draining: bool = False
@@ -59,8 +60,8 @@ class FakeExecutor:
             provider=Provider.SCRIPTED, installed=True, readiness_category=ReadinessCategory.READY, capabilities=Capabilities()
         )
         return ExecutorState(
-            executor_id=self.executor_id, instance=f"{self.executor_id}-i1", clock_ms=1000 + self.polls, slots=self.slots,
-            live=self.live, draining=self.draining, providers=[ready], workspaces=self.workspaces,
+            executor_id=self.executor_id, instance=f"{self.executor_id}-{self.instance}", clock_ms=1000 + self.polls,
+            slots=self.slots, live=self.live, draining=self.draining, providers=[ready], workspaces=self.workspaces,
         )  # fmt: skip
 
     def app(self) -> Starlette:

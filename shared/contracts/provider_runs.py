@@ -166,12 +166,14 @@ class ExecutorState(Wire):
 
 
 class FleetMember(Wire):
-    """An executor as the manager sees it."""
+    """An executor as the manager sees it. ``state`` is its own last word, also when it is silent now."""
 
     url: str
     reachable: bool
     reason: str | None = None
     state: ExecutorState | None = None
+    reserved: int = Field(default=0, description="Attempts proposed there since it was last asked; beside `state.live`.")
+    also_at: list[str] = Field(default_factory=list[str], description="Further addresses the same executor answers at.")
 
 
 class Fleet(Wire):

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
 
+from pydantic import Field
+
 from shared.contracts.wire import Wire
 from shared.errors import invalid
 
@@ -109,6 +111,7 @@ class ProviderReadiness(Wire):
     readiness_category: ReadinessCategory
     blocking_reason: str | None = None
     capabilities: Capabilities
+    executors: list[str] | None = Field(default=None, description="Of a fleet: the executors it is so at.")
 
 
 class ProviderList(Wire):

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from executor_manager.fleet import ExecutorFleet
+from executor_manager.fleet import ExecutorFleet, Resolver, by_dns
 from shared.http import ServiceClient
 from tests.fake_executor import FakeExecutor
-from tests.loopback import serving, until, unused_port
+from tests.loopback import scripted_server, serving, until, unused_port
 
 
 @pytest.fixture
@@ -139,8 +139,159 @@ async def test_a_start_on_its_way_counts_until_the_next_poll(client: ServiceClie
         await fleet.refresh()
         fleet.expect_start("one")
         fleet.expect_start("one")
-        assert [member.state.live for member in fleet.members if member.state] == [3]
+        assert [(member.state.live, member.reserved) for member in fleet.members if member.state] == [(1, 2)]
         assert fleet.has_guesses
         await fleet.refresh()
-        assert [member.state.live for member in fleet.members if member.state] == [1]
+        assert [(member.state.live, member.reserved) for member in fleet.members if member.state] == [(1, 0)]
         assert not fleet.has_guesses
+
+
+def names(**addresses: list[str]) -> Resolver:
+    """A name server whose answers are changed by changing the lists; a name that is gone has no address."""
+
+    async def resolve(host: str, _port: int) -> list[str]:
+        return list(addresses.get(host, []))
+
+    return resolve
+
+
+def seen(fleet: ExecutorFleet) -> list[tuple[str, str | None]]:
+    """Where and who, of those who can be reached."""
+    return [(member.url, member.state.executor_id if member.state else None) for member in fleet.members if member.reachable]
+
+
+async def test_two_names_of_one_executor_are_one_executor(client: ServiceClient) -> None:
+    async with serving(FakeExecutor("one").app(), host="0.0.0.0") as url:
+        port = urlsplit(url).port
+        fleet = ExecutorFleet(
+            [f"http://a:{port}", f"http://b:{port}"], client, names(a=["127.0.0.1"], b=["127.0.0.1", "127.0.0.2"])
+        )
+        for _ in range(2):
+            await fleet.refresh()
+            assert seen(fleet) == [(f"http://127.0.0.1:{port}", "one")]
+            assert fleet.members[0].also_at == [f"http://127.0.0.2:{port}"]
+            assert fleet.everyone_answers()
+
+
+async def test_an_executor_known_at_one_address_stays_there_while_it_answers(client: ServiceClient) -> None:
+    listed = {"a": ["127.0.0.2"]}
+    async with serving(FakeExecutor("one").app(), host="0.0.0.0") as url:
+        port = urlsplit(url).port
+        fleet = ExecutorFleet([f"http://a:{port}"], client, names(**listed))
+        await fleet.refresh()
+        listed["a"][:] = ["127.0.0.1", "127.0.0.2"]
+        await fleet.refresh()
+        assert seen(fleet) == [(f"http://127.0.0.2:{port}", "one")]
+
+
+async def test_two_executors_with_one_id_are_not_mistaken_for_each_other(client: ServiceClient) -> None:
+    first, second = FakeExecutor("one"), FakeExecutor("one", instance="another life")
+    async with serving(first.app()) as here, serving(second.app()) as there:
+        fleet = ExecutorFleet([there, here], client)
+        await fleet.refresh()
+        assert seen(fleet) == [(there, "one")]
+        silent = next(member for member in fleet.members if member.url == here)
+        assert silent.reason == f"it calls itself one as {there} does"
+        assert fleet.url_of("one") == there
+        second.broken = True
+        await fleet.refresh()
+        assert seen(fleet) == [(here, "one")], "the other one is gone: this is who it is now"
+        second.broken = False
+        await fleet.refresh()
+        assert seen(fleet) == [(here, "one")], "who was known before stays"
+
+
+async def test_a_new_life_at_another_address_is_where_the_id_is_now(client: ServiceClient) -> None:
+    old, new = FakeExecutor("one"), FakeExecutor("one", instance="new")
+    async with serving(old.app()) as here, serving(new.app()) as there:
+        new.broken = True
+        fleet = ExecutorFleet([here, there], client)
+        await fleet.refresh()
+        assert fleet.url_of("one") == here
+        old.broken, new.broken = True, False
+        await fleet.refresh()
+        assert fleet.url_of("one") == there
+        assert [member.reachable for member in fleet.members] == [False, True]
+
+
+async def test_another_life_at_the_same_address_is_told_by_its_instance(client: ServiceClient) -> None:
+    one = FakeExecutor("one")
+    async with serving(one.app()) as url:
+        fleet = ExecutorFleet([url], client)
+        await fleet.refresh()
+        one.instance = "second life"
+        await fleet.refresh()
+        assert [member.state.instance for member in fleet.members if member.state] == ["one-second life"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\nhello",
+        b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n{"status":"a"}'[:-1],
+        b"HTTP/1.1 301 Moved\r\nLocation: http://elsewhere.invalid/\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 503 Down\r\nContent-Type: application/problem+json\r\nContent-Length: 2\r\n\r\n{}",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"",
+    ],
+    ids=["a web page", "other JSON", "a redirect", "no entrance", "a problem", "no HTTP", "silence"],
+)
+async def test_an_address_that_is_no_executor_is_unreachable_with_a_reason_and_disturbs_nobody(
+    client: ServiceClient, answer: bytes
+) -> None:
+    async def script(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with scripted_server(script) as stranger, serving(FakeExecutor("one").app()) as url:
+        fleet = ExecutorFleet([stranger, url], client)
+        await fleet.refresh()
+        assert seen(fleet) == [(url, "one")]
+        assert (fleet.members[0].url, fleet.members[0].state) == (stranger, None)
+        assert fleet.members[0].reason
+
+
+async def test_a_name_whose_addresses_come_and_go_is_followed(client: ServiceClient) -> None:
+    listed: dict[str, list[str]] = {"executor": []}
+    async with AsyncExitStack() as stack:
+        port = unused_port()
+        for number in (1, 2, 3):
+            await stack.enter_async_context(serving(FakeExecutor(f"e{number}").app(), port, host=f"127.0.0.{number}"))
+        fleet = ExecutorFleet([f"http://executor:{port}"], client, names(**listed))
+        await fleet.refresh()
+        assert [(member.url, member.reason) for member in fleet.members] == [
+            (f"http://executor:{port}", "the name does not resolve")
+        ]
+        for now, known in [
+            (["127.0.0.1"], ["e1"]),
+            (["127.0.0.1", "127.0.0.3"], ["e1", "e3"]),
+            (["127.0.0.2", "127.0.0.1", "127.0.0.2"], ["e2", "e1", "e3"]),
+            ([], ["e2", "e1", "e3"]),
+            (["127.0.0.3"], ["e3", "e2", "e1"]),
+        ]:
+            listed["executor"][:] = now
+            await fleet.refresh()
+            assert [name for _, name in seen(fleet)] == known, "who left the name and answers still is still there"
+
+
+async def test_a_name_that_never_answered_and_fails_is_no_reason_to_stop(client: ServiceClient) -> None:
+    async def resolve(host: str, _port: int) -> list[str]:
+        if host == "hangs":
+            await asyncio.Event().wait()
+        raise OSError("no such name")
+
+    async with serving(FakeExecutor("one").app()) as url:
+        fleet = ExecutorFleet(["http://fails:1", "http://hangs:1", url], client, resolve)
+        await fleet.refresh()
+        assert seen(fleet) == [(url, "one")]
+        reasons = {member.url: member.reason for member in fleet.members if not member.reachable}
+        assert reasons == dict.fromkeys(["http://fails:1", "http://hangs:1"], "the name does not resolve")
+
+
+async def test_a_name_the_system_knows_is_looked_up_by_the_system() -> None:
+    assert "127.0.0.1" in await by_dns("localhost", 80)
+    with pytest.raises(OSError, match=r".+"):
+        await by_dns("no-such-name.invalid", 80)

@@ -88,8 +88,40 @@ def test_a_refusal_says_whether_waiting_helps_and_why(fleet, request_, code, det
     assert error.retry_after is not None
 
 
-def test_a_provider_is_ready_when_it_is_ready_anywhere_that_answers() -> None:
+def at(executors: list[str], readiness: ProviderReadiness) -> ProviderReadiness:
+    return readiness.model_copy(update={"executors": executors})
+
+
+def test_a_provider_is_ready_when_it_is_ready_anywhere_that_answers_and_it_says_where() -> None:
     fleet = [member("a", providers=BROKEN), member("b"), member("c", reachable=False, providers=OTHER)]
     for members in (fleet, fleet[::-1]):
-        assert best_known(members) == [provider()]
-    assert best_known(fleet[:1]) == BROKEN
+        assert best_known(members) == [at(["b"], provider())]
+    assert best_known(fleet[:1]) == [at(["a"], BROKEN[0])]
+
+
+def test_of_the_merged_providers_each_names_all_executors_that_are_as_near_to_running_it() -> None:
+    fleet = [member("c"), member("a", providers=UNSIGNED), member("b", providers=[provider(), *OTHER])]
+    assert best_known(fleet) == [at(["b"], OTHER[0]), at(["b", "c"], provider())]
+
+
+def test_what_only_a_draining_executor_has_is_not_ready() -> None:
+    [merged] = best_known([member("a", draining=True), member("b", providers=[], draining=True)])
+    assert (merged.readiness_category, merged.blocking_reason, merged.executors) == (
+        ReadinessCategory.RUNTIME_UNHEALTHY, "its executor is draining", ["a"]
+    )  # fmt: skip
+    assert best_known([member("a", draining=True), member("b")]) == [at(["b"], provider())]
+    [merged] = best_known([member("a", draining=True), member("b", providers=UNSIGNED)])
+    assert (merged.readiness_category, merged.executors) == (ReadinessCategory.ENVIRONMENT_NOT_READY, ["b"])
+
+
+def test_what_is_on_its_way_to_an_executor_takes_a_slot_there() -> None:
+    """``reserved`` is what was proposed since it was asked last."""
+
+    def reserving(count: int, each: FleetMember) -> FleetMember:
+        return each.model_copy(update={"reserved": count})
+
+    found = propose([reserving(2, member("a", 1)), member("b", 2)], asked())
+    assert found is not None
+    assert found.executor_id == "b"
+    assert propose([reserving(3, member("a", 1))], asked()) is None
+    assert refusal([reserving(3, member("a", 1))], asked()).code is ErrorCode.QUEUE_FULL
