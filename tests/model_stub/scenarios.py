@@ -97,8 +97,8 @@ def words_of(text: str) -> tuple[str, ...]:
 
 
 def _call(argument: str) -> CallTool:
-    """``[[call:Name {…}]]``"""
-    name, _, arguments = argument.partition(" ")
+    """``[[call:Name {…}]]``; a marker inside the arguments, for a helper of the engine, is written ``<<name:…>>``."""
+    name, _, arguments = argument.replace("<<", "[[").replace(">>", "]]").partition(" ")
     return CallTool(name, json.loads(arguments or "{}"))
 
 
