@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV := $(shell command -v uv 2>/dev/null)
 PYTEST := $(BIN)/python -m pytest
-CHECKED := shared control_plane executor_manager executor client scripts tests
+CHECKED := shared control_plane executor_manager executor client scripts deploy tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test chaos engines test-engines check docs clean lock
+.PHONY: help setup demo up test chaos engines test-engines compose-smoke check docs clean lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ engines: $(STAMP) ## Install the pinned engine CLIs
 
 test-engines: engines ## Run the tests that drive the real engine CLIs against a model stub
 	$(PYTEST) -m engine
+
+compose-smoke: $(STAMP) ## Build the containers, run runs through them, kill them one at a time (needs Docker)
+	$(BIN)/python scripts/compose_smoke.py
 
 check: $(STAMP) ## Lint, import contracts, own rules, types, unit and contract tests
 	$(BIN)/ruff check $(CHECKED)
