@@ -21,6 +21,7 @@ from control_plane.metrics import count, watch
 from control_plane.readiness import Readiness
 from control_plane.routes.apps import app_routes
 from control_plane.routes.interactions import interaction_routes
+from control_plane.routes.messages import message_routes
 from control_plane.routes.page import page_routes
 from control_plane.routes.runs import run_routes
 from control_plane.routes.system import document_routes, system_routes
@@ -33,6 +34,7 @@ from control_plane.runs.drive import DriveRun
 from control_plane.runs.follow import TailHub
 from control_plane.runs.leases import Leases
 from control_plane.runs.leashes import Leashes
+from control_plane.runs.messages import SendRunMessage
 from control_plane.runs.read import ReadRun
 from control_plane.runs.reap import Reaper
 from control_plane.runs.record import Recorder
@@ -42,6 +44,7 @@ from control_plane.storage.apps import AppStore
 from control_plane.storage.events import EventStore
 from control_plane.storage.interactions import InteractionStore
 from control_plane.storage.keys import KeyStore
+from control_plane.storage.messages import MessageStore
 from control_plane.storage.migrate import migrate
 from control_plane.storage.pool import make_pool, opened
 from control_plane.storage.run_log import RunLog
@@ -69,7 +72,7 @@ def build_app(  # long: the composition root, read in one piece
     dsn, token = settings.dsn(), settings.token()
     pool, lease_pool = make_pool(dsn, settings.pool_size), make_pool(dsn, 1, fit.renew_every)
     runs, events, interactions, keys = RunStore(pool), EventStore(pool), InteractionStore(pool), KeyStore(pool)
-    apps = AppStore(pool)
+    apps, messages = AppStore(pool), MessageStore(pool)
     manager = ManagerClient(settings.manager_urls, token, fit.call)
 
     hub = TailHub(runs, events)
@@ -79,8 +82,8 @@ def build_app(  # long: the composition root, read in one piece
     leashes = Leashes(manager, fit.renew_every, fit.probe)
     attend = AttendAttempt(manager, recorder, fit, monotonic)
     start = StartAttempt(manager, leashes, fit, monotonic)
-    drive = DriveRun(runs, interactions, apps, recorder, manager, leashes, start, attend)
-    deliver = DeliverIntents(runs, interactions, manager, run_log)
+    drive = DriveRun(runs, interactions, messages, apps, recorder, manager, leashes, start, attend)
+    deliver = DeliverIntents(runs, interactions, messages, manager, run_log)
     dispatcher = Dispatcher(runs, drive, deliver, leases, recorder, settings.drives)
     reaper = Reaper(runs, run_log, ExpireQuestions(interactions, run_log), fit.sweep_every, settings.queue_seconds)
     ears = {
@@ -93,6 +96,7 @@ def build_app(  # long: the composition root, read in one piece
     readiness = Readiness(runs, manager, lambda: dispatcher.draining)
     operations = (
         *run_routes(create, RetryRun(runs, create), read, StopRun(runs, run_log)),
+        *message_routes(SendRunMessage(runs, messages, manager, new_id)),
         *interaction_routes(ReplyToQuestion(runs, interactions), ReadInbox(interactions)),
         *app_routes(KeepApp(apps), ReadApps(apps)),
         *system_routes(MakeKey(keys, new_id), manager, readiness.chain),

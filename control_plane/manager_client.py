@@ -5,7 +5,7 @@ Any manager will do: a call that certainly was not sent goes to the next one.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 from urllib.parse import urlencode
 
@@ -15,6 +15,7 @@ from shared.contracts.interactions import RunReply
 from shared.contracts.provider_runs import (
     Fleet,
     LeashRenewed,
+    MessageTaken,
     Proposal,
     Propose,
     ProviderRun,
@@ -23,6 +24,7 @@ from shared.contracts.provider_runs import (
     ReplyTaken,
     StartProviderRun,
     StopTaken,
+    UserMessage,
 )
 from shared.contracts.providers import ProviderList
 from shared.errors import ErrorCode, RunyardError
@@ -87,6 +89,20 @@ class ManagerClient:
                 answer=ReplyTaken, timeout=self._call_seconds,
             )
         )  # fmt: skip
+
+    async def message(self, executor_id: str, run_id: str, attempt: int, message: UserMessage) -> MessageTaken:
+        return await self._any(
+            lambda client, _: client.call(
+                "POST", f"{_RUNS}/{run_id}/messages", params=_named(executor_id, attempt), body=message, answer=MessageTaken,
+                timeout=self._call_seconds,
+            )
+        )  # fmt: skip
+
+    async def download(self, executor_id: str, run_id: str, path: str, params: Mapping[str, str]) -> Upstream:
+        """What a run left, as bytes: ``path`` below its provider run, quoted. Raises as the executor says, else as ``start``."""
+        query = urlencode({"executor": executor_id, **params})
+        url = f"{_RUNS}/{run_id}/{path}?{query}"
+        return await self._any(lambda _, base: open_stream(f"{base}{url}", self._headers, _CONNECT_SECONDS))
 
     async def renew(self, executor_id: str, request: RenewLeash, timeout: float) -> LeashRenewed:
         return await self._any(

@@ -41,18 +41,22 @@ def next_step(run: DrivenRun) -> AfterLoss:
 
 
 def provider_run(
-    run: DrivenRun, replies: Sequence[tuple[InteractionRequested, Reply]], credentials: Mapping[str, str]
+    run: DrivenRun,
+    replies: Sequence[tuple[InteractionRequested, Reply]],
+    credentials: Mapping[str, str],
+    said: Sequence[str] = (),
 ) -> StartProviderRun:
     """The start of its newest attempt, ``credentials`` being its profile's.
 
-    A parked run goes on from its engine session with the replies as the next user message.
+    A parked run goes on from its engine session with the replies as the next user message, and with what else was ``said``.
     """
     request = with_profile(StartRun.model_validate_json(run.request), run.profile)
     session = run.engine_session or run.resume_session
     messages = request.conversation()
-    if replies:
-        said = Message(content="\n\n".join(as_message(asked, reply) for asked, reply in replies))
-        messages = [said] if session is not None else [*messages, said]
+    news = [*(as_message(asked, reply) for asked, reply in replies), *said]
+    if news:
+        told = Message(content="\n\n".join(news))
+        messages = [told] if session is not None else [*messages, told]
     options = {name: value for name, value in request.provider_options.items() if name not in _OURS}
     return StartProviderRun(
         run_id=run.run_id,

@@ -16,6 +16,7 @@ import msgspec
 
 from control_plane.domain.endings import Ending, clean, default_message, in_truth, status_event, unheard, verdict
 from control_plane.domain.lifecycle import Signal, advance
+from control_plane.domain.messages import RUN_OVER, MessagesSettled, told
 from shared.contracts.events import (
     AttemptEnded,
     AttemptLost,
@@ -50,6 +51,7 @@ class Locked:
     answered_by: dict[str, str | None] = field(default_factory=dict[str, str | None])
     interaction_ms: int = 86_400_000
     on_expiry: str = "fail"
+    messages: tuple[str, ...] = ()  # those that wait, oldest first; known where the news may settle them
 
 
 # ---- news ----
@@ -107,7 +109,7 @@ class Told:
     answers: tuple[InteractionResolved, ...]
 
 
-News = FromExecutor | Move | Stop | Note | Settle | Told
+News = FromExecutor | Move | Stop | Note | Settle | Told | MessagesSettled
 
 
 # ---- what is to be written ----
@@ -153,6 +155,7 @@ class Change:
     raw: list[RawBytes] = field(default_factory=list[RawBytes])
     asked: list[Asked] = field(default_factory=list[Asked])
     resolved: dict[str, str] = field(default_factory=dict[str, str])
+    messages: dict[str, str] = field(default_factory=dict[str, str])
     engine_session: str | None = None
     accepted: bool = False
     run_ms: int | None = None
@@ -214,6 +217,8 @@ class _Absorbing:
                 self._settle(news)
             case Told():
                 self._told(news.answers)
+            case MessagesSettled():
+                self._messages_settled(news)
 
     # ---- the engine's events, numbered by the executor ----
 
@@ -311,6 +316,13 @@ class _Absorbing:
                 if question_id in self._run.answered else None  # fmt: skip
             self._settle(Settle(InteractionResolved(question_id=question_id, how="withdrawn"), late))
 
+    def _messages_settled(self, settled: MessagesSettled) -> None:
+        for message_id in settled.message_ids:
+            if message_id in self._run.messages and message_id not in self._change.messages:
+                event = told(message_id, settled.why)
+                self._append(event.KIND, event.wire_json())
+                self._change.messages[message_id] = settled.status
+
     def _go_on(self) -> None:
         if not self._open and self._change.status is RunStatus.WAITING_USER:
             self._signal(Signal.ANSWERED)
@@ -357,6 +369,7 @@ class _Absorbing:
         if after in TERMINAL:
             for question_id in sorted(self._open):  # nobody waits for an answer any more
                 self._resolve(InteractionResolved(question_id=question_id, how="withdrawn"))
+            self._messages_settled(MessagesSettled(self._run.messages, RUN_OVER))
             change.ending = Ending(code, clean(message or default_message(code)), ended.exit_code if ended else None)
             if self._run.attempt_living and change.outcome is None:
                 change.outcome = unheard(after, change.ending).wire_json()

@@ -1,4 +1,4 @@
-"""Delivering intents: a stop and replies are rows first; here they reach the executor, again and again until it confirms."""
+"""Delivering intents: stop, replies and messages are rows first; here they reach the executor, until it confirms."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ from dataclasses import dataclass
 
 import structlog
 
+from control_plane.domain.messages import MessagesSettled
 from control_plane.domain.recording import Settle
 from control_plane.domain.run import DrivenRun, Placement
 from control_plane.manager_client import ManagerClient
 from control_plane.storage.interactions import Answered, InteractionStore
+from control_plane.storage.messages import MessageStore
 from control_plane.storage.run_log import RunLog, Write
 from control_plane.storage.runs import RunStore
 from shared.contracts.events import Diagnostic, InteractionResolved
 from shared.contracts.interactions import RunReply
+from shared.contracts.provider_runs import UserMessage
 from shared.contracts.runs import TERMINAL
 from shared.errors import ErrorCode, RunyardError
 from shared.http import NeverSentError, UnknownOutcomeError
 
 log = structlog.get_logger("deliver")
+
+# Answers to a message that no repetition changes.
+_NEVER = frozenset({ErrorCode.CAPABILITY_UNAVAILABLE, ErrorCode.INVALID_REQUEST, ErrorCode.PAYLOAD_TOO_LARGE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,7 @@ class DeliverIntents:
 
     runs: RunStore
     interactions: InteractionStore
+    messages: MessageStore
     manager: ManagerClient
     run_log: RunLog
 
@@ -37,6 +44,7 @@ class DeliverIntents:
         try:
             for answered in await self.interactions.answered(run_id):
                 await self._reply(run, run.placement, answered)
+            await self._messages(run, run.placement)
             if run.stop_requested:
                 await self.manager.stop(run.placement.executor_id, run_id, run.attempt)
         except (NeverSentError, UnknownOutcomeError, RunyardError) as error:
@@ -52,6 +60,21 @@ class DeliverIntents:
             if error.code is not ErrorCode.CONFLICT:
                 raise
             await self._undeliverable(run, answered, error)
+
+    async def _messages(self, run: DrivenRun, placement: Placement) -> None:
+        """In the order they came. One the engine cannot take now waits, and those behind it."""
+        if not run.attempt_started or run.stop_requested:
+            return
+        for message in await self.messages.to_hand_over(run.run_id, run.attempt):
+            said = UserMessage(message_id=message.message_id, text=message.text)
+            why = None
+            try:
+                await self.manager.message(placement.executor_id, run.run_id, run.attempt, said)
+            except RunyardError as error:
+                if error.code not in _NEVER:
+                    raise
+                why = error.detail
+            await self.run_log.write([Write(run.run_id, [MessagesSettled((message.message_id,), why)])])
 
     async def _undeliverable(self, run: DrivenRun, answered: Answered, error: RunyardError) -> None:
         """The engine withdrew its question before the answer came."""

@@ -11,6 +11,7 @@ from enum import StrEnum
 import structlog
 
 from control_plane.domain.lifecycle import Signal
+from control_plane.domain.messages import MessagesSettled
 from control_plane.domain.placing import AfterLoss, next_step, provider_run
 from control_plane.domain.recording import Change, Move, News, Told
 from control_plane.domain.run import DrivenRun, Lease, Placement
@@ -21,6 +22,7 @@ from control_plane.runs.record import LeaseLost, Recorder
 from control_plane.runs.start import NotStarted, StartAttempt, StartRefused
 from control_plane.storage.apps import AppStore
 from control_plane.storage.interactions import Answered, InteractionStore
+from control_plane.storage.messages import MessageStore
 from control_plane.storage.runs import RunStore
 from shared.contracts.events import InteractionResolved
 from shared.contracts.provider_runs import Propose, WorkspaceRef
@@ -56,6 +58,7 @@ class DriveRun:
 
     runs: RunStore
     interactions: InteractionStore
+    messages: MessageStore
     apps: AppStore
     recorder: Recorder
     manager: ManagerClient
@@ -139,14 +142,18 @@ class DriveRun:
             self.leashes.drop(executor_id, run.run_id, run.attempt)
 
     async def _start(self, lease: Lease, run: DrivenRun, executor_id: str, maybe_heard: bool) -> Change:
-        """Start it and write so. A parked run's replies travel with it. Raises as ``StartAttempt``."""
+        """Start it and write so. A parked run's replies and messages travel with it. Raises as ``StartAttempt``."""
         answered = await self.interactions.answered(run.run_id) if run.status is RunStatus.WAITING_USER else []
         replies = [(each.request, each.reply) for each in answered]
+        carried = await self.messages.carried(run.run_id, run.attempt) if run.attempt > 1 else []
         credentials = await self.apps.credentials(run.profile.app_id) if run.profile else {}
-        await self.start(executor_id, provider_run(run, replies, credentials), maybe_heard)
+        request = provider_run(run, replies, credentials, [each.text for each in carried])
+        await self.start(executor_id, request, maybe_heard)
         news: list[News] = [Move(Signal.ATTEMPT_ACCEPTED)]
         if run.status is RunStatus.WAITING_USER:
             news.append(Told(tuple(map(_resolution, answered))))
+        if carried:
+            news.append(MessagesSettled(tuple(each.message_id for each in carried)))
         return await self.recorder.record(lease, news)
 
     async def _refused(self, lease: Lease, run: DrivenRun, refused: StartRefused) -> Change | None:

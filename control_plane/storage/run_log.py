@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -16,7 +16,7 @@ import asyncpg
 import msgspec
 
 from control_plane.domain.lifecycle import IllegalTransition
-from control_plane.domain.recording import Change, FromExecutor, Locked, News, Settle, Told, absorb
+from control_plane.domain.recording import Change, FromExecutor, Locked, News, Note, Settle, Told, absorb
 from control_plane.storage.failures import LOST_CONNECTION, lost_connection
 from control_plane.storage.queries import load
 from control_plane.storage.wakeups import Channel, announcement
@@ -90,7 +90,19 @@ class RunLog:
         if inquire:
             for row in await connection.fetch(_SQL["open_questions"], inquire):
                 questions[row["run_id"]].append(row)
-        return {row["run_id"]: _locked(row, questions[row["run_id"]]) for row in rows}
+        messages = await self._waiting_messages(connection, run_ids, writes)
+        return {row["run_id"]: _locked(row, questions[row["run_id"]], messages[row["run_id"]]) for row in rows}
+
+    async def _waiting_messages(
+        self, connection: Any, run_ids: list[str], writes: Sequence[Write]
+    ) -> Mapping[str, Sequence[str]]:
+        """Of the runs whose news may settle a message: by name, or by ending the run."""
+        telling = {each.run_id for each in writes if any(_may_settle_messages(news) for news in each.news)}
+        found: dict[str, list[str]] = defaultdict(list)
+        if asked := [run_id for run_id in run_ids if run_id in telling]:
+            for row in await connection.fetch(_SQL["waiting_messages"], asked):
+                found[row["run_id"]].append(row["message_id"])
+        return found
 
 
 # What news can be that no executor should send, and no code of ours should make.
@@ -108,7 +120,12 @@ def _about_questions(news: News) -> bool:
     return isinstance(news, (Settle, Told)) or (isinstance(news, FromExecutor) and news.kind == Kind.INTERACTION_RESOLVED)
 
 
-def _locked(row: Any, questions: Sequence[Any]) -> Locked:
+def _may_settle_messages(news: News) -> bool:
+    """Whatever can end a run, and what names messages."""
+    return not isinstance(news, Note) and (not isinstance(news, FromExecutor) or news.kind == Kind.ATTEMPT_ENDED)
+
+
+def _locked(row: Any, questions: Sequence[Any], messages: Sequence[str]) -> Locked:
     return Locked(
         run_id=row["run_id"], status=RunStatus(row["status"]), last_cursor=row["last_cursor"], attempt=row["attempt"],
         executor_cursor=row["executor_cursor"], now=row["now"], stop_reason=row["stop_reason"],
@@ -118,6 +135,7 @@ def _locked(row: Any, questions: Sequence[Any]) -> Locked:
         answered_by={each["question_id"]: each["answered_by"] for each in questions},
         interaction_ms=row["interaction_ms"],
         on_expiry=row["on_expiry"],
+        messages=tuple(messages),
     )  # fmt: skip
 
 
@@ -192,12 +210,20 @@ async def _apply_rare(connection: Any, run: Locked, change: Change) -> None:
         await connection.execute(_SQL["set_started"], run_id)
     if change.engine_session is not None:
         await connection.execute(_SQL["set_session"], run_id, attempt, change.engine_session)
+    await _apply_to_people(connection, attempt, change)
+    if change.outcome is not None:
+        await connection.execute(_SQL["end_attempt"], run_id, attempt, change.outcome)
+        await connection.execute(_SQL["rest_active_time"], run_id)
+
+
+async def _apply_to_people(connection: Any, attempt: int, change: Change) -> None:
+    """What was asked of people, and what became of what they said."""
+    run_id = change.run_id
     for asked in change.asked:
         await connection.execute(
             _SQL["open_question"], run_id, asked.question_id, asked.attempt, asked.request, asked.expires_at, asked.on_expiry
         )
     for question_id, status in change.resolved.items():
         await connection.execute(_SQL["resolve_question"], run_id, question_id, status)
-    if change.outcome is not None:
-        await connection.execute(_SQL["end_attempt"], run_id, attempt, change.outcome)
-        await connection.execute(_SQL["rest_active_time"], run_id)
+    for message_id, status in change.messages.items():
+        await connection.execute(_SQL["settle_message"], run_id, message_id, status, attempt)

@@ -114,9 +114,12 @@ class RunStore:
         with storage_errors():
             async with self._pool.acquire() as connection, connection.transaction():
                 await connection.execute(_SQL["hold_lease"], lease.run_id, lease.token)
-                return await connection.fetchval(
+                attempt = await connection.fetchval(
                     _SQL["next_attempt"], lease.run_id, lease.token, at.executor_id, at.instance, at.url
                 )
+                if attempt is not None and attempt > 1:
+                    await connection.execute(_SQL["carry_messages"], lease.run_id, attempt)
+                return attempt
 
     async def withdraw_attempt(self, lease: Lease, attempt: int) -> None:
         """Forget an attempt that certainly never started."""

@@ -137,6 +137,22 @@ class StopAnswer(Wire):
     stop_requested_at: datetime | None = None
 
 
+class SendMessage(Request):
+    """A further user message into a run that is not over."""
+
+    text: str = Field(min_length=1)
+
+
+class MessageAccepted(Wire):
+    """The message is kept and will be handed to the run's engine; an event of the run tells when, or that it could not be."""
+
+    run_id: str
+    message_id: str
+    status: Literal["pending", "delivered", "undeliverable"]
+    created_at: datetime
+    duplicate: bool = Field(default=False, description="The same Idempotency-Key had made it before.")
+
+
 class LogRange(Wire):
     """Bytes [byteFrom, byteTo) of one stream of one attempt; ``totalBytes`` is what has been stored so far."""
 

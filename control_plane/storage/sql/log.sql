@@ -107,5 +107,13 @@ ON CONFLICT (run_id, question_id) DO NOTHING;
 UPDATE interactions SET status = CASE WHEN $3 = 'delivered' AND answer IS NULL THEN 'withdrawn' ELSE $3 END
 WHERE run_id = $1 AND question_id = $2 AND status IN ('pending', 'answered');
 
+-- name: waiting_messages
+SELECT run_id, message_id FROM run_messages
+WHERE run_id = ANY ($1::text[]) AND status = 'pending' ORDER BY run_id, position;
+
+-- name: settle_message
+UPDATE run_messages SET status = $3, settled_at = now(), attempt = CASE WHEN $3 = 'delivered' THEN $4::int END
+WHERE run_id = $1 AND message_id = $2 AND status = 'pending';
+
 -- name: notify
 SELECT pg_notify($1, $2);

@@ -98,6 +98,17 @@ INSERT INTO attempts (run_id, attempt, executor_id, executor_instance, executor_
 SELECT run_id, attempt, $3, $4, $5 FROM held
 RETURNING attempt;
 
+-- name: carry_messages
+-- A later attempt that goes on with an engine session is told at its start what no engine has taken. One that starts afresh
+-- knows nothing of what an earlier one was told: all of it is handed over again.
+WITH session AS (
+    SELECT EXISTS (SELECT FROM attempts WHERE run_id = $1 AND engine_session IS NOT NULL) AS goes_on
+)
+UPDATE run_messages AS message
+SET status = 'pending', settled_at = NULL, attempt = NULL, carried_by = CASE WHEN session.goes_on THEN $2::int END
+FROM session
+WHERE message.run_id = $1 AND (message.status = 'pending' OR message.status = 'delivered' AND NOT session.goes_on);
+
 -- name: withdraw_attempt
 -- A definite no: nothing runs there, and the same attempt may be placed again.
 WITH gone AS (
@@ -129,7 +140,9 @@ WHERE run.id = $1;
 -- Which of these runs have something to deliver.
 SELECT id AS run_id FROM agent_runs WHERE id = ANY ($1::text[]) AND stop_requested_at IS NOT NULL
 UNION
-SELECT run_id FROM interactions WHERE run_id = ANY ($1::text[]) AND status = 'answered';
+SELECT run_id FROM interactions WHERE run_id = ANY ($1::text[]) AND status = 'answered'
+UNION
+SELECT run_id FROM run_messages WHERE run_id = ANY ($1::text[]) AND status = 'pending';
 
 -- name: session_tail
 -- Where a session stands: its newest run with an engine session.

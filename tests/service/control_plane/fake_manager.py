@@ -40,6 +40,7 @@ class FakeAttempt:
     silent: bool = False
     cuts: int = 0
     replies: dict[str, dict[str, Any]] = field(default_factory=dict)
+    messages: list[dict[str, Any]] = field(default_factory=list)
     stops: int = 0
     released: bool = False
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
@@ -95,6 +96,7 @@ class FakeManager:
     calls: Counter[str] = field(default_factory=Counter)
     proposals: list[dict[str, Any]] = field(default_factory=list)
     leash_ms: int = 2200
+    takes_messages: bool = True
 
     def attempts(self, run_id: str) -> list[FakeAttempt]:
         """Every attempt any executor has begun, in the order of their numbers."""
@@ -118,6 +120,11 @@ class FakeManager:
                 Route(f"{run}/stream", self._stream),
                 Route(f"{run}/stop", self._stop, methods=["POST"]),
                 Route(f"{run}/human-loop/reply", self._reply, methods=["POST"]),
+                Route(f"{run}/messages", self._message, methods=["POST"]),
+                Route(f"{run}/files", self._files),
+                Route(f"{run}/files/{{path:path}}", self._files),
+                Route(f"{run}/bundle", self._files),
+                Route("/api/providers", self._providers),
                 Route(run, self._show),
                 Route(run, self._release, methods=["DELETE"]),
             ],
@@ -194,6 +201,22 @@ class FakeManager:
         attempt = self._attempt(executor, request)
         attempt.replies[body["questionId"]] = body
         return JSONResponse({"runId": attempt.run_id, "attempt": attempt.number, "questionId": body["questionId"]})
+
+    async def _message(self, request: Request) -> Response:
+        executor, body = await self._called("message", request)
+        attempt = self._attempt(executor, request)
+        attempt.messages.append(body)
+        return JSONResponse({"runId": attempt.run_id, "attempt": attempt.number, "messageId": body["messageId"]})
+
+    async def _providers(self, _request: Request) -> Response:
+        known = {"provider": "scripted", "installed": True, "readinessCategory": "ready"}
+        return JSONResponse({"items": [{**known, "capabilities": {"messages": self.takes_messages}}]})
+
+    async def _files(self, request: Request) -> Response:
+        """What was asked for, said back: the path is the proof that nothing was changed on the way."""
+        await self._called("files", request)
+        asked = {"path": request.scope["raw_path"].decode(), "query": dict(request.query_params)}
+        return JSONResponse(asked, headers={"content-disposition": "attachment", "x-own": "no"})
 
     async def _show(self, request: Request) -> Response:
         executor, _ = await self._called("show", request)

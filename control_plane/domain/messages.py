@@ -1,0 +1,28 @@
+"""What becomes of a user message, as news and as events of its run. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared.contracts.events import Diagnostic
+
+RUN_OVER = "the run ended before an engine had taken it"
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesSettled:
+    """An attempt has taken these messages; or, with ``why``, no attempt ever will."""
+
+    message_ids: tuple[str, ...]
+    why: str | None = None
+
+    @property
+    def status(self) -> str:
+        return "delivered" if self.why is None else "undeliverable"
+
+
+def told(message_id: str, why: str | None) -> Diagnostic:
+    """The event that tells a run's readers what became of a message; never its text."""
+    if why is None:
+        return Diagnostic(code="message_delivered", severity="info", message=message_id)
+    return Diagnostic(code="message_undeliverable", message=f"{message_id}: {why}"[:1000])

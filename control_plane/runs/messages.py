@@ -1,0 +1,71 @@
+"""A further user message: a row first; whoever drives the run hands it to the engine until the executor confirms."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import structlog
+
+from control_plane.domain.run import IdempotencyKey
+from control_plane.manager_client import ManagerClient
+from control_plane.storage.messages import MessageStore, NewMessage
+from control_plane.storage.runs import RunStore
+from shared.contracts.runs import MAX_PROMPT_BYTES, MessageAccepted, SendMessage
+from shared.errors import ErrorCode, RunyardError, invalid
+from shared.http import NoAnswerError
+from shared.ids import NewId
+from shared.web import Caller
+
+log = structlog.get_logger("messages")
+
+MAX_KEY = 255
+
+
+@dataclass(frozen=True, slots=True)
+class SendRunMessage:
+    runs: RunStore
+    messages: MessageStore
+    manager: ManagerClient
+    new_id: NewId
+
+    async def __call__(self, run_id: str, message: SendMessage, caller: Caller, key: str | None) -> MessageAccepted:
+        """Raises ``not_found``, ``conflict`` for a run that is over or stopping, ``capability_unavailable``,
+        ``payload_too_large``, ``idempotency_conflict`` and ``queue_full``; nothing is stored then."""
+        row = await self.runs.snapshot(run_id)
+        if row is None or not caller.may_see(row.app_id):
+            raise RunyardError(ErrorCode.NOT_FOUND, f"no run {run_id}")
+        if len(message.text.encode()) > MAX_PROMPT_BYTES:
+            raise RunyardError(ErrorCode.PAYLOAD_TOO_LARGE, f"text: more than {MAX_PROMPT_BYTES} bytes")
+        idempotency = _idempotency(key, run_id, message)
+        if row.finished_at is None and not await self._takes_messages(row.provider):
+            raise RunyardError(ErrorCode.CAPABILITY_UNAVAILABLE, f"{row.provider} takes no message into a running turn")
+        sender = caller.user_id or caller.key_id
+        new = NewMessage(run_id, self.new_id("msg"), message.text, caller.app_id, sender)
+        stored = await self.messages.add(new, idempotency)
+        return MessageAccepted.model_validate(
+            {
+                "run_id": run_id,
+                "message_id": stored.message_id,
+                "status": stored.status,
+                "created_at": stored.created_at,
+                "duplicate": stored.is_repeat,
+            }
+        )
+
+    async def _takes_messages(self, provider: str | None) -> bool:
+        """What the fleet says of the provider. While nobody says anything the message is kept, and its engine will tell."""
+        try:
+            known = (await self.manager.providers()).items
+        except (RunyardError, NoAnswerError) as error:
+            log.info("messages.capabilities_unknown", provider=provider, reason=str(error))
+            return True
+        return all(each.capabilities.messages for each in known if each.provider == provider)
+
+
+def _idempotency(key: str | None, run_id: str, message: SendMessage) -> IdempotencyKey | None:
+    if key is None:
+        return None
+    if not 1 <= len(key) <= MAX_KEY or not key.isprintable():
+        raise invalid("Idempotency-Key", f"1 to {MAX_KEY} printable characters")
+    return IdempotencyKey(key, hashlib.sha256(f"message\0{run_id}\0{message.text}".encode()).digest())
