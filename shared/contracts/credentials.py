@@ -51,7 +51,6 @@ CREDENTIALS: Mapping[Provider, Credentials] = MappingProxyType(
         ),
         Provider.OPENCODE: Credentials(
             keys=("OPENCODE_AUTH_CONTENT", "ANTHROPIC_API_KEY", "OPENAI_API_KEY"),
-            more=("ANTHROPIC_BASE_URL", "OPENAI_BASE_URL"),
             files=(
                 _F("opencode/auth.json", ".local/share/opencode/auth.json"),
                 _F("opencode/opencode.json", ".config/opencode/opencode.json"),

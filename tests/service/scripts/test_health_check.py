@@ -16,7 +16,7 @@ from shared.contracts.credentials import CREDENTIALS
 from shared.contracts.providers import Provider
 from tests.loopback import BOUND_SECONDS, unused_port
 from tests.service.executor.kit import Outside, executor_outside
-from tests.service.executor_manager.test_real import Manager, manager
+from tests.service.executor_manager.kit import Manager, manager_process
 from tests.service.scripts.commands import ROOT, Ended, run_script
 
 CODEX = Provider.CODEX_APP_SERVER
@@ -39,7 +39,7 @@ async def prepared(folder: Path, engines: Path | None, **environment: str) -> As
     places = {"EXECUTOR_ENGINES_DIR": str(engines)} if engines is not None else {}
     async with (
         executor_outside(folder, is_ready=True, **NO_KEY | places | environment) as executor,
-        manager(str(executor.http.base_url), unused_port()) as here,
+        manager_process(str(executor.http.base_url), unused_port()) as here,
     ):
         async with asyncio.timeout(BOUND_SECONDS):
             while engines is not None and not (await _codex(here)).get("version"):
@@ -95,7 +95,7 @@ async def test_an_engine_that_is_broken_is_unhealthy(tmp_path: Path) -> None:
     engines = engines_in(tmp_path / "engines", "exit 3")
     async with (
         executor_outside(tmp_path / "x", is_ready=True, **NO_KEY, EXECUTOR_ENGINES_DIR=str(engines)) as executor,
-        manager(str(executor.http.base_url), unused_port()) as here,
+        manager_process(str(executor.http.base_url), unused_port()) as here,
         asyncio.timeout(BOUND_SECONDS),
     ):
         while (await _codex(here)).get("readinessCategory") != "runtime_unhealthy":
@@ -108,7 +108,7 @@ async def test_an_engine_that_is_broken_is_unhealthy(tmp_path: Path) -> None:
 async def test_one_executor_of_two_that_is_gone_is_a_warning_and_blocks_only_the_strict(tmp_path: Path) -> None:
     async with executor_outside(tmp_path / "x") as executor:
         nobody = f"http://127.0.0.1:{unused_port()}"
-        async with manager(f"{executor.http.base_url},{nobody}", unused_port()) as here:
+        async with manager_process(f"{executor.http.base_url},{nobody}", unused_port()) as here:
             status, found = await check(here, "--provider", "scripted")
             assert (status, found["ready"], found["warnedChecks"]) == (0, True, [f"executor {nobody}"])
             status, found = await check(here, "--provider", "scripted", "--strict")
