@@ -13,10 +13,12 @@ from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import Any
 
-from tests.model_stub import anthropic_messages, openai_responses
+from tests.model_stub import anthropic_messages, chat_completions, gemini, openai_responses
 from tests.model_stub.scenarios import BreakOff, Refuse, Reply, reply_to
 
-DIALECTS: Mapping[str, ModuleType] = {each.PATH: each for each in (openai_responses, anthropic_messages)}
+DIALECTS: Mapping[str, ModuleType] = {
+    each.PATH: each for each in (openai_responses, anthropic_messages, chat_completions, gemini)
+}
 SECRET_HEADERS = {"authorization", "x-api-key", "x-goog-api-key", "cookie"}
 KEPT_REQUESTS = 100
 READ_SECONDS = 30
@@ -57,7 +59,10 @@ class ModelStub:
         asked = dialect.read(content)
         shown = {name: "present" if name in SECRET_HEADERS else value for name, value in headers.items()}
         self.requests.append({"path": path, "headers": shown, "userText": asked.user_text, "body": content})
-        await _reply(writer, dialect, reply_to(asked), content)
+        reply = reply_to(asked)
+        if dialect is chat_completions:
+            reply = chat_completions.named(reply, asked.tools)
+        await _reply(writer, dialect, reply, content)
 
 
 async def _reply(writer: asyncio.StreamWriter, dialect: ModuleType, reply: Reply, content: dict[str, Any]) -> None:
