@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 
 from executor.adapters import ADAPTERS
 from executor.adapters.base import Adapter
+from executor.command_profiles import load_command_profiles
 from executor.containment import Containment, containment
 from executor.credentials import CredentialStore
 from executor.heartbeat import Heartbeat, keep_beating, keep_counting
@@ -60,7 +61,7 @@ def build_app(
     readiness = Readiness(table, settings.engines_dir, store, forest, state.mark)
     prepare = Prepare(
         table, credential_names, store, readiness, settings.workspaces(), identity, settings.output_quota_bytes, forest.sandbox,
-        _containment(settings, state),
+        _containment(settings, state), load_command_profiles(settings.command_profiles),
     )  # fmt: skip
     runs = LiveRuns(prepare, forest, Places(state.journal, settings.workspaces(), settings.slots), identity, clock)
     executor = Executor(runs, readiness, identity, settings.slots, settings.workspaces(), table)

@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from executor.adapters.base import Adapter, Conversation, File, StartRequest
+from executor.command_profiles import NONE, CommandProfile, CommandProfiles
 from executor.containment import Containment
 from executor.credentials import CredentialStore, SignIn
 from executor.engine_process import Launch
@@ -23,6 +24,7 @@ from executor.runner import Plan
 from executor.state_dir import MARK, RUN_MARK
 from executor.workspace import Workspace
 from shared.contracts.events import AttemptStarted
+from shared.contracts.precedence import merged, picked
 from shared.contracts.provider_runs import StartProviderRun
 from shared.contracts.providers import Provider
 from shared.errors import ErrorCode, RunyardError
@@ -50,6 +52,7 @@ class Prepare:
     output_quota_bytes: int
     sandbox: str
     containment: Containment
+    profiles: CommandProfiles
 
     def __call__(self, request: StartProviderRun) -> tuple[Plan, Workspace]:
         """Raises ``RunyardError``; the workspace exists and holds the adapter's files afterwards."""
@@ -61,7 +64,8 @@ class Prepare:
         sign_in = self.store.sign_in(adapter.credentials, request.credential_env)
         workspace = Workspace.at(self.workspaces, request.workspace.key)
         workspace.make()
-        conversation = _conversation(adapter, request, executable, workspace, sign_in)
+        profile = self.profiles.get(request.provider, NONE)
+        conversation = _conversation(adapter, _with_profile(request, profile), executable, workspace, sign_in)
         command = conversation.command
         if command.transport == "http":
             raise RunyardError(ErrorCode.CAPABILITY_UNAVAILABLE, f"{request.provider} needs HTTP to its engine")
@@ -78,7 +82,7 @@ class Prepare:
         )
         plan = Plan(
             conversation=conversation,
-            launch=self.containment.wrapped(Launch(command.argv, env, str(workspace.work)), workspace),
+            launch=self.containment.wrapped(Launch((*command.argv, *profile.arguments), env, str(workspace.work)), workspace),
             run_mark=run_mark,
             secrets=secrets_in(sign_in.values()),
             started=self._started(request),
@@ -107,6 +111,12 @@ class Prepare:
             timeouts=request.timeouts,
             resumed=request.resume_session_id is not None,
         )
+
+
+def _with_profile(request: StartProviderRun, profile: CommandProfile) -> StartProviderRun:
+    options = merged("options", request=request.provider_options, command_profile=profile.options)
+    model = picked("model", request=request.model, command_profile=profile.model)
+    return request.model_copy(update={"provider_options": options, "model": model})
 
 
 def _conversation(

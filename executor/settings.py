@@ -49,6 +49,10 @@ class ExecutorSettings(ServiceSettings):
         default=[], validation_alias="EXECUTOR_PRIVATE_PATHS",
         description="Comma-separated: what no contained engine sees, beside the executor's own files.",
     )  # fmt: skip
+    command_profiles: Path | None = Field(
+        default=None, validation_alias="EXECUTOR_COMMAND_PROFILES",
+        description="JSON: default `arguments`, `model`, `options` by provider, over `executor/engine_command_profiles.json`.",
+    )  # fmt: skip
     slots: int = Field(
         default=4, ge=1, le=1_000, validation_alias="EXECUTOR_SLOTS", description="How many attempts may live at once."
     )

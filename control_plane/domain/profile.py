@@ -7,23 +7,13 @@ changed without touching a run, and no run holds a copy of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from control_plane.domain.timeouts import RUN_TIME
 from shared.contracts.apps import RuntimeDefaults
+from shared.contracts.precedence import merged
 from shared.contracts.runs import StartRun
-
-# First that has a value wins; options are merged name by name. What nobody says, the settings and the manager's table do.
-PRECEDENCE: Mapping[str, tuple[str, ...]] = MappingProxyType({
-    "provider": ("app", "request"),
-    "model": ("app", "request"),
-    "options": ("request", "app"),
-    "environment": ("request",),
-    "credentials": ("app",),
-})  # fmt: skip
 
 
 class Profile(BaseModel):
@@ -36,20 +26,9 @@ class Profile(BaseModel):
     provider_options: dict[str, Any] = Field(default_factory=dict[str, Any])
 
 
-def picked(field: str, **says: str | None) -> str | None:
-    """The value of the first in ``PRECEDENCE[field]`` that has one."""
-    return next((says[who] for who in PRECEDENCE[field] if says.get(who) is not None), None)
-
-
 def merged_options(request: Mapping[str, Any], profile: Profile | None) -> dict[str, Any]:
-    """The provider options a run has, by name."""
-    says = {"request": request, "app": profile.provider_options if profile else {}}
-    merged: dict[str, Any] = {}
-    for who in reversed(PRECEDENCE["options"]):
-        if any(says[who].get(name) is not None for name in RUN_TIME):
-            merged = {name: value for name, value in merged.items() if name not in RUN_TIME}
-        merged.update(says[who])
-    return merged
+    """The provider options a run has, by name. (A profile's time is a field of its own: no option can say it twice.)"""
+    return merged("options", request=request, app=profile.provider_options if profile else {})
 
 
 def frozen(app_id: str, defaults: RuntimeDefaults) -> Profile:

@@ -11,7 +11,6 @@ from typing import Any
 
 from shared.contracts.events import MAX_TIMEOUT_MS, LimitRules, Timeouts
 
-RUN_TIME = ("timeoutMs", "runTimeoutMs")  # two names of one thing
 INTERACTION_MS = 24 * 3600 * 1000
 # The options that are milliseconds, and the most that each may be.
 LONGEST: Mapping[str, int] = MappingProxyType({

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 
-from control_plane.domain.profile import Profile, frozen, merged_options, picked
+from control_plane.domain.profile import Profile, frozen, merged_options
 from control_plane.domain.run import IdempotencyKey, NewRun, Resumable
 from control_plane.domain.timeouts import INTERACTION_MS
 from control_plane.runs.admit import admit
@@ -14,6 +14,7 @@ from control_plane.storage.apps import AppStore
 from control_plane.storage.runs import RunStore
 from shared.contracts.events import RunStatusChanged
 from shared.contracts.interactions import OnExpiry
+from shared.contracts.precedence import picked
 from shared.contracts.providers import Provider, provider_named
 from shared.contracts.runs import RunStatus, StartRun
 from shared.errors import ErrorCode, RunyardError, invalid

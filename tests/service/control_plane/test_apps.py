@@ -8,10 +8,11 @@ import httpx
 import pytest
 
 from control_plane.domain.app import RegisteredApp
-from control_plane.domain.profile import PRECEDENCE, Profile, merged_options, picked
+from control_plane.domain.profile import Profile, merged_options
 from control_plane.storage.apps import AppStore
 from shared.clock import utc_now
 from shared.contracts.apps import AppMember, RuntimeDefaults, VisibilityRule
+from shared.contracts.precedence import picked
 from shared.web import Caller
 from tests.service.control_plane.conftest import Replica, Stores
 from tests.service.control_plane.fake_manager import FakeManager, Gate
@@ -94,7 +95,7 @@ async def test_without_a_profile_nothing_is_taken_even_by_the_apps_own_key(repli
     assert "model" not in asked
 
 
-def test_every_row_of_the_precedence_is_obeyed() -> None:
+def test_an_app_stands_above_the_request_for_provider_and_model_and_below_it_for_options() -> None:
     assert picked("provider", app="a", request="r") == "a"
     assert picked("provider", app=None, request="r") == "r"
     assert picked("model", app="a", request="r") == "a"
@@ -102,7 +103,6 @@ def test_every_row_of_the_precedence_is_obeyed() -> None:
     profile = Profile(app_id="x", provider_options={"one": "app", "two": "app"})
     assert merged_options({"two": "request", "three": "request"}, profile) == {"one": "app", "two": "request", "three": "request"}
     assert merged_options({"two": "request"}, None) == {"two": "request"}
-    assert set(PRECEDENCE) == {"provider", "model", "options", "environment", "credentials"}
 
 
 # ---- refusals ----

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from control_plane.domain.profile import Profile, merged_options
 from control_plane.domain.timeouts import INTERACTION_MS, LIMITS, LONGEST, limits_of
 from shared.contracts.events import MAX_TIMEOUT_MS, LimitRules, Timeouts
 
@@ -41,12 +40,3 @@ def test_a_later_attempt_has_what_is_left_whatever_request_and_app_say(left: int
 def test_every_limit_has_an_upper_bound_and_no_caller_goes_beyond_a_day_of_work() -> None:
     assert LONGEST.keys() > LIMITS
     assert {LONGEST[name] for name in LONGEST.keys() - {"interactionTimeoutMs"}} == {MAX_TIMEOUT_MS}
-
-
-@pytest.mark.parametrize("mine", ["timeoutMs", "runTimeoutMs"])
-@pytest.mark.parametrize("theirs", ["timeoutMs", "runTimeoutMs"])
-def test_a_request_that_names_the_run_time_stands_above_its_app_by_whichever_name(mine: str, theirs: str) -> None:
-    profile = Profile(app_id="a", provider_options={theirs: 5, "other": 1})
-    assert merged_options({mine: 9}, profile) == {mine: 9, "other": 1}
-    assert merged_options({mine: None}, profile).get(theirs, None) == (None if mine == theirs else 5)
-    assert merged_options({}, profile) == {theirs: 5, "other": 1}
