@@ -7,7 +7,6 @@ only be repeated at the same executor). A stream or file that is cut upstream is
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from urllib.parse import urlencode
 
@@ -16,7 +15,7 @@ from starlette.types import Send
 
 from shared.errors import ErrorCode, RunyardError
 from shared.http import NeverSentError, NoAnswerError, Params, ServiceClient, UnknownOutcomeError
-from shared.sse import STALL_SECONDS, CutError, EventStream
+from shared.sse import CutError, EventStream
 from shared.upstream import Upstream, open_stream
 
 CONNECT_SECONDS = 2.0
@@ -122,8 +121,7 @@ class Download(EventStream):
         headers = [(name.encode(), given[name].encode("latin-1")) for name in _FILE_HEADERS if name in given]
         await send({"type": "http.response.start", "status": self._answer.status, "headers": headers})
         while (block := await self._blocks.next(SILENCE_SECONDS)) is not None:
-            async with asyncio.timeout(STALL_SECONDS):
-                await send({"type": "http.response.body", "body": block, "more_body": True})
+            await self._give(block)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

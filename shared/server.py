@@ -13,18 +13,19 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared.sse import ABORT
+from shared.sse import ABORT, DIRECT
 
 SHUTDOWN_SECONDS = 2
 
 
 def _abortable(app: ASGIApp) -> ASGIApp:
-    """Put the transport's ``abort`` into the scope; see ``shared.sse.abort``."""
+    """Put the transport's ``abort`` and the server's own ``send`` into the scope; see ``shared.sse``."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         transport = getattr(getattr(send, "__self__", None), "transport", None)
         if transport is not None:
             scope[ABORT] = transport.abort
+            scope[DIRECT] = send
         await app(scope, receive, send)
 
     return wrapped

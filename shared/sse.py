@@ -12,9 +12,12 @@ from typing import NamedTuple, Protocol
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from shared.clock import monotonic
+
 HEARTBEAT = b": hb\n\n"
 END = b"\n\n"
 STALL_SECONDS = 30.0
+LOOKS_PER_STALL = 3
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -88,7 +91,8 @@ class Blocks(Protocol):
 class EventStream(Response):
     """Streams ``Blocks``: heartbeat comments while it is silent, closes the source when its caller leaves.
 
-    A caller that takes nothing for ``STALL_SECONDS`` is cut off: it resumes by cursor. Bare ASGI: no task per block.
+    A caller that takes nothing for ``STALL_SECONDS`` (and at most a third longer) is cut off: it resumes by cursor. Bare ASGI:
+    no task and no timer per block.
     """
 
     def __init__(self, blocks: Blocks, heartbeat_seconds: float, retry_ms: int | None = None) -> None:
@@ -96,6 +100,9 @@ class EventStream(Response):
         self._blocks = blocks
         self._heartbeat_seconds = heartbeat_seconds
         self._first = HEARTBEAT if retry_ms is None else b"retry: %d\n\n" % retry_ms
+        self._giving_since: float | None = None
+        self._is_stalled = False
+        self._direct: Send | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "HEAD":
@@ -103,35 +110,48 @@ class EventStream(Response):
             await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
+        self._direct = scope.get(DIRECT, send)
         pump = asyncio.ensure_future(self._pump(send))
         gone = asyncio.ensure_future(_disconnected(receive))
+        self._look_after(pump)
         try:
             await asyncio.wait((pump, gone), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (pump, gone):
-                task.cancel()
+            for each in (pump, gone, self._next_look):
+                each.cancel()
             results = await asyncio.gather(pump, gone, return_exceptions=True)
             await self._blocks.close()
         match results[0]:
             case CutError() | TimeoutError():
                 abort(scope)
             case asyncio.CancelledError() | None:
-                pass
+                if self._is_stalled:
+                    abort(scope)
             case failure:
                 abort(scope)
                 raise failure
 
     async def _pump(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
-        await _write(send, self._first)
+        await self._give(self._first)
         while (block := await self._blocks.next(self._heartbeat_seconds)) is not None:
-            await _write(send, block or HEARTBEAT)
+            await self._give(block or HEARTBEAT)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
+    async def _give(self, body: bytes) -> None:
+        """One block, as soon as the caller has taken enough of what came before."""
+        assert self._direct is not None
+        self._giving_since = monotonic()
+        await self._direct({"type": "http.response.body", "body": body, "more_body": True})
+        self._giving_since = None
 
-async def _write(send: Send, body: bytes) -> None:
-    async with asyncio.timeout(STALL_SECONDS):
-        await send({"type": "http.response.body", "body": body, "more_body": True})
+    def _look_after(self, pump: asyncio.Task[None]) -> None:
+        """End it when a block could not be given for too long: a look now and then, because a timer per block costs as much
+        as the block."""
+        self._is_stalled = self._giving_since is not None and monotonic() - self._giving_since >= STALL_SECONDS
+        if self._is_stalled:
+            pump.cancel()
+        self._next_look = pump.get_loop().call_later(STALL_SECONDS / LOOKS_PER_STALL, self._look_after, pump)
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -142,6 +162,8 @@ async def _disconnected(receive: Receive) -> None:
 # ASGI has no word for «cut this connection off», and an orderly end would be a lie to the reader: without the last chunk it
 # knows that the stream was cut. ``shared.server`` puts the transport's abort into the scope.
 ABORT = "runyard.abort"
+# The server's own ``send``: the wrappers in between care for the head of an answer only, and cost as much as a block.
+DIRECT = "runyard.send"
 
 
 def abort(scope: Scope) -> None:

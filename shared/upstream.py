@@ -17,6 +17,7 @@ import httptools
 from shared.contracts.problems import error_of
 from shared.http import NeverSentError, UnknownOutcomeError
 from shared.sse import CutError
+from shared.waiter import Waiter
 
 MAX_UNREAD_BYTES = 256 * 1024
 ANSWER_SECONDS = 10.0
@@ -111,7 +112,7 @@ class Upstream(asyncio.Protocol):
         self._headed = False
         self._whole = False
         self._lost: str | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter = Waiter()
 
     async def ask(self, request: bytes, within: float) -> None:
         """Send the request and wait for the head of its answer. Raises ``UnknownOutcomeError``."""
@@ -119,7 +120,7 @@ class Upstream(asyncio.Protocol):
         self._transport.write(request)
         deadline = self._loop.time() + within
         while not self._headed and self._lost is None and (left := deadline - self._loop.time()) > 0:
-            await self._arrival(left)
+            await self._waiter.wait(left)
         if not self._headed:
             raise UnknownOutcomeError(self._lost or f"no answer within {within:g} s")
 
@@ -129,7 +130,7 @@ class Upstream(asyncio.Protocol):
         Raises ``CutError`` where the connection broke off, after everything that arrived before was taken.
         """
         if not self._blocks and not self._whole and self._lost is None:
-            await self._arrival(within)
+            await self._waiter.wait(within)
         if self._blocks:
             return self._take()
         if self._whole:
@@ -148,7 +149,8 @@ class Upstream(asyncio.Protocol):
         self._blocks.clear()
         if self._transport is not None:
             self._transport.abort()
-        self._wake()
+        self._waiter.close()
+        self._waiter.wake()
 
     def _take(self) -> bytes:
         block = self._blocks[0] if len(self._blocks) == 1 else b"".join(self._blocks)
@@ -158,20 +160,6 @@ class Upstream(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
         return block
-
-    async def _arrival(self, within: float) -> None:
-        """Until something happens, at most ``within`` seconds. A timer and a future: this is the hot wait of every relay."""
-        waiter = self._waiter = self._loop.create_future()
-        timer = self._loop.call_later(within, self._wake)
-        try:
-            await waiter
-        finally:
-            timer.cancel()
-            self._waiter = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     # ---- what asyncio calls ----
 
@@ -191,11 +179,11 @@ class Upstream(asyncio.Protocol):
             elif self._unread >= MAX_UNREAD_BYTES and self._transport is not None:
                 self._paused = True
                 self._transport.pause_reading()
-        self._wake()
+        self._waiter.wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(str(exc or "the connection closed before the last chunk"))
-        self._wake()
+        self._waiter.wake()
 
     def _end(self, reason: str | None) -> None:
         """No more bytes; ``reason`` None: the answer is whole."""

@@ -21,6 +21,7 @@ from control_plane.views.api import Event, frame
 from shared.contracts.events import Kind
 from shared.contracts.runs import TERMINAL
 from shared.errors import ErrorCode, RunyardError
+from shared.waiter import Waiter
 
 log = structlog.get_logger("follow")
 
@@ -38,6 +39,18 @@ class _Kept(NamedTuple):
     last: bool
 
 
+class _Piece(NamedTuple):
+    """Frames in one block; the cursor of the last one, and whether it is the run's end."""
+
+    cursor: int
+    last: bool
+    block: bytes
+
+
+def _piece(kept: Sequence[_Kept]) -> _Piece | None:
+    return _Piece(kept[-1].cursor, kept[-1].last, b"".join(each.frame for each in kept)) if kept else None
+
+
 def _kept(run_id: str, event: Event) -> _Kept:
     last = event.kind == Kind.RUN_STATUS and event.data.startswith(tuple("{" + each for each in _TERMINAL))
     return _Kept(event.cursor, frame(run_id, event), last)
@@ -52,8 +65,8 @@ class Tail:
         self._kept: deque[_Kept] = deque()
         self._bytes = 0
         self._filling = asyncio.Lock()
-        self._waiters: set[asyncio.Future[None]] = set()
-        self.readers = 0
+        self._joined: tuple[int, _Piece | None] | None = None  # what one reader of a wake took: the next one takes the same
+        self.waiters: set[Waiter] = set()
         self.last = 0
         self.known = 0
 
@@ -72,40 +85,40 @@ class Tail:
 
     def wake(self) -> None:
         """Let every reader look again."""
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        for waiter in self.waiters:
+            waiter.wake()
+
+    @property
+    def readers(self) -> int:
+        return len(self.waiters)
 
     def start_at(self, cursor: int) -> None:
         """The first reader decides where the tail begins; history before it is in the table."""
         if self.readers == 1:
             self._kept.clear()
+            self._joined = None
             self._bytes, self.last, self.known = 0, cursor, max(self.known, cursor)
 
-    async def after(self, cursor: int) -> list[_Kept]:
+    def _held(self, cursor: int) -> _Piece | None:
+        """What memory holds after ``cursor``, up to a page; None: nothing, or not from there on."""
+        if self._joined is not None and self._joined[0] == cursor:
+            return self._joined[1]
+        if not self._kept or self._kept[0].cursor > cursor + 1:
+            return None
+        skip = cursor + 1 - self._kept[0].cursor
+        piece = _piece([self._kept[index] for index in range(skip, min(len(self._kept), skip + PAGE))])
+        self._joined = cursor, piece
+        return piece
+
+    async def after(self, cursor: int) -> _Piece | None:
         """Everything after ``cursor`` that is known, up to a page; from memory where it is still held."""
         if self.known > self.last:
             async with self._filling:
                 if self.known > self.last:
                     await self._fill()
-        if self._kept and self._kept[0].cursor <= cursor + 1:
-            skip = cursor + 1 - self._kept[0].cursor
-            return [self._kept[index] for index in range(skip, min(len(self._kept), skip + PAGE))]
         if cursor >= self.last:
-            return []
-        return [_kept(self.run_id, event) for event in await self._page(cursor)]
-
-    async def wait(self, cursor: int, within: float) -> None:
-        """Until something after ``cursor`` is known, or ``within`` seconds are over."""
-        if self.known > cursor:
-            return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
-        try:
-            await asyncio.wait((waiter,), timeout=within)
-        finally:
-            self._waiters.discard(waiter)
-            waiter.cancel()
+            return None
+        return self._held(cursor) or _piece([_kept(self.run_id, event) for event in await self._page(cursor)])
 
     async def _fill(self) -> None:
         announced = self.known
@@ -121,6 +134,7 @@ class Tail:
 
     def _keep(self, kept: _Kept) -> None:
         self._kept.append(kept)
+        self._joined = None
         self._bytes += len(kept.frame)
         self.last = kept.cursor
         while len(self._kept) > TAIL_EVENTS or self._bytes > TAIL_BYTES:
@@ -130,35 +144,38 @@ class Tail:
 class Following:
     """One reader of one run: ``shared.sse.Blocks`` from a cursor to the terminal event."""
 
-    def __init__(self, hub: TailHub, tail: Tail, cursor: int) -> None:
+    def __init__(self, hub: TailHub, tail: Tail, waiter: Waiter, cursor: int) -> None:
         self._hub = hub
         self._tail = tail
         self._cursor = cursor
         self._over = False
-        self._closed = False
+        self._waiter = waiter
 
     async def next(self, within: float) -> bytes | None:
         if self._over or self._hub.stopping:
             return None  # without the terminal event: the reader resumes by cursor, at another replica
         try:
-            kept = await self._tail.after(self._cursor)
-            if not kept and not self._hub.stopping:
-                await self._tail.wait(self._cursor, within)
-                kept = await self._tail.after(self._cursor)
+            piece = await self._news()
+            if piece is None and not self._hub.stopping:
+                if self._tail.known <= self._cursor:
+                    await self._waiter.wait(within)
+                piece = await self._news()
         except RunyardError as error:
             if error.code is not ErrorCode.STORAGE_UNAVAILABLE:
                 raise
             await asyncio.sleep(min(within, POLL_SECONDS))  # the run goes on when the database returns, and so does this
             return b""
-        if not kept:
+        if piece is None:
             return None if self._hub.stopping else b""
-        self._cursor, self._over = kept[-1].cursor, kept[-1].last
-        return b"".join(each.frame for each in kept)
+        self._cursor, self._over = piece.cursor, piece.last
+        return piece.block
+
+    async def _news(self) -> _Piece | None:
+        return await self._tail.after(self._cursor) if self._tail.known > self._cursor else None
 
     async def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._hub.left(self._tail)
+        self._waiter.close()
+        self._hub.left(self._tail, self._waiter)
 
 
 class Nothing:
@@ -183,15 +200,16 @@ class TailHub:
     def join(self, run_id: str, cursor: int, last_cursor: int) -> Following:
         """A reader that has seen ``cursor``; ``last_cursor`` is what the table was just seen to hold."""
         tail = self._tails.setdefault(run_id, Tail(run_id, self._events))
-        tail.readers += 1
+        waiter = Waiter()
+        tail.waiters.add(waiter)
         tail.start_at(last_cursor)
         tail.announce(last_cursor)
-        return Following(self, tail, cursor)
+        return Following(self, tail, waiter, cursor)
 
-    def left(self, tail: Tail) -> None:
-        tail.readers -= 1
-        if not tail.readers:
-            self._tails.pop(tail.run_id, None)
+    def left(self, tail: Tail, waiter: Waiter) -> None:
+        tail.waiters.discard(waiter)
+        if not tail.waiters and self._tails.get(tail.run_id) is tail:
+            del self._tails[tail.run_id]
 
     def committed(self, changes: Sequence[Change]) -> None:
         """A window of this process was committed."""
