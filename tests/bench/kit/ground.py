@@ -111,8 +111,11 @@ class Ground:
         finally:
             await connection.close()
 
-    def _started(self, command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, **options)
+    def _started(
+        self, command: list[str], environment: dict[str, str] | None = None, stdout: int | None = None, stderr: int | None = None
+    ) -> subprocess.Popen[bytes]:
+        given = {**os.environ, **(environment or {})}
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, env=given, stdout=stdout, stderr=stderr)
         self._owned.callback(_ended, process)
         return process
 
@@ -128,7 +131,7 @@ class Ground:
 
     async def service(self, *command: str, port: int, environment: dict[str, str]) -> Role:
         """One of our services, as an operator starts it."""
-        process = self._started([sys.executable, "-m", *command], env={**os.environ, **environment}, stderr=subprocess.DEVNULL)
+        process = self._started([sys.executable, "-m", *command], environment, stderr=subprocess.DEVNULL)
         await serving(process, port)
         return Role(process, port)
 

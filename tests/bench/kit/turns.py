@@ -75,7 +75,7 @@ async def take_turns(bench: Bench, ground: Ground) -> Results:
     async with bench.opened(ground) as arms:
         found: dict[str, list[Figures]] = {name: [] for name in arms}
         for turn in range(rounds):
-            names = list(arms) if turn % 2 == 0 else list(reversed(arms))
+            names = list(arms) if turn % 2 == 0 else list(arms)[::-1]
             for name in names:
                 found[name].append(await arms[name]())
     return Results(found)
