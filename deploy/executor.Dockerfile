@@ -29,7 +29,7 @@ RUN npm ci --omit=dev --no-audit --no-fund
 
 FROM python:3.11-slim-bookworm
 # What engines call besides themselves. An image for a team's own toolchain adds to the list, or starts FROM this one.
-ARG TOOLS="git"
+ARG TOOLS="bubblewrap git"
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends $TOOLS && rm -rf /var/lib/apt/lists/*
 RUN groupadd --gid 10001 runyard && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent runyard \
     && install -d -o runyard -g runyard -m 0700 /var/lib/runyard

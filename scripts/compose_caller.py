@@ -64,7 +64,8 @@ class Caller:
         return answer.json()
 
     async def start(self, prompt: str, at: int = 0, **request: Any) -> str:
-        body = {"provider": "scripted", "prompt": prompt, **request}
+        asked = {"provider": "scripted", "prompt": prompt, **request}
+        body = {name: value for name, value in asked.items() if value is not None}
         return (await self.call("POST", "/api/runs/start", at, json=body))["runId"]
 
     async def show(self, run_id: str) -> Json:

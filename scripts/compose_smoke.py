@@ -30,6 +30,16 @@ TRUE_STATUS_SECONDS = 30.0  # 15 by design, and as much again for a machine that
 TICKS = 400
 BUSY = script({"say": "up"}, {"repeat": {"count": TICKS, "everyMs": 20, "say": "tick {i}"}})
 ASKING = script({"ask": {"prompt": "Which colour?"}}, {"say": "after"})
+MODEL_STUB = """
+import asyncio
+from tests.model_stub.server import ModelStub
+
+async def serve():
+    async with await asyncio.start_server(ModelStub().serve, "0.0.0.0", 8000) as server:
+        await server.serve_forever()
+
+asyncio.run(serve())
+"""
 GRACEFUL = frozenset({0, 143})
 HEALTH_CHECK = ROOT / "scripts" / "provider-runtime-health-check.sh"
 CHECK_SECONDS = 60.0
@@ -70,6 +80,21 @@ class Smoke:
         shown = await self.caller.until_ended(run_id)
         expect(shown["status"] == "success" and "reply: blue" in str(await self.caller.check(run_id)), str(shown))
         return "asked, answered at the other replica, success"
+
+    async def an_engine(self) -> str:
+        """The real Codex in its container, at a model endpoint in another one, with a key that an app lends."""
+        defaults = {
+            "provider": Provider.CODEX_APP_SERVER, "model": "gpt-5.5", "credentialEnv": {"OPENAI_API_KEY": "sk-of-a-smoke-test"},
+            "providerOptions": {"baseUrl": "http://model-stub:8000/v1"},
+        }  # fmt: skip
+        app = {"appId": "smoke", "name": "Smoke test", "runtimeDefaults": defaults}
+        await self.caller.call("POST", "/api/apps/register", json=app)
+        with self.stack.beside("model-stub", MODEL_STUB):
+            run_id = await self.caller.start("hello", provider=None, executionProfile="smoke")
+            shown = await self.caller.until_ended(run_id)
+        expect(shown["status"] == "success", str(shown))
+        events = await self.caller.check(run_id)
+        return f"{shown['provider']} in a container: success, {len(events)} events, it said {shown['result']!r}"
 
     async def survived(self, service: str) -> str:
         """A container of this service is killed under runs: they go on in their first attempt, and no reader misses an event."""
@@ -119,6 +144,19 @@ class Smoke:
             await self.caller.check(run_id)
         await self._comes_back(victim, struck)
         return f"error/executor_lost after {took:.1f} s; of the others: {', '.join(told)}; the container came back as {struck}"
+
+    async def crashed(self) -> str:
+        """Every process of every container dies: Docker starts them again, and what was asked before is answered after."""
+        asked = await self._asked()
+        before = await asyncio.to_thread(self.stack.containers)
+        for each in before:
+            await asyncio.to_thread(self.stack.crash, each)
+        await asyncio.to_thread(self.stack.until_restarted, before)
+        await asyncio.to_thread(self.stack.until_fleet, 2)
+        await self.caller.until(asked, lambda shown: shown["phase"] == "parked", TRUE_STATUS_SECONDS)
+        told = await self._answered(asked, was_struck=True)
+        await self.caller.check(asked)
+        return f"{len(before)} containers were restarted by Docker; the open question was {told}"
 
     async def three_executors(self) -> str:
         """``--scale executor=3``: DNS tells, and the third one works."""
@@ -230,9 +268,11 @@ async def look(stack: ComposeStack, tell: Callable[[str, Callable[[], Awaitable[
     await tell("search the images", lambda: asyncio.to_thread(search_images, stack))
     await tell("a run", smoke.one_run)
     await tell("a question", smoke.a_question)
+    await tell("an engine", smoke.an_engine)
     for service in ("executor-manager", "control-plane", "postgres"):
         await tell(f"docker kill {service}", lambda service=service: smoke.survived(service))
     await tell("docker kill executor", smoke.executor_lost)
+    await tell("a crash in each container", smoke.crashed)
     await tell("--scale executor=3", smoke.three_executors)
     await tell("health of the providers", lambda: asyncio.to_thread(health_of_providers, stack))
     await tell("docker-compose stop", smoke.in_order)

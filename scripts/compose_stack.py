@@ -88,6 +88,7 @@ class Container:
     status: str
     health: str | None
     exit_code: int
+    restarts: int
     addresses: tuple[str, ...]
     ports: tuple[int, ...]
 
@@ -99,7 +100,7 @@ class Container:
         return cls(
             shown["Id"], shown["Config"]["Labels"]["com.docker.compose.service"],
             shown["Config"]["Image"], state["Status"],
-            state.get("Health", {}).get("Status"), state["ExitCode"],
+            state.get("Health", {}).get("Status"), state["ExitCode"], shown["RestartCount"],
             tuple(each["IPAddress"] for each in networks["Networks"].values() if each["IPAddress"]),
             tuple(sorted({int(each["HostPort"]) for each in bindings})),
         )  # fmt: skip
@@ -164,6 +165,32 @@ class ComposeStack:
 
     def start(self, container: Container) -> None:
         run("docker", "start", container.id)
+
+    def crash(self, container: Container) -> None:
+        """End every process in it but its init, from inside: unlike a ``docker kill``, nobody asked for this."""
+        _succeeds("docker", "exec", container.id, "sh", "-c", "kill -9 -1")
+
+    def until_restarted(self, before: list[Container], within: float = UP_SECONDS) -> None:
+        """Until the engine has started each of these anew and all are healthy."""
+        counts = {each.id: each.restarts for each in before}
+
+        def anew() -> bool:
+            return all(each.is_well and each.restarts > counts[each.id] for each in self.containers())
+
+        self._wait(anew, "every container was restarted and is healthy", within)
+
+    @contextmanager
+    def beside(self, name: str, code: str) -> Generator[None]:
+        """Python running ``code`` in a container of that name, which executors reach by it; our ``tests`` are there."""
+        [image, *_] = [each.image for each in self.containers("executor")]
+        container = run(
+            "docker", "run", "-d", "--rm", "--init", "--network", f"{self.project}_runyard", "--network-alias", name,
+            "--volume", f"{ROOT / 'tests'}:/srv/tests:ro", "--workdir", "/srv", "--no-healthcheck", image, "python", "-c", code,
+        ).strip()  # fmt: skip
+        try:
+            yield
+        finally:
+            run("docker", "kill", container)
 
     def fleet(self) -> list[dict[str, Any]]:
         """``GET /api/executors`` of the manager."""
