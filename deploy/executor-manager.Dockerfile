@@ -24,7 +24,7 @@ FROM python:3.11-slim-bookworm
 RUN groupadd --gid 10001 runyard && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent runyard
 COPY --from=builder /opt/runyard /opt/runyard
 ENV PATH=/opt/runyard/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 EXECUTOR_MANAGER_HOST=0.0.0.0
-USER runyard
+USER 10001:10001
 EXPOSE 3010
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 CMD ["python", "/opt/runyard/probe.py", "http://127.0.0.1:3010/readyz"]
 CMD ["python", "-m", "executor_manager"]

@@ -39,7 +39,7 @@ COPY --from=builder /opt/runyard /opt/runyard
 COPY deploy/executor_place.py /opt/runyard/executor_place.py
 ENV PATH=/opt/runyard/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     EXECUTOR_HOST=0.0.0.0 EXECUTOR_ENGINES_DIR=/opt/runyard/engines
-USER runyard
+USER 10001:10001
 VOLUME /var/lib/runyard
 EXPOSE 8090
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 CMD ["python", "/opt/runyard/probe.py", "http://127.0.0.1:8090/readyz"]
