@@ -11,26 +11,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from executor.adapters import ADAPTERS
 from shared.contracts.credentials import CREDENTIALS
 from shared.contracts.providers import Provider
 from tests.loopback import BOUND_SECONDS, unused_port
 from tests.service.executor.kit import Outside, executor_outside
 from tests.service.executor_manager.kit import Manager, manager_process
 from tests.service.scripts.commands import ROOT, Ended, run_script
+from tests.service.scripts.fake_codex import engines_in
 
 CODEX = Provider.CODEX_APP_SERVER
 KEY = "sk-of-the-health-check-0123456789"
 NO_KEY = dict.fromkeys(CREDENTIALS[CODEX].names, "")
-
-
-def engines_in(folder: Path, says: str = "echo codex-cli 0.169.0") -> Path:
-    """An engines folder whose codex can only say its version."""
-    program = folder / ADAPTERS[CODEX].install.globs[0].replace("*", "linux")
-    program.parent.mkdir(parents=True)
-    program.write_text(f"#!/bin/sh\n{says}\n")
-    program.chmod(0o755)
-    return folder
 
 
 @asynccontextmanager
