@@ -21,7 +21,7 @@ from tests.bench.kit.ground import Ground
 from tests.bench.kit.report import arms_table, as_json, machine, targets_table
 from tests.bench.kit.turns import Bench, Results, Verdict, take_turns, verdicts
 
-NAMES = ("append", "fanout", "queue", "pages", "relay", "paced", "idle")
+NAMES = ("append", "delivery", "fanout", "queue", "pages", "relay", "paced", "idle", "create", "stdout")
 Done = tuple[Bench, Results, Sequence[Verdict]]
 
 

@@ -26,7 +26,7 @@ RUNS = 20
 FIRST = 1000  # beyond every cursor of the runs' own first events
 
 
-class _Appending:
+class Appending:
     """Every way of appending, to the same runs; numbers go on from arm to arm."""
 
     def __init__(self, database: Database, pool: asyncpg.Pool, leases: list[Lease], bare: asyncpg.Connection) -> None:
@@ -74,7 +74,7 @@ async def opened(ground: Ground) -> AsyncGenerator[Mapping[str, Arm]]:
     async with ground.database() as database, pool_of(database.dsn) as pool:
         bare = await asyncpg.connect(database.dsn)
         try:
-            appending = _Appending(database, pool, await running_runs(pool, RUNS), bare)
+            appending = Appending(database, pool, await running_runs(pool, RUNS), bare)
             measured = appending.measured
             yield {
                 WINDOWED: partial(measured, partial(appending.windows, 64), many),
