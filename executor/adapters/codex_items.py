@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import msgspec
-
-from executor.adapters.capping import MAX_TOOL_BYTES, capped
+from executor.adapters.capping import MAX_TOOL_BYTES, bounded, capped
 from executor.adapters.codex_protocol import CommandRun, FileDiff, FileEdit, McpCall, OtherTool, Tool
 from shared.contracts.events import ToolCompleted, ToolStarted
 
@@ -21,7 +19,7 @@ def started(tool: Tool) -> ToolStarted:
 
 def completed(tool: Tool, was_stopped: bool) -> ToolCompleted:
     """``was_stopped``: someone asked for the end, so a command that was killed was canceled and has not failed."""
-    output, truncated = _bounded(_output_of(tool))
+    output, truncated = bounded(_output_of(tool))
     exit_code = tool.exit_code if isinstance(tool, CommandRun) else None
     status = "canceled" if was_stopped and exit_code == -1 else _status_of(tool.status)
     return ToolCompleted(
@@ -62,9 +60,9 @@ def _input_of(tool: Tool) -> tuple[Any, bool | None]:
             shown, truncated = changes_of(changes)
             return {"changes": shown}, truncated
         case McpCall(arguments=arguments):
-            return _bounded(arguments)
+            return bounded(arguments)
         case OtherTool(fields=fields):
-            return _bounded({name: value for name, value in fields.items() if name != "status"})
+            return bounded({name: value for name, value in fields.items() if name != "status"})
 
 
 def _output_of(tool: Tool) -> Any:
@@ -77,17 +75,6 @@ def _output_of(tool: Tool) -> Any:
             return None
         case OtherTool(fields=fields):
             return {name: value for name, value in fields.items() if name != "status"}
-
-
-def _bounded(value: Any) -> tuple[Any, bool | None]:
-    """The value, or the beginning of its JSON where it is longer than the bound."""
-    if value is None:
-        return None, None
-    if isinstance(value, str):
-        return capped(value, MAX_TOOL_BYTES)
-    text = msgspec.json.encode(value).decode()
-    shown, truncated = capped(text, MAX_TOOL_BYTES)
-    return (shown if truncated else value), truncated
 
 
 def _status_of(status: str) -> Status:
