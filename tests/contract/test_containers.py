@@ -231,9 +231,10 @@ def test_the_secrets_are_made_once_and_closed_to_others(tmp_path: Path) -> None:
 
 
 def test_executors_that_share_a_volume_take_different_places(tmp_path: Path) -> None:
-    code = (
-        f"import sys; sys.path.insert(0, {str(DEPLOY)!r}); from pathlib import Path; import executor_place as e;"
-        f"print(e.take_place(Path({str(tmp_path)!r})).name, flush=True); sys.stdin.read()"
+    code = (  # takes a place, and becomes another program with it, as the executor's container does
+        f"import os, sys; sys.path.insert(0, {str(DEPLOY)!r}); from pathlib import Path; import executor_place as e;"
+        f"name = e.take_place(Path({str(tmp_path)!r})).name;"
+        "os.execv(sys.executable, [sys.executable, '-c', f'import sys; print({name!r}, flush=True); sys.stdin.read()'])"
     )
     command = [sys.executable, "-B", "-c", code]
     holders = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
