@@ -23,6 +23,7 @@ from control_plane.routes.apps import app_routes
 from control_plane.routes.interactions import interaction_routes
 from control_plane.routes.messages import message_routes
 from control_plane.routes.page import page_routes
+from control_plane.routes.run_files import run_file_routes
 from control_plane.routes.runs import run_routes
 from control_plane.routes.system import document_routes, system_routes
 from control_plane.runs.attend import AttendAttempt
@@ -31,6 +32,7 @@ from control_plane.runs.create import CreateRun, RetryRun
 from control_plane.runs.deliver import DeliverIntents
 from control_plane.runs.dispatch import Dispatcher
 from control_plane.runs.drive import DriveRun
+from control_plane.runs.files import ReadFiles
 from control_plane.runs.follow import TailHub
 from control_plane.runs.leases import Leases
 from control_plane.runs.leashes import Leashes
@@ -97,6 +99,7 @@ def build_app(  # long: the composition root, read in one piece
     operations = (
         *run_routes(create, RetryRun(runs, create), read, StopRun(runs, run_log)),
         *message_routes(SendRunMessage(runs, messages, manager, new_id)),
+        *run_file_routes(ReadFiles(runs, manager)),
         *interaction_routes(ReplyToQuestion(runs, interactions), ReadInbox(interactions)),
         *app_routes(KeepApp(apps), ReadApps(apps)),
         *system_routes(MakeKey(keys, new_id), manager, readiness.chain),

@@ -64,7 +64,7 @@ def build_app(
         _containment(settings, state), load_command_profiles(settings.command_profiles),
     )  # fmt: skip
     runs = LiveRuns(prepare, forest, Places(state.journal, settings.workspaces(), settings.slots), identity, clock)
-    executor = Executor(runs, readiness, identity, settings.slots, settings.workspaces(), table)
+    executor = Executor(runs, readiness, identity, settings.slots, settings.workspaces(), table, store)
     operations = (*executor_routes(executor), *health_routes("executor", executor.reasons_not_ready, identity.instance))
     described = document("Runyard executor", release(), operations, PAYLOADS.values())
 

@@ -34,6 +34,7 @@ from shared.errors import ErrorCode, RunyardError, invalid
 
 REMEMBERED_REFUSALS = 10_000
 REFUSAL_SECONDS = 600.0
+REMEMBERED_SECRETS = 10_000
 KEEP_ENDED = timedelta(hours=24)
 DRAIN_SECONDS = 3.5
 DRAIN_GRACE_SECONDS = 1.5
@@ -62,6 +63,7 @@ class LiveRuns:
         self._attempts = Attempts()
         self._refused: dict[str, tuple[int, float]] = {}  # per run: this attempt and all before it, until then
         self._rests = False
+        self._secrets: dict[str, tuple[str, ...]] = {}  # by workspace key
         self._drained: asyncio.Task[None] | None = None
 
     @property
@@ -113,11 +115,22 @@ class LiveRuns:
             journal = Journal.create(self._places.journal, self._head(request))
         except JournalError as error:
             raise RunyardError(ErrorCode.WORKSPACE_ERROR, str(error)) from error
+        self._remember_secrets(request.workspace.key, plan.secrets)
         runner = Runner(plan, journal, self._forest, self._now)
         attempt = Attempt(journal, runner.tail, workspace, leash, runner)
         self._attempts.add(attempt)
         attempt.task = asyncio.create_task(self._live(attempt, runner, older))
         return self._accepted(attempt), True
+
+    def secrets_of(self, workspace_key: str) -> tuple[str, ...]:
+        """What attempts of this life were signed in with there: no file may show it, also after they were released."""
+        return self._secrets.get(workspace_key, ())
+
+    def _remember_secrets(self, workspace_key: str, secrets: tuple[str, ...]) -> None:
+        known = self._secrets.pop(workspace_key, ())
+        while len(self._secrets) >= REMEMBERED_SECRETS:
+            del self._secrets[next(iter(self._secrets))]
+        self._secrets[workspace_key] = tuple(dict.fromkeys((*known, *secrets)))
 
     def _older(self, request: StartProviderRun) -> list[Attempt]:
         if request.run_id in (".", ".."):

@@ -13,12 +13,15 @@ from starlette.responses import Response
 
 from executor.adapters.base import Adapter
 from executor.attempts import Attempt
+from executor.credentials import CredentialStore
+from executor.downloads import Produced, bundle_of, one_file, zipped
 from executor.live_runs import LiveRuns
 from executor.prepare import Identity
 from executor.raw_output import read_raw
 from executor.readiness import Readiness
+from executor.redaction import secrets_in
 from executor.runner import Runner
-from executor.workspace import workspace_keys
+from executor.workspace import Workspace, workspace_keys
 from shared.clock import monotonic_ms
 from shared.contracts.events import ExecutorEvent
 from shared.contracts.interactions import RunReply
@@ -39,6 +42,7 @@ from shared.contracts.provider_runs import (
 from shared.contracts.providers import Provider, ProviderList
 from shared.contracts.runs import LogRange
 from shared.contracts.wire import Request
+from shared.downloads import Download
 from shared.errors import ErrorCode, RunyardError, invalid
 from shared.sse import EventStream
 from shared.web import Answer, Call, Operation, delete, get, post
@@ -47,10 +51,17 @@ HEARTBEAT_SECONDS = 2.0
 MAX_LOG_RANGE = 1024 * 1024
 RUN = "/provider-runs/{run_id}"
 _E = ErrorCode
+_PLAIN = {"content-type": "application/octet-stream", "x-content-type-options": "nosniff"}
 
 
 class OfAttempt(Request):
     attempt: int | None = Field(default=None, ge=1, description="Default: the newest.")
+
+
+class OfWorkspace(OfAttempt):
+    workspace: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9._-]{1,128}$", description="Its workspace's key: a run that was released has no other."
+    )
 
 
 class FromCursor(OfAttempt):
@@ -72,6 +83,7 @@ class Executor:
     slots: int
     workspaces: Path
     adapters: Mapping[Provider, Adapter]
+    store: CredentialStore
 
     async def reasons_not_ready(self) -> list[str]:
         if self.runs.is_stopping:
@@ -92,6 +104,15 @@ class Executor:
 
     def attempt(self, call: Call[Any]) -> Attempt:
         return self.runs.find(call.path["run_id"], call.query.attempt)
+
+    def workspace(self, call: Call[Any]) -> tuple[Workspace, tuple[str, ...]]:
+        """Where a run's files are, and what no file may show. Raises ``not_found``."""
+        key: str | None = call.query.workspace
+        workspace = Workspace.at(self.workspaces, key) if key is not None else self.attempt(call).workspace
+        if not workspace.work.is_dir():
+            raise RunyardError(ErrorCode.NOT_FOUND, "its workspace is no longer here")
+        own = [value for each in self.adapters.values() for value in self.store.sign_in(each.credentials, {}).values()]
+        return workspace, (*secrets_in(own), *self.runs.secrets_of(workspace.base.name))
 
     def runner(self, call: Call[Any]) -> Runner:
         """Of an attempt of this life; it says itself what it still takes. Raises ``conflict`` for one of an earlier life."""
@@ -173,21 +194,34 @@ def _left_behind(executor: Executor) -> tuple[Operation, ...]:
         last = min(first + MAX_LOG_RANGE, call.query.byte_to if call.query.byte_to is not None else first + MAX_LOG_RANGE)
         return Answer(await asyncio.to_thread(read_raw, attempt.journal, name, first, last))
 
-    async def files(call: Call[None]) -> Answer:
-        workspace = executor.attempt(call).workspace
-        return Answer(WorkspaceFileList(items=await asyncio.to_thread(workspace.files)))
-
-    async def file(call: Call[None]) -> Response:
-        workspace = executor.attempt(call).workspace
-        content = await asyncio.to_thread(workspace.read, call.path["path"])
-        return Response(content, media_type="application/octet-stream", headers={"x-content-type-options": "nosniff"})
-
     missing = (_E.NOT_FOUND, _E.CONFLICT)
     return (
         get(f"{RUN}/logs/{{stream}}", logs, query=ByteRange, returns=LogRange, errors=missing, summary="Raw output."),
-        get(f"{RUN}/files", files, query=OfAttempt, returns=WorkspaceFileList, errors=missing, summary="Its files."),
-        get(f"{RUN}/files/{{path:path}}", file, query=OfAttempt, errors=(*missing, _E.PAYLOAD_TOO_LARGE), summary="One file."),
-    )  # fmt: skip
+        *_files(executor),
+    )
+
+
+def _files(executor: Executor) -> tuple[Operation, ...]:
+    async def files(call: Call[None]) -> Answer:
+        workspace, _ = executor.workspace(call)
+        return Answer(WorkspaceFileList(items=await asyncio.to_thread(workspace.files)))
+
+    async def file(call: Call[None]) -> Response:
+        workspace, secrets = executor.workspace(call)
+        opened = await asyncio.to_thread(workspace.open, call.path["path"])
+        return Download(Produced(one_file(opened, secrets), opened), _PLAIN | {"content-length": str(opened.size)})
+
+    async def bundle(call: Call[None]) -> Response:
+        workspace, secrets = executor.workspace(call)
+        listed = await asyncio.to_thread(bundle_of, workspace)
+        return Download(Produced(zipped(workspace, listed, secrets)), _PLAIN | {"content-type": "application/zip"})
+
+    missing = (_E.NOT_FOUND, _E.CONFLICT)
+    return (
+        get(f"{RUN}/files", files, query=OfWorkspace, returns=WorkspaceFileList, errors=missing, summary="Its files."),
+        get(f"{RUN}/files/{{path:path}}", file, query=OfWorkspace, errors=missing, summary="One file."),
+        get(f"{RUN}/bundle", bundle, query=OfWorkspace, errors=(*missing, _E.PAYLOAD_TOO_LARGE), summary="All files, as a zip."),
+    )
 
 
 def _about(executor: Executor) -> tuple[Operation, ...]:

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from secrets import token_hex
+from typing import Self
 
 from executor.adapters.base import File
 from shared.contracts.provider_runs import WorkspaceFile
 from shared.errors import ErrorCode, RunyardError, invalid
 
-MAX_FILE_BYTES = 32 * 1024 * 1024
 MAX_LISTED_FILES = 10_000
 MAX_LISTED_DEPTH = 64
 LISTED_WORKSPACES = 1_000
@@ -87,24 +87,43 @@ class Workspace:
                     return found
         return found
 
-    def read(self, path: str) -> bytes:
-        """One file of the working directory. Raises ``not_found``, also for what is not a plain file; ``payload_too_large``."""
+    def open(self, path: str) -> PlainFile:
+        """One file of the working directory, to be closed. Raises ``not_found``, also for what is not a plain file."""
         folders, name = _parts(path)
         try:
             with _opened(self.work, folders) as folder:
                 fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
         except (OSError, ValueError) as error:
             raise RunyardError(ErrorCode.NOT_FOUND, "there is no such file") from error
-        try:
-            entry = os.fstat(fd)
-            if not stat.S_ISREG(entry.st_mode):
-                raise RunyardError(ErrorCode.NOT_FOUND, "there is no such file")
-            if entry.st_size > MAX_FILE_BYTES:
-                raise RunyardError(ErrorCode.PAYLOAD_TOO_LARGE, f"the file is larger than {MAX_FILE_BYTES} bytes")
-            with open(fd, "rb", closefd=False) as file:
-                return file.read(MAX_FILE_BYTES)
-        finally:
+        entry = os.fstat(fd)
+        if not stat.S_ISREG(entry.st_mode):
             os.close(fd)
+            raise RunyardError(ErrorCode.NOT_FOUND, "there is no such file")
+        return PlainFile(fd, entry.st_size)
+
+
+@dataclass(slots=True)
+class PlainFile:
+    """A file open for reading. ``size`` is what it had when it was opened: an engine may write on."""
+
+    fd: int
+    size: int
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Any number of times."""
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
+
+    def blocks(self, block_bytes: int) -> Iterator[bytes]:
+        while block := os.read(self.fd, block_bytes):
+            yield block
 
 
 def workspace_keys(root: Path) -> list[str]:

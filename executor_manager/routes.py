@@ -154,7 +154,6 @@ def _control_routes(passage: Passage) -> tuple[Operation, ...]:
         control("DELETE", RUN, "Release an ended run.", status=204),
         control("GET", RUN, "One attempt.", returns=ProviderRun),
         control("GET", RUNS, "Every attempt the named executor knows.", returns=ProviderRunList),
-        control("GET", f"{RUN}/files", "The files of an attempt.", returns=WorkspaceFileList),
     )
 
 
@@ -162,10 +161,12 @@ def _reading_routes(passage: Passage) -> tuple[Operation, ...]:
     def reading(path: str, handler: Handler, summary: str, **more: Any) -> Operation:
         return get(path, handler, query=Addressed, errors=_UNREACHED, access="service", summary=summary, **more)
 
-    stream, logs, file, bundle = f"{RUN}/stream", f"{RUN}/logs/{{stream}}", f"{RUN}/files/{{path:path}}", f"{RUN}/bundle"
+    stream, logs, files, bundle = f"{RUN}/stream", f"{RUN}/logs/{{stream}}", f"{RUN}/files", f"{RUN}/bundle"
+    file = f"{files}/{{path:path}}"
     return (
         reading(stream, passage.follow(stream), "Replay and follow the events of an attempt.", streams=ExecutorEvent),
         reading(logs, passage.download(logs), "Raw output.", returns=LogRange),
+        reading(files, passage.download(files), "The files of an attempt.", returns=WorkspaceFileList),
         reading(file, passage.download(file), "One file."),
         reading(bundle, passage.download(bundle), "All files in one archive."),
     )

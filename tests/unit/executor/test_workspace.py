@@ -59,7 +59,7 @@ def test_a_path_cannot_leave_the_workspace(workspace: Workspace, path: str) -> N
     with pytest.raises(RunyardError):
         workspace.write([File("workspace", path, b"")])
     with pytest.raises(RunyardError):
-        workspace.read(path)
+        workspace.open(path)
 
 
 def test_plain_files_are_listed_and_nothing_else(workspace: Workspace) -> None:
