@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 CHECKED := shared control_plane executor_manager executor client scripts deploy tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test chaos engines test-engines compose-smoke check docs clean lock
+.PHONY: help setup demo up test chaos engines test-engines compose-smoke bench check docs clean lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ check: $(STAMP) ## Lint, import contracts, own rules, types, unit and contract t
 	$(BIN)/python scripts/lint_architecture.py
 	$(BIN)/pyright
 	$(PYTEST) -q -m "not engine" tests/unit tests/contract
+
+bench: $(STAMP) ## Measure our code against its limits and its rivals (BENCH="append relay --quick" for less)
+	$(BIN)/python -m tests.bench $(BENCH)
 
 docs: $(STAMP) ## Print the generated parts of the documents and the OpenAPI files anew
 	$(BIN)/python scripts/print_lifecycle.py --write

@@ -21,7 +21,9 @@ from tests.bench.kit.ground import Ground
 from tests.bench.kit.report import arms_table, as_json, machine, targets_table
 from tests.bench.kit.turns import Bench, Results, Verdict, take_turns, verdicts
 
-NAMES = ("append", "delivery", "fanout", "queue", "pages", "relay", "paced", "idle", "create", "stdout")
+NAMES = (
+    "append", "delivery", "fanout", "slow", "queue", "create", "pages", "relay", "paced", "idle", "stdout", "stack",
+)  # fmt: skip
 Done = tuple[Bench, Results, Sequence[Verdict]]
 
 

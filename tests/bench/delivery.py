@@ -62,7 +62,7 @@ class Attempt:
             return self._frame("attempt.ended", AttemptEnded(outcome=AttemptOutcome.SUCCESS).wire_json())
         if self._rate:
             self._next_at += 1 / self._rate
-        await asyncio.sleep(max(0.0, self._next_at - time.perf_counter()) if self._rate else 0)
+        await asyncio.sleep(max(0.0, self._next_at - time.perf_counter()) if self._rate else 0)  # the pace
         stamped = f'{{"t":{time.perf_counter_ns()},{PAYLOAD[1:]}'
         return b"".join(self._frame("message.delta", stamped) for _ in range(min(self._batch, self._count - self._cursor)))
 

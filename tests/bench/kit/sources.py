@@ -59,13 +59,13 @@ class Feed:
     async def next(self, within: float) -> bytes | None:
         if self._given >= self._wanted.count:
             if self._wanted.stay:
-                await asyncio.sleep(within)
+                await asyncio.sleep(within)  # the silence of an idle stream
                 return b""
             return None
         self._given += self._wanted.batch
         if self._wanted.rate:
             self._next_at += 1 / self._wanted.rate
-            await asyncio.sleep(max(0.0, self._next_at - time.perf_counter()))
+            await asyncio.sleep(max(0.0, self._next_at - time.perf_counter()))  # the pace
             return frame(self._given, self._data)
         if self._given % TURN_EVERY == 0:
             await asyncio.sleep(0)
