@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 CHECKED := shared control_plane executor_manager executor client scripts deploy tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test chaos engines test-engines compose-smoke bench check docs clean lock
+.PHONY: help setup demo up test fuzz chaos engines test-engines compose-smoke bench check docs clean lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ up: $(STAMP) ## Start a local stack and keep it running until Ctrl-C
 
 test: $(STAMP) ## Run all tests but those that need engine CLIs or break a running stack
 	$(PYTEST) -m "not engine and not chaos" -n 2
+
+fuzz: $(STAMP) ## Ask the services for whatever their documents allow, and for what they do not, at length
+	RUNYARD_FUZZ_EXAMPLES=$${RUNYARD_FUZZ_EXAMPLES:-200} $(PYTEST) tests/service -k schemathesis
 
 chaos: $(STAMP) ## Kill and freeze the parts of running stacks, one at a time
 	$(PYTEST) -m chaos -n 2

@@ -35,7 +35,7 @@ from shared.contracts.provider_runs import (
     UserMessage,
     WorkspaceFileList,
 )
-from shared.contracts.providers import ProviderList, provider_named
+from shared.contracts.providers import ProviderList, ProviderName, provider_named
 from shared.contracts.runs import LogRange
 from shared.errors import ErrorCode, RunyardError, invalid
 from shared.web import Answer, Call, Handler, Operation, get, post
@@ -65,7 +65,7 @@ class Addressed(BaseModel):
 class TimeoutQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    provider: str
+    provider: ProviderName
     model: str | None = None
     app_ms: int | None = Field(default=None, alias="appMs", ge=1, le=MAX_TIMEOUT_MS, description="An app's `timeoutMs`.")
 

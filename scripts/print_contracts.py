@@ -66,7 +66,7 @@ def type_of(schema: dict[str, Any]) -> str:
         return " or ".join(type_of(each) for each in schema["anyOf"] if each.get("type") != "null")
     if schema.get("type") == "array":
         return f"list of {type_of(schema.get('items', {}))}"
-    return {"date-time": "instant"}.get(schema.get("format", ""), schema.get("type", "anything"))
+    return "instant" if schema.get("format") == "date-time" else str(schema.get("type", "anything"))
 
 
 # ---- HTTP ----

@@ -48,7 +48,11 @@ def _operation(operation: Operation, refs: dict[Any, Any], definitions: dict[str
     described: dict[str, Any] = {
         "operationId": f"{operation.method.lower()}{re.sub(r'[^A-Za-z0-9]+', '_', operation.path)}".rstrip("_"),
         "summary": operation.summary,
-        "parameters": [*_path_parameters(operation), *_query_parameters(operation, refs, definitions)],
+        "parameters": [
+            *_path_parameters(operation),
+            *_query_parameters(operation, refs, definitions),
+            *_header_parameters(operation),
+        ],
         "responses": _responses(operation, refs),
         "security": [] if operation.access == "open" else [{"key": []}],
     }
@@ -74,6 +78,13 @@ def _query_parameters(operation: Operation, refs: dict[Any, Any], definitions: d
     ]
 
 
+def _header_parameters(operation: Operation) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "header", "required": False, "schema": {"type": "string", **schema}}
+        for name, schema in operation.headers.items()
+    ]
+
+
 def _responses(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if operation.returns is not None:
@@ -82,6 +93,8 @@ def _responses(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
         content["text/event-stream"] = {"schema": refs[operation.streams]}
     answers: dict[str, Any] = {str(operation.status): {"description": "Done.", "content": content}}
     problem = {"application/problem+json": {"schema": refs[Problem]}}
+    for status, meaning in operation.also.items():
+        answers[str(status)] = {"description": meaning, "content": content if status < 400 else problem}
     for code in (*_implied(operation), *operation.errors):
         row = ERRORS[code]
         answers.setdefault(str(row.status), {"description": "", "content": problem})

@@ -72,7 +72,8 @@ Guard = Callable[[HTTPConnection], Awaitable[Caller]]
 class Operation:
     """One method of one path. ``streams``: it may answer ``text/event-stream`` with frames of that model.
 
-    ``raw``: the handler gets the body's bytes, bounded and unread; ``body`` only documents it.
+    ``raw``: the handler gets the body's bytes, bounded and unread; ``body`` only documents it. ``headers``: what it reads from
+    them, by name, each as a JSON Schema. ``also``: further statuses and what they mean: the usual body below 400, else problems.
     """
 
     method: str
@@ -84,6 +85,8 @@ class Operation:
     streams: type[BaseModel] | None = None
     status: int = 200
     errors: Sequence[ErrorCode] = ()
+    also: Mapping[int, str] = field(default_factory=dict[int, str])
+    headers: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict[str, Mapping[str, str | int]])
     access: Access = "key"
     summary: str = ""
     max_body_bytes: int = MAX_BODY_BYTES
@@ -146,7 +149,7 @@ async def _body(request: Request, operation: Operation) -> BaseModel | bytes | N
         return None
     content = await _bounded(request, operation.max_body_bytes)
     try:
-        return operation.body.model_validate_json(content or b"{}")
+        return operation.body.model_validate_json(content or b"{}", strict=True)  # JSON has types: "5" is no number
     except ValidationError as error:
         raise refused(error) from None
 

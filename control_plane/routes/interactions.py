@@ -6,6 +6,7 @@ from pydantic import Field
 
 from control_plane.interactions.inbox import ReadInbox
 from control_plane.interactions.reply import ReplyToQuestion
+from control_plane.views.positions import NO_PLACE
 from shared.contracts.interactions import InboxReply, InteractionList, InteractionStatus, ReplyAccepted, RunReply
 from shared.contracts.wire import Request
 from shared.errors import ErrorCode
@@ -40,8 +41,8 @@ def interaction_routes(reply: ReplyToQuestion, inbox: ReadInbox) -> tuple[Operat
              summary="Answer a question of a run; exactly one reply wins"),
         post("/api/human-loop/reply", reply_from_inbox, body=InboxReply, returns=ReplyAccepted, errors=refusals,
              summary="Answer a question from the inbox"),
-        get("/api/human-loop/pending", pending, query=PendingQuery, returns=InteractionList,
+        get("/api/human-loop/pending", pending, query=PendingQuery, returns=InteractionList, also=NO_PLACE,
             summary="Questions that wait for a reply, oldest first"),
-        get("/api/human-loop/requests", requests, query=RequestsQuery, returns=InteractionList,
+        get("/api/human-loop/requests", requests, query=RequestsQuery, returns=InteractionList, also=NO_PLACE,
             summary="Questions, oldest first"),
     )  # fmt: skip

@@ -19,5 +19,6 @@ def message_routes(send: SendRunMessage) -> tuple[Operation, ...]:
     )  # fmt: skip
     return (
         post("/api/runs/{run_id}/messages", say, body=SendMessage, returns=MessageAccepted, status=202, errors=refusals,
+             headers={"Idempotency-Key": {"pattern": "^[ -~]{1,255}$", "description": "The same key and body are one message."}},
              summary="A further user message; handed to the run's engine until it is confirmed"),
     )  # fmt: skip

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
+from pydantic.config import JsonDict
 from starlette.responses import Response
 
 from control_plane.domain.run import RunFilter
 from control_plane.runs.control import StopRun
 from control_plane.runs.create import CreateRun, RetryRun
 from control_plane.runs.read import ReadRun
-from control_plane.views.positions import run_cursor
+from control_plane.views.positions import NO_PLACE, run_cursor
 from shared.contracts.events import EventPage, RunEvent
-from shared.contracts.providers import provider_named
+from shared.contracts.providers import ProviderName, provider_named
 from shared.contracts.runs import LogRange, RunAccepted, RunLinks, RunList, RunSnapshot, RunStatus, StartRun, StopAnswer
 from shared.contracts.wire import Request
 from shared.errors import ErrorCode, RunyardError
@@ -23,6 +25,24 @@ from shared.web import Answer, Call, Operation, get, post
 HEARTBEAT_SECONDS = 15.0
 RETRY_MS = 1000
 MAX_START_BYTES = 4 * 1024 * 1024  # the prompt's own limit is checked by the use case
+
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+CURSOR: JsonDict = {"pattern": "^[0-9]{1,18}$"}  # told to callers; what breaks it is 400, like a cursor beyond the log
+RESUME = {"Last-Event-ID": {**CURSOR, "description": "The last cursor this reader has seen; wins over `cursor`."}}
+REPEAT = {
+    "Idempotency-Key": {"pattern": "^[ -~]{1,255}$", "description": "The same key and body are the same run, for 24 hours."}
+}
+
+
+def _written_out(value: object) -> object:
+    """A bare number is no instant: whether it counts seconds or milliseconds would be a guess."""
+    if isinstance(value, str) and not _DATE.match(value):
+        raise ValueError("write an instant as 2026-01-31T12:00:00Z")
+    return value
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 
 
 def _known(name: str) -> str:
@@ -39,25 +59,27 @@ class StartQuery(Request):
 class ListQuery(Request):
     status: RunStatus | None = None
     source: str | None = Field(default=None, max_length=128)
-    provider: Annotated[str, AfterValidator(_known)] | None = None
+    provider: Annotated[ProviderName, AfterValidator(_known)] | None = None
     app_id: str | None = Field(default=None, max_length=64)
     session_id: str | None = Field(default=None, max_length=128)
-    from_: AwareDatetime | None = Field(default=None, alias="from")
-    to: AwareDatetime | None = None
+    from_: Instant | None = Field(default=None, alias="from")
+    to: Instant | None = None
     cursor: str | None = Field(default=None, max_length=512)
     limit: int = Field(default=50, ge=1, le=500)
 
 
 class StreamQuery(Request):
-    cursor: str | None = Field(default=None, max_length=32, description="Resume after this cursor; the header wins.")
+    cursor: str | None = Field(
+        default=None, max_length=32, json_schema_extra=CURSOR, description="Resume after this cursor; the header wins."
+    )
     view: Literal["events", "workbench"] = Field(
         default="events", description="`workbench`: the flat frames of the provider-runtime record, with the same ids."
     )
 
 
 class EventsQuery(Request):
-    after: str | None = Field(default=None, max_length=32)
-    before: str | None = Field(default=None, max_length=32)
+    after: str | None = Field(default=None, max_length=32, json_schema_extra=CURSOR)
+    before: str | None = Field(default=None, max_length=32, json_schema_extra=CURSOR)
     limit: int = Field(default=500, ge=1, le=5000)
 
 
@@ -78,18 +100,19 @@ def run_routes(create: CreateRun, retry: RetryRun, read: ReadRun, stop: StopRun)
     refused = (e.PERMISSION_DENIED, e.IDEMPOTENCY_CONFLICT, e.QUEUE_FULL)
     return (
         post("/api/runs/start", starting.start, body=StartRun, query=StartQuery, returns=RunAccepted, streams=RunEvent,
-             status=202, errors=refused, max_body_bytes=MAX_START_BYTES, summary="Start a run"),
-        get("/api/runs", reading.page, query=ListQuery, returns=RunList, summary="Runs, newest first"),
+             status=202, errors=refused, also={200: "With `wait`: what had become of it by then."}, headers=REPEAT,
+             max_body_bytes=MAX_START_BYTES, summary="Start a run"),
+        get("/api/runs", reading.page, query=ListQuery, returns=RunList, also=NO_PLACE, summary="Runs, newest first"),
         get(one, reading.show, returns=RunSnapshot, errors=(e.NOT_FOUND,), summary="A run as it stands"),
-        get(f"{one}/stream", reading.stream, query=StreamQuery, streams=RunEvent, errors=(e.NOT_FOUND,),
-            summary="Follow a run from any cursor to its end"),
-        get(f"{one}/events", reading.events, query=EventsQuery, returns=EventPage, errors=(e.NOT_FOUND,),
+        get(f"{one}/stream", reading.stream, query=StreamQuery, streams=RunEvent, errors=(e.NOT_FOUND,), also=NO_PLACE,
+            headers=RESUME, summary="Follow a run from any cursor to its end"),
+        get(f"{one}/events", reading.events, query=EventsQuery, returns=EventPage, errors=(e.NOT_FOUND,), also=NO_PLACE,
             summary="A range of a run's events"),
         get(f"{one}/logs/{{stream}}", reading.log, query=LogQuery, returns=LogRange, errors=(e.NOT_FOUND,),
             summary="A range of the engine's raw output"),
         post(f"{one}/stop", stop_run, returns=StopAnswer, errors=(e.NOT_FOUND,), summary="Ask for the end; idempotent"),
         post(f"{one}/retry", starting.retry, returns=RunAccepted, status=202, errors=(e.NOT_FOUND, e.CONFLICT, *refused),
-             summary="The same request again, as a new run"),
+             headers=REPEAT, summary="The same request again, as a new run"),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from shared.errors import ErrorCode, FieldError, RunyardError
 
+NO_PLACE = {400: "A cursor that names no place"}  # what operations that take one say of it
 _PLACE = msgspec.json.Decoder(list[str])
 
 

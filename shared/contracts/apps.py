@@ -5,15 +5,21 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from shared.contracts.wire import Request, Wire
+from shared.contracts.providers import CredentialEnv, ProviderName
+from shared.contracts.wire import WHOLE, Request, Wire
 
 AppId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 
 class VisibilityRule(Request):
     """Who sees an app: everybody, or one user."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [
+        {"properties": {"scope": {"const": "user"}, "userId": {"type": "string"}}, "required": ["userId"]},
+        {"properties": {"scope": {"const": "all"}, "userId": {"type": "null"}}},
+    ]})  # fmt: skip
 
     scope: Literal["all", "user"]
     user_id: str | None = Field(default=None, min_length=1, max_length=128)
@@ -33,10 +39,12 @@ class AppMember(Request):
 class RuntimeDefaults(Request):
     """What a run takes from its execution profile. Credential values go in here and never come out."""
 
-    provider: str | None = Field(default=None, max_length=64)
+    provider: ProviderName | None = None
     model: str | None = Field(default=None, min_length=1, max_length=256)
-    timeout_ms: int | None = Field(default=None, ge=1, le=86_400_000, description="Milliseconds a run may work.")
-    credential_env: dict[str, str] = Field(default_factory=dict[str, str], max_length=64)
+    timeout_ms: Annotated[int, Field(ge=1, le=86_400_000), WHOLE] | None = Field(
+        default=None, description="Milliseconds a run may work."
+    )
+    credential_env: CredentialEnv = Field(default_factory=dict[str, str], max_length=64)
     provider_options: dict[str, Any] = Field(default_factory=dict[str, Any], max_length=64)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from shared.contracts.wire import Request, Wire
+from shared.contracts.wire import Request, Wire, exactly_one_of
 
 
 class InteractionType(StrEnum):
@@ -57,6 +57,8 @@ Answer = str | list[str] | dict[str, Any]
 
 class Reply(Request):
     """What a person answers: ``answer`` to a question, ``decision`` (with an optional ``message``) on a permission or plan."""
+
+    model_config = exactly_one_of("answer", "decision")
 
     answer: Answer | None = Field(default=None, description="A string, a list, or {question: answer}.")
     decision: Decision | None = None

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Annotated
+
+from pydantic import WithJsonSchema
 
 from pydantic import Field
 
@@ -55,6 +58,21 @@ def may_be_set(name: str, value: str) -> bool:
     """Whether a caller may put this variable into an engine's environment."""
     ours = name in RESERVED_NAMES or name.startswith(RESERVED_PREFIXES)
     return bool(name) and not ours and "=" not in name and "\0" not in name + value
+
+
+def _told(*refused: str) -> WithJsonSchema:
+    """``may_be_set`` in the words of JSON Schema; a test holds the two together."""
+    never = "|".join([*(f"{prefix}.*" for prefix in RESERVED_PREFIXES), *sorted(RESERVED_NAMES), *refused])
+    names = {"pattern": f"^(?!(?:{never})$)[^=\\x00]+$"}
+    return WithJsonSchema({"type": "object", "propertyNames": names, "additionalProperties": {"type": "string"}})
+
+
+# Variables for an engine: those a request may set, and those an app may.
+RequestEnv = Annotated[dict[str, str], _told(*sorted(CREDENTIAL_NAMES))]
+CredentialEnv = Annotated[dict[str, str], _told()]
+
+# A provider as callers may write it; translated by ``provider_named``, which says what is known when it is none.
+ProviderName = Annotated[str, WithJsonSchema({"type": "string", "enum": [*Provider, *ALIASES]})]
 
 
 def provider_named(name: str, where: str = "provider") -> Provider:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from shared.contracts.events import RunEvent, Usage
 from shared.contracts.interactions import Interaction
 from shared.contracts.provider_runs import Message
-from shared.contracts.providers import EngineMode
-from shared.contracts.wire import Request, Wire
+from shared.contracts.providers import EngineMode, ProviderName, RequestEnv
+from shared.contracts.wire import WHOLE, Request, Wire, exactly_one_of
 
 MAX_PROMPT_BYTES = 1024 * 1024
 MAX_METADATA_BYTES = 16 * 1024
@@ -43,7 +43,9 @@ class Phase(StrEnum):
 class StartRun(Request):
     """``POST /api/runs/start``."""
 
-    provider: str | None = Field(default=None, description="Default: the profile's, else the setting.")
+    model_config = exactly_one_of("prompt", "messages")
+
+    provider: ProviderName | None = Field(default=None, description="Default: the profile's, else the setting.")
     model: str | None = Field(default=None, min_length=1, max_length=256)
     prompt: str | None = Field(default=None, min_length=1)
     messages: list[Message] | None = Field(default=None, min_length=1, max_length=1000)
@@ -54,9 +56,9 @@ class StartRun(Request):
     resume_session_id: str | None = Field(default=None, min_length=1, max_length=256)
     provider_options: dict[str, Any] = Field(default_factory=dict[str, Any])
     tools: dict[str, bool] = Field(default_factory=dict[str, bool])
-    env: dict[str, str] = Field(default_factory=dict[str, str])
+    env: RequestEnv = Field(default_factory=dict[str, str])
     require_human_loop: bool = False
-    priority: int = Field(default=0, ge=-100, le=100)
+    priority: Annotated[int, Field(ge=-100, le=100), WHOLE] = 0
     metadata: dict[str, Any] = Field(default_factory=dict[str, Any])
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from starlette.routing import Route
 
 from control_plane.views.workbench import FLAT_FRAMES
 from scripts.print_openapi import PARTS, SERVICES, document
+from shared.contracts.apps import RuntimeDefaults
 from shared.contracts.events import PAYLOADS, Kind
+from shared.contracts.providers import CREDENTIAL_NAMES, may_be_set
+from shared.contracts.runs import StartRun
 
 UNDESCRIBED = {"/", "/openapi.json"}  # the page for people, and the description itself
 
@@ -75,8 +79,34 @@ def test_a_request_says_that_it_takes_nothing_unknown(described: dict[str, Any])
     assert "sessionId" in described["components"]["schemas"]["StartRun"]["properties"]
 
 
+def test_a_request_that_takes_one_of_two_fields_says_so(described: dict[str, Any]) -> None:
+    for model, names in {"StartRun": ["prompt", "messages"], "RunReply": ["answer", "decision"]}.items():
+        assert [each["required"] for each in described["components"]["schemas"][model]["oneOf"]] == [[name] for name in names]
+
+
+@pytest.mark.parametrize(
+    "name", ["A", "PATH", "a.b", "HOME", "HOMES", "TMPDIR", "RUNYARD_X", "LD_PRELOAD", "XLD_", "A=B", "=", ""]
+)
+def test_the_names_of_variables_are_described_as_they_are_checked(name: str) -> None:
+    told = RuntimeDefaults.model_json_schema()["properties"]["credentialEnv"]["propertyNames"]["pattern"]
+    assert bool(re.search(told, name)) is may_be_set(name, "")
+    for_requests = StartRun.model_json_schema()["properties"]["env"]["propertyNames"]["pattern"]
+    assert bool(re.search(for_requests, name)) is may_be_set(name, "")
+    assert not any(re.search(for_requests, credential) for credential in CREDENTIAL_NAMES)
+
+
+def test_what_an_operation_reads_from_headers_is_described(described: dict[str, Any]) -> None:
+    def headers(path: str, method: str) -> list[str]:
+        return [each["name"] for each in described["paths"][path][method]["parameters"] if each["in"] == "header"]
+
+    assert headers("/api/runs/{run_id}/messages", "post") == headers("/api/runs/start", "post")
+    assert headers("/api/runs/start", "post") == headers("/api/runs/{run_id}/retry", "post") == ["Idempotency-Key"]
+    assert headers("/api/runs/{run_id}/stream", "get") == ["Last-Event-ID"]
+
+
 def test_streams_and_problems_stand_beside_their_answers(described: dict[str, Any]) -> None:
     start = described["paths"]["/api/runs/start"]["post"]["responses"]
+    assert start["200"]["content"] == start["202"]["content"]
     assert set(start["202"]["content"]) == {"application/json", "text/event-stream"}
     for status in ("401", "413", "422", "429", "503"):
         assert "application/problem+json" in start[status]["content"]

@@ -16,6 +16,7 @@ LONG_AGO = "0001-01-01T00:00:00%2B14:00"
     ("/api/runs/%00", 404), ("/api/runs/a%00b/stream", 404), ("/api/runs/a%00b/events", 404),
     ("/api/runs?sessionId=%00", 422), ("/api/runs?source=a%00", 422), ("/api/runs?%00=1", 422),
     (f"/api/runs?from={LONG_AGO}", 422), (f"/api/runs?to={LONG_AGO}", 422),
+    ("/api/runs?to=0.5", 422), ("/api/runs?from=1767225600", 422), ("/api/runs?from=2026-01-01T00:00:00", 422),
 ])  # fmt: skip
 async def test_a_read_of_what_cannot_exist_is_refused(replica: Replica, path: str, status: int) -> None:
     answer = await replica.http.get(path)
@@ -33,6 +34,15 @@ async def test_a_read_of_what_cannot_exist_is_refused(replica: Replica, path: st
 async def test_a_start_that_cannot_be_stored_is_refused(replica: Replica, body: str) -> None:
     answer = await replica.http.post("/api/runs/start", content=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request"), answer.text
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("priority", '"5"'), ("priority", "1.5"), ("requireHumanLoop", '"yes"'), ("requireHumanLoop", "1"), ("tools", '{"shell":1}'),
+])  # fmt: skip
+async def test_a_value_of_another_type_is_refused_not_guessed(replica: Replica, field: str, value: str) -> None:
+    answer = await replica.http.post("/api/runs/start", content=f'{{"prompt":"x","{field}":{value}}}')
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["errors"][0]["field"].split(".")[0] == field
 
 
 @pytest.mark.parametrize("reply", [

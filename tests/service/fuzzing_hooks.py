@@ -1,0 +1,23 @@
+"""What Schemathesis' child process is told before it calls: the few things that no schema can say."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from uuid import uuid4
+
+import schemathesis
+
+KEY = "Idempotency-Key"
+NAMED = ("resumeRunId", "resumeSessionId", "executionProfile")
+
+
+@schemathesis.hook
+def before_call(_context: Any, case: Any, _kwargs: dict[str, Any]) -> None:
+    """A key that comes again with another body is refused, and so is what names no run, session or app."""
+    if case.headers and re.fullmatch("[ -~]{1,255}", str(case.headers.get(KEY, ""))):
+        case.headers[KEY] = uuid4().hex
+    if isinstance(case.body, dict):
+        for name in NAMED:
+            if isinstance(case.body.get(name), str):
+                case.body[name] = None
