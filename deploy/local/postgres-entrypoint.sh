@@ -1,7 +1,13 @@
 #!/bin/sh
 # The part of the official image's behaviour that docker-compose.yml relies on: POSTGRES_USER, POSTGRES_DB,
-# POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE at the first start, a data directory that is made whole or not at all.
+# POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE at the first start, started as root and run as postgres. A data directory is
+# made whole or not at all.
 set -eu
+if [ "$(id -u)" = 0 ]; then
+    mkdir -p "$(dirname "$PGDATA")"
+    chown -R postgres:postgres /var/lib/postgresql
+    exec setpriv --reuid=postgres --regid=postgres --init-groups "$0" "$@"
+fi
 : "${POSTGRES_USER:=postgres}"
 : "${POSTGRES_DB:=$POSTGRES_USER}"
 if [ ! -s "$PGDATA/PG_VERSION" ]; then

@@ -15,5 +15,4 @@ ENV PGDATA=/var/lib/postgresql/18/docker
 VOLUME /var/lib/postgresql
 STOPSIGNAL SIGINT
 EXPOSE 5432
-USER postgres
-ENTRYPOINT ["sh", "/usr/local/bin/postgres-entrypoint.sh"]
+ENTRYPOINT ["/usr/local/bin/postgres-entrypoint.sh"]

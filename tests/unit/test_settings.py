@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from control_plane.settings import Settings
+from runyard.local_stack.environment import handed_down
 from shared.settings import is_secret
 
 
@@ -98,3 +99,14 @@ def test_a_password_of_its_own_completes_the_url(url: str, dsn: str, monkeypatch
     assert Settings().dsn() == url  # pyright: ignore[reportCallIssue]
     monkeypatch.setenv("DATABASE_PASSWORD", "a/b&c=")
     assert Settings().dsn() == dsn  # pyright: ignore[reportCallIssue]
+
+
+@pytest.mark.parametrize(
+    "variable", ["RUNYARD_SERVICE_TOKEN", "RUNYARD_ADMIN_KEY", "RUNYARD_SERVICE_TOKEN_FILE", "RUNYARD_ADMIN_KEY_FILE"]
+)
+def test_a_local_stack_makes_its_own_secrets_whatever_the_shell_says(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "of the shell")
+    monkeypatch.setenv("RUNYARD_LOG_LEVEL", "debug")
+    given = handed_down(["EXECUTOR_"])
+    assert variable not in given
+    assert given["RUNYARD_LOG_LEVEL"] == "debug"

@@ -21,7 +21,10 @@ CREDENTIALS = tuple(
 
 # Settings an operator may set for all services at once, and the callers' own variables, which are no setting.
 OURS = "RUNYARD_"
-NOT_FOR_SERVICES = frozenset({"RUNYARD_URL", "RUNYARD_API_KEY", "RUNYARD_ADMIN_KEY", "RUNYARD_SERVICE_TOKEN"})
+NOT_FOR_SERVICES = frozenset({
+    "RUNYARD_URL", "RUNYARD_API_KEY", "RUNYARD_ADMIN_KEY", "RUNYARD_ADMIN_KEY_FILE", "RUNYARD_SERVICE_TOKEN",
+    "RUNYARD_SERVICE_TOKEN_FILE",
+})  # fmt: skip
 PROVIDER_MODE = "CONTROL_PLANE_PROVIDER_MODE"
 
 
