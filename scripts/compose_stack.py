@@ -25,6 +25,7 @@ CALL_SECONDS = 120.0
 BUILD_SECONDS = 1800.0
 ANSWER_SECONDS = 10.0
 UP_SECONDS = 240.0
+DOWN_SECONDS = 60.0
 
 
 class StackError(Exception):
@@ -141,7 +142,16 @@ class ComposeStack:
         self.all_well()
 
     def down(self) -> None:
-        self.compose("down", "-v", "--remove-orphans")
+        """Until nothing is left: an engine may take a moment to let go of a network its containers have left."""
+        deadline = time.monotonic() + DOWN_SECONDS
+        while True:
+            try:
+                self.compose("down", "-v", "--remove-orphans")
+                return
+            except StackError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)  # polling with a bound
 
     def containers(self, *services: str) -> list[Container]:
         """Of these services, or all; also those that are stopped."""
