@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from executor.adapters.base import Adapter
+from executor.adapters.claude_code import ClaudeAdapter
 from executor.adapters.codex_app_server import CodexAdapter
 from executor.adapters.scripted import ScriptedAdapter
 from shared.contracts.providers import Provider
@@ -16,6 +17,7 @@ from shared.contracts.providers import Provider
 ADAPTERS: Mapping[Provider, Adapter] = MappingProxyType(
     {
         Provider.CODEX_APP_SERVER: CodexAdapter(),
+        Provider.CLAUDE_CODE: ClaudeAdapter(),
         Provider.SCRIPTED: ScriptedAdapter(),
     }
 )

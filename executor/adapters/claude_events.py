@@ -286,7 +286,7 @@ class TurnEvents:
                 continue
             self._settled()
             if call.tool not in claude_tools.SILENT:
-                yield claude_tools.completed(call.tool, block, self._status(call, block))
+                yield claude_tools.completed(call.tool, block, self._status(call, block), told.tool_use_result)
             elif not block.is_error and self._tasks.read(call.tool, call.input, told.tool_use_result):
                 yield PlanUpdated(items=self._tasks.items)
 

@@ -51,7 +51,8 @@ def started(tool_id: str, tool: str, given: Any) -> ToolStarted:
     return ToolStarted(tool_id=tool_id, name=name_of(tool), input=shown, truncated=truncated)
 
 
-def completed(tool: str, result: Block, status: Status) -> ToolCompleted:
+def completed(tool: str, result: Block, status: Status, kept: Any) -> ToolCompleted:
+    """``kept``: what the engine itself keeps of the result."""
     output, truncated = bounded(text_of(result.content))
     return ToolCompleted(
         tool_id=result.tool_use_id,
@@ -59,7 +60,9 @@ def completed(tool: str, result: Block, status: Status) -> ToolCompleted:
         status=status,
         output=output,
         truncated=truncated,
-        exit_code=_exit_status(result) if NAMES.get(tool) == SHELL and status in ("completed", "failed") else None,
+        exit_code=_exit_status(result, fields_of(kept))
+        if NAMES.get(tool) == SHELL and status in ("completed", "failed")
+        else None,
     )
 
 
@@ -71,9 +74,10 @@ def text_of(content: Any) -> Any:
     return "\n".join(str(part.get("text", "")) for part in parts)
 
 
-def _exit_status(result: Block) -> int | None:
+def _exit_status(result: Block, kept: Mapping[str, Any]) -> int | None:
+    """None where it is not told: of a search that found nothing the engine gives the meaning and not the number."""
     if not result.is_error:
-        return 0
+        return None if "returnCodeInterpretation" in kept else 0
     said = _EXIT_STATUS.match(str(text_of(result.content)))
     return int(said[1]) if said else None
 

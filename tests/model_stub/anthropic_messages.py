@@ -19,6 +19,7 @@ from tests.model_stub.scenarios import (
     RunCommand,
     Say,
     SayNothing,
+    words_of,
 )
 
 PATH = "/messages"
@@ -99,7 +100,7 @@ def _content(reply: Reply) -> Iterator[tuple[Block, list[Block], float]]:
     match reply:
         case Say(words=words, every_seconds=every, thought=thought):
             if thought is not None:
-                pieces = [{"type": "thinking_delta", "thinking": f"{word} "} for word in thought.split(" ")]
+                pieces = [{"type": "thinking_delta", "thinking": word} for word in words_of(thought)]
                 signed = {"type": "signature_delta", "signature": "c2lnbmVk"}
                 yield {"type": "thinking", "thinking": thought, "signature": "c2lnbmVk"}, [*pieces, signed], 0
             yield _text_block(words, every)
