@@ -37,6 +37,9 @@ class RunStore:
         Raises ``idempotency_conflict`` when the key came with another body before.
         """
         with storage_errors():
+            if key is None and run.session_id is None:  # one statement is a transaction of its own
+                await self._insert(self._pool, run)
+                return run.run_id
             async with self._pool.acquire() as connection, connection.transaction():
                 if key is not None and not await self._take_key(connection, run, key):
                     return await self._run_of(connection, run.app_id, key)
@@ -60,18 +63,10 @@ class RunStore:
 
     async def _insert(self, connection: Any, run: NewRun) -> None:
         await connection.execute(
-            _SQL["create_run"], run.run_id, run.source, run.source_ref, run.session_id, json.dumps(run.metadata),
-            run.app_id, run.provider.value,
-            run.model,
-            run.interaction_ms,
-            run.on_expiry.value,
+            _SQL["create_run"], run.run_id, run.source, run.source_ref, run.session_id, json.dumps(run.metadata), run.app_id,
+            run.provider.value, run.model, run.interaction_ms, run.on_expiry.value, run.priority, run.workspace_key,
+            run.resume_session, run.request, run.profile, run.first_event, Channel.WORK,
         )  # fmt: skip
-        await connection.execute(_SQL["create_head"], run.run_id, run.priority)
-        await connection.execute(
-            _SQL["create_request"], run.run_id, run.workspace_key, run.resume_session, run.request, run.profile
-        )
-        await connection.execute(_SQL["create_first_event"], run.run_id, run.first_event)
-        await connection.execute(_SQL["notify"], Channel.WORK, "")
 
     async def forget_idempotency_keys(self, older_than_seconds: float) -> None:
         with storage_errors():

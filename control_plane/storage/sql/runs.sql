@@ -18,19 +18,23 @@ DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(secs => $1
 SELECT pg_advisory_xact_lock(hashtextextended($1, 7204115));
 
 -- name: create_run
-INSERT INTO agent_runs
-    (id, source, source_ref, session_id, metadata, app_id, provider, model, interaction_ms, on_expiry, created_at)
-VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9, $10, clock_timestamp());
-
--- name: create_head
-INSERT INTO run_heads (run_id, last_cursor, priority, claim_after) VALUES ($1, 1, $2, now());
-
--- name: create_request
-INSERT INTO run_requests (run_id, workspace_key, resume_session, request, profile)
-VALUES ($1, $2, $3, $4::text::json, $5::text::json);
-
--- name: create_first_event
-INSERT INTO run_events (run_id, cursor, attempt, kind, at, data, fcmp_seq) VALUES ($1, 1, 0, 'run.status', clock_timestamp(), $2, 0);
+-- All rows of a new run and the hint that it waits, in one round trip.
+-- $1 to $10 the summary, $11 its priority, $12 to $15 the request, $16 the first event's data, $17 the channel.
+WITH run AS (
+    INSERT INTO agent_runs
+        (id, source, source_ref, session_id, metadata, app_id, provider, model, interaction_ms, on_expiry, created_at)
+    VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9, $10, clock_timestamp())
+    RETURNING id
+), head AS (
+    INSERT INTO run_heads (run_id, last_cursor, priority, claim_after) SELECT id, 1, $11, now() FROM run
+), request AS (
+    INSERT INTO run_requests (run_id, workspace_key, resume_session, request, profile)
+    SELECT id, $12, $13, $14::text::json, $15::text::json FROM run
+), first_event AS (
+    INSERT INTO run_events (run_id, cursor, attempt, kind, at, data, fcmp_seq)
+    SELECT id, 1, 0, 'run.status', clock_timestamp(), $16, 0 FROM run
+)
+SELECT pg_notify($17, '');
 
 -- name: notify
 SELECT pg_notify($1, $2);
