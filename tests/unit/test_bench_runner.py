@@ -42,7 +42,7 @@ def test_every_benchmark_says_what_it_aims_at(name: str) -> None:
     assert bench.rounds >= 3
 
 
-def made_of(figures: Mapping[str, list[float]], order: list[str], **more: int) -> Bench:
+def made_of(figures: Mapping[str, list[float]], order: list[str], rounds: int = 3, quick_rounds: int = 1) -> Bench:
     """Arms whose figures are known."""
     given = {name: iter(values) for name, values in figures.items()}
 
@@ -58,7 +58,7 @@ def made_of(figures: Mapping[str, list[float]], order: list[str], **more: int) -
         yield {name: arm(name) for name in figures}
 
     targets = (Target("T0", "a over b", between("a", "b", "cost"), 2, required=True), Target("T0", "b", of("b", "cost"), 3))
-    return Bench("made", "Made up", opened, ("cost",), targets, **more)
+    return Bench("made", "Made up", opened, ("cost",), targets, rounds, quick_rounds)
 
 
 async def test_arms_take_turns_and_every_second_round_goes_backwards() -> None:
