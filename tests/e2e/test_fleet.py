@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +111,7 @@ async def events(here: Manager, run_id: str, executor_id: str, until: str | None
 
 
 @asynccontextmanager
-async def executors_at(folder: Path, *addresses: str) -> AsyncIterator[list[Executor]]:
+async def executors_at(folder: Path, *addresses: str) -> AsyncGenerator[list[Executor]]:
     port = unused_port()
     made = [Executor(f"exec-{n}", address, port, folder / f"exec-{n}") for n, address in enumerate(addresses, 1)]
     async with AsyncExitStack() as stack:
@@ -209,12 +209,11 @@ async def test_a_draining_executor_gets_no_run_and_is_reached_for_those_it_has(f
 async def test_an_executor_that_leaves_the_name_is_kept_until_it_is_gone(fleet: Fleet) -> None:
     first, *rest = fleet.executors
     fleet.name(*(each.address for each in rest))
-    asked = first.url
-    for _ in range(3):
-        assert (
-            await fleet.here.http.post(f"{RUNS}/propose", json={"provider": "gemini-cli", "workspace": {"key": "w"}})
-        ).status_code
-    assert (await fleet.seen())["exec-1"]["url"] == asked
+    for _ in range(3):  # an unknown executor makes the manager look around
+        answer = await fleet.here.http.get(f"{RUNS}/r1", params={"executor": "nobody"})
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), "everyone answered"
+    seen = await fleet.seen()
+    assert (seen["exec-1"]["url"], seen["exec-1"]["reachable"]) == (first.url, True)
     await first.end()
     seen = await fleet.until(lambda seen: "exec-1" not in seen)
     assert sorted(seen) == ["exec-2", "exec-3"]
