@@ -142,7 +142,7 @@ class ComposeStack:
         self.all_well()
 
     def down(self) -> None:
-        """Until nothing is left: an engine may take a moment to let go of a network its containers have left."""
+        """Until nothing is left. An engine may hold a network for a container that is gone: it is told to let go."""
         deadline = time.monotonic() + DOWN_SECONDS
         while True:
             try:
@@ -151,7 +151,16 @@ class ComposeStack:
             except StackError:
                 if time.monotonic() > deadline:
                     raise
+            self._free_networks()
             time.sleep(0.1)  # polling with a bound
+
+    def _free_networks(self) -> None:
+        for network in run(
+            "docker", "network", "ls", "-q", "--filter", f"label=com.docker.compose.project={self.project}"
+        ).split():
+            [shown] = json.loads(run("docker", "network", "inspect", network))
+            for held in shown["Containers"].values():
+                _succeeds("docker", "network", "disconnect", "--force", network, held["Name"])
 
     def containers(self, *services: str) -> list[Container]:
         """Of these services, or all; also those that are stopped."""
