@@ -1,0 +1,77 @@
+"""How the real Claude Code fails, told in our words: against a model that refuses, breaks off, or is not there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from shared.contracts.events import AttemptOutcome, MessageCompleted, MessageDelta, RetryScheduled, SessionStarted
+from shared.errors import ERRORS, ErrorCode
+from tests.engines.test_claude import executable, running
+from tests.loopback import unused_port
+from tests.model_stub.server import ModelStub, serving
+
+pytestmark = pytest.mark.engine
+__all__ = ["executable"]  # the fixture
+
+
+@pytest.fixture
+async def stub() -> AsyncGenerator[ModelStub]:
+    async with serving() as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("scenario", "code", "retryable", "retries", "within_seconds"),
+    [
+        ("401", ErrorCode.AUTH_FAILED, False, 1, 10),
+        ("403", ErrorCode.AUTH_FAILED, False, 0, 10),
+        ("404", ErrorCode.MODEL_NOT_FOUND, False, 0, 10),
+        ("429", ErrorCode.RATE_LIMITED, True, 2, 15),
+        ("429now", ErrorCode.RATE_LIMITED, True, 2, 15),
+        ("quota", ErrorCode.QUOTA_EXCEEDED, False, 2, 15),
+        ("500", ErrorCode.MODEL_UNAVAILABLE, True, 2, 15),
+        ("529", ErrorCode.MODEL_UNAVAILABLE, True, 2, 15),
+        ("cut", ErrorCode.MODEL_UNAVAILABLE, True, 2, 15),
+        ("toolong", ErrorCode.CONTEXT_OVERFLOW, False, 0, 10),
+        ("empty", ErrorCode.ENGINE_NO_OUTPUT, True, 0, 10),
+    ],
+)
+async def test_a_failure_of_the_model_is_named_soon(
+    tmp_path: Path,
+    executable: str,
+    stub: ModelStub,
+    scenario: str,
+    code: ErrorCode,
+    retryable: bool,
+    retries: int,
+    within_seconds: float,
+) -> None:
+    began = time.monotonic()
+    async with running(tmp_path, executable, stub.base_url, f"x [[{scenario}]]") as engine:
+        outcome = await engine.outcome()
+    assert (outcome.outcome, outcome.error_code) == (AttemptOutcome.ERROR, code), outcome.error_message
+    assert ERRORS[code].retryable is retryable
+    assert outcome.error_message
+    assert time.monotonic() - began < within_seconds
+    assert len(engine.payloads(RetryScheduled)) == retries
+    expected = {ErrorCode.RATE_LIMITED if scenario == "quota" else code} if retries else set()
+    assert {each.error_code for each in engine.payloads(RetryScheduled)} == expected
+    assert all(each.delay_ms for each in engine.payloads(RetryScheduled))
+    assert "".join(each.text for each in engine.payloads(MessageDelta)) == (
+        "This answer will be cut" if scenario == "cut" else ""
+    )
+    assert engine.payloads(MessageCompleted) == [], "the reason of a failure was told as an answer"
+    assert engine.payloads(SessionStarted)
+
+
+async def test_a_closed_port_is_a_network_error(tmp_path: Path, executable: str) -> None:
+    began = time.monotonic()
+    async with running(tmp_path, executable, f"http://127.0.0.1:{unused_port()}", "hi") as engine:
+        outcome = await engine.outcome()
+    assert (outcome.outcome, outcome.error_code) == (AttemptOutcome.ERROR, ErrorCode.NETWORK_ERROR), outcome.error_message
+    assert {each.error_code for each in engine.payloads(RetryScheduled)} == {ErrorCode.NETWORK_ERROR}
+    assert time.monotonic() - began < 15
