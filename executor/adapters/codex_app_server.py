@@ -6,7 +6,7 @@ Every request of the engine is answered; every request of ours has an owner in `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -36,8 +36,9 @@ from executor.adapters.codex_questions import reason_of as reason_of_reply
 from executor.adapters.exits import outcome_of_exit
 from executor.adapters.framing import Framed, Line, Lines, LineTooLong
 from executor.adapters.questions import Questions
+from executor.adapters.schemas import checked
 from executor.adapters.unclaimed import note, raw, too_long, undecodable
-from shared.contracts.events import AttemptOutcome, InteractionResolved, SessionStarted
+from shared.contracts.events import AttemptOutcome, Diagnostic, InteractionResolved, SessionStarted
 from shared.contracts.interactions import Decision, Reply
 from shared.contracts.providers import Capabilities, EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError
@@ -100,14 +101,16 @@ class CodexConversation:
     # ---- what the runner calls ----
 
     def opened(self) -> list[Step]:
-        return [self._call("initialize", {"clientInfo": CLIENT, "capabilities": {"experimentalApi": True}}, self._initialized)]
+        ignored = [Emit(Diagnostic(code="option_ignored", message=each)) for each in codex_config.ignored_options(self._request)]
+        hello = {"clientInfo": CLIENT, "capabilities": {"experimentalApi": True}}
+        return [*ignored, self._call("initialize", hello, self._initialized)]
 
     def feed(self, stream: Stream, chunk: bytes) -> list[Step]:
         return [step for line in self._lines.feed(stream, chunk) for step in self._on_line(line)]
 
     def end_of(self, stream: Stream) -> list[Step]:
         steps = [step for line in self._lines.end_of(stream) for step in self._on_line(line)]
-        return [*steps, *self._events.ended()] if stream == STDOUT else steps
+        return [*steps, *self._events.ended(), *self._untold()] if stream == STDOUT else steps
 
     def answer(self, question_id: str, reply: Reply) -> list[Step]:
         rpc_id = self._questions.take(question_id)
@@ -149,7 +152,9 @@ class CodexConversation:
         answer, usage = self._events.answer, self._events.usage
         if answer is None:
             return Outcome(AttemptOutcome.ERROR, ErrorCode.ENGINE_NO_OUTPUT, "codex finished without an answer", usage=usage)
-        return Outcome(AttemptOutcome.SUCCESS, result=_result(answer, self._request), usage=usage)
+        if self._request.output_schema is None:
+            return Outcome(AttemptOutcome.SUCCESS, result=answer, usage=usage)
+        return checked(answer, self._request.output_schema, usage)
 
     # ---- the handshake ----
 
@@ -171,11 +176,12 @@ class CodexConversation:
         started = Emit(SessionStarted(engine_session=self._thread), line.byte_from, line.byte_to)
         if self._is_stopping:
             return [started, *self._close()]
-        return [started, self._start_turn(self._request.prompt())]
+        return [started, self._start_turn(self._request.prompt(), codex_config.skills_of(self._request))]
 
-    def _start_turn(self, text: str) -> Step:
+    def _start_turn(self, text: str, skills: Sequence[Mapping[str, str]] = ()) -> Step:
         schema = {} if self._request.output_schema is None else {"outputSchema": self._request.output_schema}
-        return self._call("turn/start", {"threadId": self._thread, "input": _input(text)} | schema, self._turn_accepted)
+        params = {"threadId": self._thread, "input": [*_input(text), *skills]}
+        return self._call("turn/start", params | schema, self._turn_accepted)
 
     def _turn_accepted(self, answer: Incoming, line: Line) -> list[Step]:
         if answer.error is not None:
@@ -201,11 +207,31 @@ class CodexConversation:
     def _steered(self, text: str, answer: Incoming, line: Line) -> list[Step]:
         self._steering -= 1
         if answer.error is None:
-            return self._finish() if self._is_over() else []
-        if answer.error.code == INVALID_REQUEST and not self._is_stopping:
+            return self._rest()
+        if answer.error.code == INVALID_REQUEST and self._may_begin():
             return [*self._events.release(final=False), self._start_turn(text)]
         refused = note(line, "message_refused", f"codex did not take a message: {answer.error.message}")
-        return [refused, *(self._finish() if self._is_over() else [])]
+        return [refused, *self._rest()]
+
+    def _may_begin(self) -> bool:
+        """Whether a message may start a turn of its own: not after a stop, and not after a failure, which is the run's."""
+        is_wanted = not (self._is_stopping or self._is_closed or self._failure)
+        return is_wanted and (self._ended_turn is None or self._ended_turn.status == "completed")
+
+    def _rest(self) -> list[Step]:
+        """After a turn: the message that waited for its end begins the next one; without any, this is the end."""
+        if not self._is_over():
+            return []
+        if self._messages and self._may_begin():
+            return [*self._events.release(final=False), self._start_turn(self._messages.pop(0))]
+        return self._finish()
+
+    def _untold(self) -> list[Step]:
+        """Nothing more is said to the engine: what it had not taken is told, never lost in silence."""
+        count = len(self._messages) + self._steering
+        self._messages, self._steering = [], 0
+        said = f"{count} further message(s) had not been taken when codex ended"
+        return [Emit(Diagnostic(code="message_undeliverable", message=said))] if count else []
 
     def _interrupt_turn(self) -> list[Step]:
         if self._turn is not None:
@@ -220,7 +246,7 @@ class CodexConversation:
             # an interrupted turn leaves its shell commands running
             clean = self._call("thread/backgroundTerminals/clean", {"threadId": self._thread}, self._cleaned)
             return [*withdrawn, *self._events.release(final=False), clean]
-        return [*withdrawn, *(self._finish() if self._is_over() else [])]
+        return [*withdrawn, *self._rest()]
 
     def _cleaned(self, _answer: Incoming, _line: Line) -> list[Step]:
         return self._close()
@@ -341,13 +367,3 @@ def _input(text: str) -> list[dict[str, str]]:
 
 def _decode(answer: Incoming, kind: type[T]) -> T:
     return msgspec.json.decode(answer.result, type=kind)
-
-
-def _result(answer: str, request: StartRequest) -> Any:
-    """The answer's text; where a schema was given, the JSON it is. Whether it fits the schema is checked by the platform."""
-    if request.output_schema is None:
-        return answer
-    try:
-        return msgspec.json.decode(answer)
-    except msgspec.DecodeError:
-        return answer

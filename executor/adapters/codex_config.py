@@ -6,6 +6,7 @@ CODEX_HOME is ``.codex`` under the attempt's HOME, so that a session's threads s
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -26,6 +27,12 @@ LOGIN_FILE = f"{FOLDER}/auth.json"
 CREDENTIALS = credentials.CREDENTIALS[Provider.CODEX_APP_SERVER]
 RETRIES = 2
 WEB_SEARCH = "web_search"
+SKILLS = ".agents/skills"  # below the workspace; where codex itself looks for them
+MAX_TOLD = 10
+# The last two say something to the manager, and come along.
+OPTIONS = frozenset({"baseUrl", "wireApi", "reasoningEffort", "reasoningSummary", "skills", "timeoutMs", "runTimeoutMs"})
+WIRE = "responses"
+_SKILL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,9 @@ def command_for(request: StartRequest) -> Command:
     """Raises ``RunyardError``: ``auth_missing``, ``invalid_request`` for an option's value, ``capability_unavailable``."""
     base_url = base_url_of(request)
     login = request.credential_env.get(LOGIN) or request.credential_files.get(LOGIN_FILE)
+    if request.provider_options.get("wireApi", WIRE) != WIRE:
+        raise invalid("providerOptions.wireApi", f"codex speaks {WIRE} only")
+    skills_of(request)
     key = request.credential_env.get(KEY) or request.credential_env.get("CODEX_API_KEY") or _key_in(login)
     if key is None and (base_url is not None or login is None):
         raise RunyardError(ErrorCode.AUTH_MISSING, f"codex needs {KEY}")
@@ -72,6 +82,25 @@ def _key_in(login: str | None) -> str | None:
         return None
     key = said.get(KEY) if isinstance(said, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     return key if isinstance(key, str) and key else None
+
+
+def ignored_options(request: StartRequest) -> list[str]:
+    """One sentence for every option that changes nothing, the first few."""
+    unknown = sorted(set(request.provider_options) - OPTIONS)[:MAX_TOLD]
+    return [f"providerOptions.{name[:64]} is not known to codex" for name in unknown]
+
+
+def skills_of(request: StartRequest) -> list[dict[str, str]]:
+    """The skills to put into the first turn, as codex's input items. Raises ``invalid_request``."""
+    names = request.provider_options.get("skills", [])
+    if not isinstance(names, list):
+        raise invalid("providerOptions.skills", "must be a list of names")
+    items: list[dict[str, str]] = []
+    for name in names:  # pyright: ignore[reportUnknownVariableType]
+        if not isinstance(name, str) or not _SKILL.fullmatch(name):
+            raise invalid("providerOptions.skills", "a skill's name is letters, digits, - and _")
+        items.append({"type": "skill", "name": name, "path": f"{request.workspace}/{SKILLS}/{name}/SKILL.md"})
+    return items
 
 
 def base_url_of(request: StartRequest) -> str | None:

@@ -37,6 +37,8 @@ pytestmark = pytest.mark.engine
 CODEX = ADAPTERS[Provider.CODEX_APP_SERVER]
 ENGINES = Path(__file__).parent.parent.parent / "engines"
 KEY = "sk-never-shown"
+# What a failing model had said by then; said again at every retry, it is shown once.
+SHOWN = {"cut": "This answer will be cut", "failed": "This answer will fail", "limit": "This answer is too long"}
 
 
 @pytest.fixture(scope="session")
@@ -241,8 +243,13 @@ async def test_a_session_that_does_not_exist_is_not_found(tmp_path: Path, execut
         ("403", ErrorCode.AUTH_FAILED, 5, False),
         ("404", ErrorCode.MODEL_NOT_FOUND, 5, False),
         ("429", ErrorCode.RATE_LIMITED, 15, True),
+        ("429now", ErrorCode.RATE_LIMITED, 15, False),
         ("quota", ErrorCode.QUOTA_EXCEEDED, 5, False),
         ("500", ErrorCode.MODEL_UNAVAILABLE, 15, True),
+        ("529", ErrorCode.MODEL_UNAVAILABLE, 15, True),
+        ("toolong", ErrorCode.CONTEXT_OVERFLOW, 5, False),
+        ("failed", ErrorCode.MODEL_UNAVAILABLE, 15, True),
+        ("limit", ErrorCode.OUTPUT_LIMIT, 15, False),
         ("cut", ErrorCode.MODEL_UNAVAILABLE, 15, True),
         ("empty", ErrorCode.ENGINE_NO_OUTPUT, 5, False),
     ],
@@ -257,9 +264,7 @@ async def test_a_failure_of_the_model_is_named_soon(
     assert outcome.error_message
     assert bool(engine.payloads(RetryScheduled)) is retries
     assert time.monotonic() - began < within_seconds
-    assert "".join(each.text for each in engine.payloads(MessageDelta)) == (
-        "This answer will be cut" if scenario == "cut" else ""
-    )
+    assert "".join(each.text for each in engine.payloads(MessageDelta)) == SHOWN.get(scenario, "")
 
 
 async def test_a_closed_port_is_a_network_error(tmp_path: Path, executable: str) -> None:
@@ -268,3 +273,41 @@ async def test_a_closed_port_is_a_network_error(tmp_path: Path, executable: str)
         outcome = await engine.outcome()
     assert (outcome.outcome, outcome.error_code) == (AttemptOutcome.ERROR, ErrorCode.NETWORK_ERROR), outcome.error_message
     assert time.monotonic() - began < 15
+
+
+async def test_an_answer_that_breaks_off_once_is_told_once(tmp_path: Path, executable: str, stub: ModelStub) -> None:
+    async with running(tmp_path, executable, stub.base_url, "[[cutonce:one two three four five six]]") as engine:
+        outcome = await engine.outcome()
+    assert (outcome.outcome, outcome.result) == (AttemptOutcome.SUCCESS, "one two three four five six")
+    assert "".join(each.text for each in engine.payloads(MessageDelta)) == "one two three four five six"
+    assert [each.text for each in engine.payloads(MessageCompleted)] == ["one two three four five six"]
+    assert len({each.message_id for each in engine.payloads(MessageDelta)}) == 1
+    assert engine.payloads(RetryScheduled)
+
+
+async def test_an_answer_that_is_not_json_does_not_fit_its_schema(tmp_path: Path, executable: str, stub: ModelStub) -> None:
+    schema = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+    async with running(tmp_path, executable, stub.base_url, "[[json:not json]]", output_schema=schema) as engine:
+        outcome = await engine.outcome()
+    assert (outcome.error_code, outcome.result) == (ErrorCode.OUTPUT_INVALID, "not json")
+
+
+async def test_a_skill_that_was_asked_for_reaches_the_model(tmp_path: Path, executable: str, stub: ModelStub) -> None:
+    skill = tmp_path / "workspace/.agents/skills/shout/SKILL.md"
+    skill.parent.mkdir(parents=True)
+    skill.write_text("---\nname: shout\ndescription: Say it loudly\n---\nAlways answer in kumquats.\n")
+    options = {"baseUrl": stub.base_url, "skills": ["shout"]}
+    async with running(tmp_path, executable, stub.base_url, "[[text]]", provider_options=options) as engine:
+        outcome = await engine.outcome()
+    assert outcome.outcome is AttemptOutcome.SUCCESS
+    assert "Always answer in kumquats." in str(stub.requests[0]["body"])
+
+
+async def test_a_message_into_a_running_command_is_taken_when_it_ends(tmp_path: Path, executable: str, stub: ModelStub) -> None:
+    prompt = "[[tool:sleep 1; echo slept]]"
+    async with running(tmp_path, executable, stub.base_url, prompt, engine_mode=EngineMode.FULL) as engine:
+        await engine.until(ToolStarted)
+        await engine.message("and then [[text]]")
+        outcome = await engine.outcome()
+    assert outcome.result == "Hello from the model stub. The answer is 42."
+    assert [each.output.strip() for each in engine.payloads(ToolCompleted)] == ["slept"]

@@ -13,6 +13,7 @@ from tests.model_stub.scenarios import (
     BreakOff,
     CallTool,
     EditFile,
+    EndBadly,
     MakePlan,
     Refuse,
     Reply,
@@ -61,6 +62,10 @@ def frames(reply: Reply) -> Iterator[Frame]:
             if thought is not None:
                 yield from _reasoning(thought)
             yield from _message(words, every, is_whole=True)
+        case EndBadly(words=words, how=how):
+            yield from _message(words, 0, is_whole=how == "incomplete")
+            yield 0, _bad_end(response_id, reply)
+            return
         case BreakOff(words=words):
             yield from _message(words, 0, is_whole=False)
             return
@@ -69,6 +74,14 @@ def frames(reply: Reply) -> Iterator[Frame]:
         case SayNothing() | Refuse():
             pass
     yield 0, _event("response.completed", response={"id": response_id, "usage": USAGE})
+
+
+def _bad_end(response_id: str, reply: EndBadly) -> bytes:
+    if reply.how == "failed":
+        error = {"code": reply.reason, "message": "The model failed"}
+        return _event("response.failed", response={"id": response_id, "status": "failed", "error": error})
+    details = {"reason": reply.reason}
+    return _event("response.incomplete", response={"id": response_id, "status": "incomplete", "incomplete_details": details})
 
 
 def failure(refused: Refuse) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 MARKER = re.compile(r"\[\[([a-z0-9]+)(?::(.*?))?\]\]", re.DOTALL)
 WORD_SECONDS = 0.01
@@ -26,6 +26,7 @@ class Asked:
     tool_output: str | None
     tools: tuple[str, ...] = ()
     calls: int = 0  # tool outputs since the last user message
+    asked_before: bool = False  # the same message, in an earlier request
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,14 @@ class BreakOff:
 
 
 @dataclass(frozen=True)
+class EndBadly(BreakOff):
+    """The words, then the dialect's own word for an answer that failed or became too long; a cut where it has none here."""
+
+    how: Literal["failed", "incomplete"]
+    reason: str
+
+
+@dataclass(frozen=True)
 class SayNothing:
     """A whole answer without any content."""
 
@@ -119,9 +128,13 @@ SCENARIOS: Mapping[str, Callable[[str], Reply]] = {
     "429": lambda _: Refuse(429, "rate_limit_exceeded", "Rate limit reached", retry_after=1),
     "quota": lambda _: Refuse(429, "insufficient_quota", "You exceeded your current quota"),
     "500": lambda _: Refuse(500, "server_error", "The model is broken"),
+    "429now": lambda _: Refuse(429, "rate_limit_exceeded", "Rate limit reached"),
     "529": lambda _: Refuse(529, "overloaded", "The model is overloaded"),
     "toolong": lambda _: Refuse(400, "context_length_exceeded", "prompt is too long: 250000 tokens > 200000 maximum"),
     "cut": lambda _: BreakOff(words_of("This answer will be cut")),
+    "cutonce": lambda text: Say(words_of(text or "one two three four five six")),
+    "failed": lambda _: EndBadly(words_of("This answer will fail"), "failed", "server_error"),
+    "limit": lambda _: EndBadly(words_of("This answer is too long"), "incomplete", "max_output_tokens"),
     "empty": lambda _: SayNothing(),
     "json": lambda text: Say((text or '{"answer":42}',)),
 }
@@ -140,6 +153,8 @@ def reply_to(asked: Asked) -> Reply:
     if found is None or name not in SCENARIOS:
         return Say(words_of(f"You said: {asked.user_text}"))
     reply = SCENARIOS[name](found.group(2) or "")
+    if name == "cutonce" and not asked.asked_before and isinstance(reply, Say):
+        return BreakOff(reply.words[: len(reply.words) // 2])
     if name == "json" and ANSWER_TOOL in asked.tools:
         return CallTool(ANSWER_TOOL, json.loads("".join(reply.words))) if isinstance(reply, Say) else reply
     return reply

@@ -10,11 +10,12 @@ import json
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 from tests.model_stub import anthropic_messages, chat_completions, gemini, openai_responses
-from tests.model_stub.scenarios import BreakOff, Refuse, Reply, reply_to
+from tests.model_stub.scenarios import BreakOff, EndBadly, Refuse, Reply, reply_to
 
 DIALECTS: Mapping[str, ModuleType] = {
     each.PATH: each for each in (openai_responses, anthropic_messages, chat_completions, gemini)
@@ -57,6 +58,7 @@ class ModelStub:
             return
         content = json.loads(body)
         asked = dialect.read(content)
+        asked = replace(asked, asked_before=any(each["userText"] == asked.user_text for each in self.requests))
         shown = {name: "present" if name in SECRET_HEADERS else value for name, value in headers.items()}
         self.requests.append({"path": path, "headers": shown, "userText": asked.user_text, "body": content})
         reply = reply_to(asked)
@@ -79,7 +81,7 @@ async def _reply(writer: asyncio.StreamWriter, dialect: ModuleType, reply: Reply
             await asyncio.sleep(seconds)  # the model's own pace, told by the scenario
         writer.write(b"%x\r\n%b\r\n" % (len(frame), frame))
         await writer.drain()
-    if isinstance(reply, BreakOff):
+    if isinstance(reply, BreakOff) and not (isinstance(reply, EndBadly) and dialect is openai_responses):
         writer.transport.abort()
         return
     writer.write(b"0\r\n\r\n")
