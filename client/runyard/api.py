@@ -131,6 +131,27 @@ class Runyard:
         said = _given({"answer": answer, "decision": decision, "message": message})
         return await self._post(f"/api/runs/{_part(run_id)}/human-loop/reply", {"questionId": question_id, **said})
 
+    async def say(self, run_id: str, text: str, *, idempotency_key: str | None = None) -> Json:
+        """A further user message into a run: ``{runId, messageId, status, …}``; the run's events tell what becomes of it."""
+        return await self._post(f"/api/runs/{_part(run_id)}/messages", {"text": text}, idempotency_key)
+
+    async def files(self, run_id: str) -> Json:
+        """``{items: [{path, bytes, modifiedAt}], nextCursor}``: the plain files of the run's workspace."""
+        return await self._call("GET", f"/api/runs/{_part(run_id)}/files")
+
+    async def download(self, run_id: str, path: str | None = None) -> AsyncGenerator[bytes]:
+        """The bytes of one file, or of a zip of all; raises ``RunyardUnreachableError`` where they are cut off."""
+        what = "bundle" if path is None else f"files/{quote(path, safe='/')}"
+        try:
+            async with self._http.stream("GET", f"/api/runs/{_part(run_id)}/{what}") as response:
+                if response.status_code != 200:
+                    await response.aread()
+                    raise _refusal(response)
+                async for block in response.aiter_bytes():
+                    yield block
+        except httpx.TransportError as error:
+            raise _unreachable(self._http.base_url, error) from error
+
     async def pending(self) -> Json:
         """``{items, nextCursor}``: the questions that wait, across runs."""
         return await self._call("GET", "/api/human-loop/pending")

@@ -149,6 +149,41 @@ def reply(  # noqa: PLR0913 (a parameter is an option)
 
 
 @app.command()
+def say(
+    run_id: RunId,
+    text: Annotated[str, typer.Argument(help="What to tell the engine; - reads it from stdin.")],
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Send a further message into a run; its events tell what becomes of it."""
+    from runyard.cli.exits import finish
+    from runyard.cli.files import say_to
+
+    finish(say_to(url, key, run_id, sys.stdin.read() if text == "-" else text, as_json))
+
+
+@app.command()
+def files(
+    run_id: RunId,
+    get: Annotated[str | None, typer.Option("--get", help="Print this file instead of the list.")] = None,
+    bundle: Annotated[Path | None, typer.Option("--bundle", help="Write all files there, as one zip.")] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """List the files a run left, or fetch them."""
+    from runyard.cli.exits import finish
+    from runyard.cli.files import fetch_bundle, list_files, print_file
+
+    if get is not None and bundle is not None:
+        raise typer.BadParameter("give either --get or --bundle")
+    if get is not None:
+        finish(print_file(url, key, run_id, get))
+    finish(list_files(url, key, run_id, as_json) if bundle is None else fetch_bundle(url, key, run_id, bundle))
+
+
+@app.command()
 def pending(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """List the questions that wait for an answer, across runs."""
     from runyard.cli.exits import finish
@@ -176,8 +211,16 @@ def demo(
     raise typer.Exit(play(state_dir))
 
 
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def harness() -> None:
+    """Run an engine under your own arguments: harness ENGINE -- ARGS…, then harness resume HANDLE MESSAGE."""
+
+
 def main() -> None:
     """The console command."""
+    if sys.argv[1:2] == ["harness"] and sys.argv[2:3] not in ([], ["--help"]):
+        # Before anything looks at them: the arguments are the engine's. It stands in this process's place.
+        os.execv(sys.executable, [sys.executable, "-m", "executor.harness", *sys.argv[2:]])
     try:
         app(prog_name="runyard")
     except BrokenPipeError:  # the reader of our output has left
