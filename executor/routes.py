@@ -144,7 +144,7 @@ def _lifecycle(executor: Executor) -> tuple[Operation, ...]:
     refusals = (_E.INVALID_REQUEST, _E.CONFLICT, _E.QUEUE_FULL, _E.CAPABILITY_UNAVAILABLE, _E.ENGINE_NOT_FOUND, _E.AUTH_MISSING)
     return (
         post("/provider-runs/start", start, body=StartProviderRun, returns=ProviderRunAccepted, status=201, errors=refusals,
-             summary="Start one attempt; the same again answers the same."),
+             also={200: "It was started before."}, summary="Start one attempt; the same again answers the same."),
         post("/provider-runs/renew", renew, body=RenewLeash, returns=LeashRenewed, summary="Renew the leash of many attempts."),
         post(f"{RUN}/stop", stop, query=OfAttempt, returns=StopTaken, errors=(_E.CONFLICT,),
              summary="Ask an attempt to end; attempt.ended follows."),
@@ -189,7 +189,7 @@ def _left_behind(executor: Executor) -> tuple[Operation, ...]:
     async def logs(call: Call[None]) -> Answer:
         name = call.path["stream"]
         if name not in ("stdout", "stderr"):
-            raise invalid("stream", "give stdout or stderr")
+            raise RunyardError(ErrorCode.NOT_FOUND, "streams are stdout and stderr")
         attempt, first = executor.attempt(call), call.query.byte_from
         last = min(first + MAX_LOG_RANGE, call.query.byte_to if call.query.byte_to is not None else first + MAX_LOG_RANGE)
         return Answer(await asyncio.to_thread(read_raw, attempt.journal, name, first, last))

@@ -133,6 +133,7 @@ def provider_run_routes(proposal: ProposeExecutor, passage: Passage, timeouts: T
         post(f"{RUNS}/propose", propose, body=Propose, returns=Proposal, errors=_FULL, access="service",
              summary="An executor for an attempt. Nothing is reserved."),
         post(f"{RUNS}/start", start, body=StartProviderRun, query=Addressed, returns=ProviderRunAccepted, status=201,
+             also={200: "It was started before."},
              errors=(*_FULL, *_UNREACHED), access="service", summary="Start an attempt at the named executor."),
         *_control_routes(passage),
         *_reading_routes(passage),

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from shared.contracts.wire import Wire
 from shared.web import Answer, Call, Operation, get
 
+NOT_READY = {503: "Not ready; the body says why"}
 Ready = Callable[[], Awaitable[list[str]]]
 
 
@@ -51,11 +52,13 @@ def health_routes(service: str, ready: Ready, instance: str | None = None) -> tu
 
     return (
         get("/livez", livez, returns=Alive, access="open", summary="Is the process alive?"),
-        get("/readyz", readyz, returns=Readiness, access="open", summary="Can it do its job? 503 with the reasons when not."),
-        get("/health", readyz, returns=Readiness, access="open", summary="The same as /readyz."),
+        get("/readyz", readyz, returns=Readiness, access="open", also=NOT_READY, no_problem=frozenset(NOT_READY),
+            summary="Can it do its job? 503 with the reasons when not."),
+        get("/health", readyz, returns=Readiness, access="open", also=NOT_READY, no_problem=frozenset(NOT_READY),
+            summary="The same as /readyz."),
         get("/version", show_version, returns=Version, access="open", summary="Which release, which process."),
         get("/metrics", metrics, access="open", summary="Numbers in the Prometheus text format."),
-    )
+    )  # fmt: skip
 
 
 def release() -> str:

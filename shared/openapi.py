@@ -94,9 +94,14 @@ def _responses(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
     answers: dict[str, Any] = {str(operation.status): {"description": "Done.", "content": content}}
     problem = {"application/problem+json": {"schema": refs[Problem]}}
     for status, meaning in operation.also.items():
-        answers[str(status)] = {"description": meaning, "content": content if status < 400 else problem}
+        answers[str(status)] = {
+            "description": meaning,
+            "content": content if status < 400 or status in operation.no_problem else problem,
+        }
     for code in (*_implied(operation), *operation.errors):
         row = ERRORS[code]
+        if row.status in operation.no_problem:
+            continue
         answers.setdefault(str(row.status), {"description": "", "content": problem})
         described = answers[str(row.status)]["description"]
         answers[str(row.status)]["description"] = f"{described}; {row.title}" if described else row.title

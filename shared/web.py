@@ -73,7 +73,8 @@ class Operation:
     """One method of one path. ``streams``: it may answer ``text/event-stream`` with frames of that model.
 
     ``raw``: the handler gets the body's bytes, bounded and unread; ``body`` only documents it. ``headers``: what it reads from
-    them, by name, each as a JSON Schema. ``also``: further statuses and what they mean: the usual body below 400, else problems.
+    them, by name, each as a JSON Schema. ``also``: further statuses and what they mean: the usual body below 400, else problems,
+    but for ``no_problem``.
     """
 
     method: str
@@ -86,6 +87,7 @@ class Operation:
     status: int = 200
     errors: Sequence[ErrorCode] = ()
     also: Mapping[int, str] = field(default_factory=dict[int, str])
+    no_problem: frozenset[int] = frozenset()
     headers: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict[str, Mapping[str, str | int]])
     access: Access = "key"
     summary: str = ""

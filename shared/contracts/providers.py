@@ -7,9 +7,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Annotated
 
-from pydantic import WithJsonSchema
-
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from shared.contracts.wire import Wire
 from shared.errors import invalid

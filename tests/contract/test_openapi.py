@@ -95,6 +95,13 @@ def test_the_names_of_variables_are_described_as_they_are_checked(name: str) -> 
     assert not any(re.search(for_requests, credential) for credential in CREDENTIAL_NAMES)
 
 
+@pytest.mark.parametrize("path", ["/readyz", "/health"])
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_that_is_not_ready_says_so_in_its_own_words_not_as_a_problem(service: str, path: str) -> None:
+    answers = document(service)["paths"][path]["get"]["responses"]
+    assert answers["503"]["content"] == answers["200"]["content"]
+
+
 def test_what_an_operation_reads_from_headers_is_described(described: dict[str, Any]) -> None:
     def headers(path: str, method: str) -> list[str]:
         return [each["name"] for each in described["paths"][path][method]["parameters"] if each["in"] == "header"]

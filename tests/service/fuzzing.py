@@ -26,21 +26,23 @@ def examples(usual: int) -> int:
     return int(os.environ.get("RUNYARD_FUZZ_EXAMPLES", usual))
 
 
-async def faults(url: str, key: str, folder: Path, *, without: Collection[str], usual: int = 5) -> str:
+async def faults(url: str, key: str, folder: Path, *, without: Collection[str], usual: int = 5, **environment: str) -> str:
     """What Schemathesis found, as it tells it; "" when it found nothing. ``without``: operation ids that are tested elsewhere.
 
     All its phases, data that must be taken and data that must be refused, and every check but the one of required headers:
     no operation has one beside the key, and that is what ``ignored_auth`` looks at. The same seed asks the same.
+    ``environment`` is for the hooks.
     """
     config = folder / "schemathesis.toml"
     config.write_text(SETTINGS)
+    told_to = {**os.environ, "NO_PROXY": "127.0.0.1", "SCHEMATHESIS_HOOKS": str(HOOKS), **environment}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run", f"{url}/openapi.json",
         "--header", f"Authorization: Bearer {key}", "--seed", str(SEED), "--mode", "all", "--max-examples", str(examples(usual)),
         "--checks", "all", "--exclude-checks", "missing_required_header", "--continue-on-failure", "--request-timeout", "20",
         "--generation-database", "none", "--generation-allow-x00", "false", "--suppress-health-check", "all",
         "--warnings", "off", "--no-color", *(word for name in without for word in ("--exclude-operation-id", name)),
-        cwd=folder, stdout=PIPE, stderr=STDOUT, env={**os.environ, "NO_PROXY": "127.0.0.1", "SCHEMATHESIS_HOOKS": str(HOOKS)},
+        cwd=folder, stdout=PIPE, stderr=STDOUT, env=told_to,
     )  # fmt: skip
     try:
         async with asyncio.timeout(BOUND_SECONDS):

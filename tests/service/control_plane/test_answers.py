@@ -45,6 +45,10 @@ async def test_a_value_of_another_type_is_refused_not_guessed(replica: Replica, 
     assert answer.json()["errors"][0]["field"].split(".")[0] == field
 
 
+async def test_a_whole_number_may_be_written_with_its_point(replica: Replica) -> None:
+    assert (await replica.http.post("/api/runs/start", content='{"prompt":"x","priority":5.0}')).status_code == 202
+
+
 @pytest.mark.parametrize("reply", [
     {"runId": "a\0", "questionId": "q", "answer": "x"}, {"runId": "r", "questionId": "q\0", "answer": "x"},
 ])  # fmt: skip
