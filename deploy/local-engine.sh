@@ -33,7 +33,7 @@ down() {
     pid="$(cat "$state/dockerd.pid")"
     kill "$pid" 2> /dev/null || return 0
     for _ in $(seq 150); do
-        kill -0 "$pid" 2> /dev/null || return 0
+        kill -0 "$pid" 2> /dev/null || { umount "$state"/exec/netns/* 2> /dev/null || true; return 0; }
         sleep 0.2
     done
     echo "dockerd ($pid) did not end" >&2

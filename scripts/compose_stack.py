@@ -268,7 +268,7 @@ def files_of(image: str) -> Iterable[tuple[str, bool]]:
         with subprocess.Popen(("docker", "export", container), stdout=subprocess.PIPE, cwd=ROOT) as export:
             yield from _members(export.stdout)
     finally:
-        run("docker", "rm", container)
+        run("docker", "rm", "--volumes", container)
 
 
 def _members(stream: Any) -> Iterable[tuple[str, bool]]:
