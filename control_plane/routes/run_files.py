@@ -35,7 +35,7 @@ def run_file_routes(read: ReadFiles) -> tuple[Operation, ...]:
     missing = (e.NOT_FOUND, e.PROVIDER_UNAVAILABLE)
     return (
         get(f"{one}/files", files, returns=WorkspaceFileList, errors=missing,
-            summary="The plain files of the run's workspace, by path"),
+            summary="The plain files of the run's workspace"),
         get(f"{one}/files/{{path:path}}", file, errors=(*missing, e.INVALID_REQUEST), summary="One file, its secrets starred"),
         get(f"{one}/bundle", bundle, errors=(*missing, e.PAYLOAD_TOO_LARGE), summary="All files in one zip, secrets starred"),
     )  # fmt: skip
