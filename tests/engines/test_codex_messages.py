@@ -11,13 +11,14 @@ from tests.engines.test_codex_through_services import (
     ANSWER,
     KEY,
     Codex,
-    codex,  # noqa: F401 - a fixture
-    engine_stack,  # noqa: F401 - a fixture
+    codex,
+    engine_stack,
     of_kind,
     texts,
 )
 
 pytestmark = pytest.mark.engine
+FIXTURES = (codex, engine_stack)
 
 STEAL = "tr '\\0' '\\n' < /proc/$PPID/environ | grep ^OPENAI_API_KEY > stolen.txt"
 
