@@ -1,6 +1,6 @@
 """``python -m tests.bench [NAMES] [--quick] [--json FILE]``: run benchmarks and print their tables as Markdown.
 
-Ends with 1 when a required target is missed.
+Ends with 1 when a required target is missed or a benchmark broke.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -32,12 +33,17 @@ def bench_named(name: str) -> Bench:
 
 
 async def run(names: Sequence[str], quick: bool) -> list[Done]:
+    """Those that could be measured: one that breaks says so and must not lose the figures of the others."""
     done: list[Done] = []
     ground = Ground(quick)
     try:
         for name in names:
             bench, began = bench_named(name), time.monotonic()
-            results = await take_turns(bench, ground)
+            try:
+                results = await take_turns(bench, ground)
+            except Exception:  # noqa: BLE001 - the outermost loop
+                say(f"### {name} broke", traceback.format_exc())
+                continue
             done.append((bench, results, verdicts(bench, results)))
             say(arms_table(bench, results), targets_table(done[-1][2]))
             say(f"{time.monotonic() - began:.0f} s, load {os.getloadavg()[0]:.1f}")
@@ -65,7 +71,7 @@ def main() -> int:
     if given.json is not None:
         given.json.write_text(as_json(done, given.quick))
     missed = [each for _, _, found in done for each in found if each.target.required and not each.is_met]
-    return 1 if missed else 0
+    return 1 if missed or len(done) < len(given.names or NAMES) else 0
 
 
 if __name__ == "__main__":

@@ -92,5 +92,6 @@ BENCH = Bench(
     opened=opened,
     columns=("growth MiB",),
     targets=(Target("T13", "growth with half of the readers stalled over none", between(STALLED, LIVE, "growth MiB"), 1.5),),
-    notes=("Growth of the control plane's PSS, a fresh one each time.",),
+    rounds=3,
+    notes=("Growth of the control plane's PSS, a fresh one each time; three rounds.",),
 )
