@@ -23,7 +23,7 @@ FIXTURES = (codex, engine_stack)
 STEAL = "tr '\\0' '\\n' < /proc/$PPID/environ | grep ^OPENAI_API_KEY > stolen.txt"
 
 
-async def test_a_message_is_steered_into_the_running_turn(codex: Codex) -> None:  # noqa: F811
+async def test_a_message_is_steered_into_the_running_turn(codex: Codex) -> None:
     run_id = await codex.start("[[slow:400]]")
     await codex.first(run_id, "message.delta")
     answer = await codex.stack.client.post(f"/api/runs/{run_id}/messages", json={"text": "stop that and say [[text]]"})
@@ -34,7 +34,7 @@ async def test_a_message_is_steered_into_the_running_turn(codex: Codex) -> None:
     assert notes == [answer.json()["messageId"]]
 
 
-async def test_a_message_that_waits_with_a_question_is_heard_after_its_answer(codex: Codex) -> None:  # noqa: F811
+async def test_a_message_that_waits_with_a_question_is_heard_after_its_answer(codex: Codex) -> None:
     run_id = await codex.start("[[question]]")
     question = await codex.question(run_id)
     answer = await codex.stack.client.post(f"/api/runs/{run_id}/messages", json={"text": "[[spell:and more]]"})
@@ -44,7 +44,7 @@ async def test_a_message_that_waits_with_a_question_is_heard_after_its_answer(co
     assert (shown["status"], shown["result"]) == ("success", "and more")
 
 
-async def test_an_answer_that_misses_its_schema_ends_the_run_and_stands_in_it(codex: Codex) -> None:  # noqa: F811
+async def test_an_answer_that_misses_its_schema_ends_the_run_and_stands_in_it(codex: Codex) -> None:
     schema = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
     shown, events = await codex.ended(await codex.start("[[json:no json]]", {"outputSchema": schema, "colour": 1}))
     assert (shown["status"], shown["errorCode"], shown["retryable"]) == ("error", "output_invalid", True)
@@ -55,7 +55,7 @@ async def test_an_answer_that_misses_its_schema_ends_the_run_and_stands_in_it(co
     ]
 
 
-async def test_no_file_shows_the_key(codex: Codex) -> None:  # noqa: F811
+async def test_no_file_shows_the_key(codex: Codex) -> None:
     run_id = await codex.start(f"[[tool:{STEAL}]]", engineMode="full")
     await codex.ended(run_id)
     stars = f"OPENAI_API_KEY={'*' * len(KEY)}\n"
