@@ -27,7 +27,8 @@ class QuickManager(FakeManager):
 
     def app(self) -> Any:
         app = super().app()
-        app.router.routes.append(Route("/api/providers", self._providers))
+        for path in ("/api/providers", "/api/provider-runs/{run_id}/files"):
+            app.router.routes.insert(0, Route(path, self._none))
         return app
 
     def accept(self, executor: FakeExecutor, body: dict[str, Any]) -> Response:
@@ -37,7 +38,7 @@ class QuickManager(FakeManager):
             executor.attempts[body["runId"], body["attempt"]].end()
         return answer
 
-    async def _providers(self, _request: Request) -> Response:
+    async def _none(self, _request: Request) -> Response:
         return JSONResponse({"items": []})
 
 
