@@ -45,8 +45,9 @@ CAPABILITIES = Capabilities(
 )  # fmt: skip
 LONGEST_RETRY_DELAY_MS = 60_000
 NOT_IN_THIS_MODE = "Nobody may allow this in {mode} mode. Go on without it."
-INITIALIZE = "initialize"
-INTERRUPT = "interrupt"
+# The ids of our own requests: there are two, each at most once.
+INITIALIZE = "req_1"
+INTERRUPT = "req_2"
 
 
 class ClaudeAdapter:
@@ -95,7 +96,7 @@ class ClaudeConversation:
 
     def opened(self) -> list[Step]:
         schema = {} if self._request.output_schema is None else {"jsonSchema": self._request.output_schema}
-        return [Send(claude_protocol.request(INITIALIZE, INITIALIZE, **schema))]
+        return [Send(claude_protocol.request(INITIALIZE, "initialize", **schema))]
 
     def feed(self, stream: Stream, chunk: bytes) -> list[Step]:
         return [step for line in self._lines.feed(stream, chunk) for step in self._on_line(line)]
@@ -151,10 +152,14 @@ class ClaudeConversation:
         return [self._say(text) for text in waiting]
 
     def _say(self, text: str) -> Step:
-        """Under an id that no other attempt of the session uses: the engine takes an id it knows for a repetition."""
+        """Under an id that no other attempt of the session uses: the engine takes an id it knows for a repetition.
+
+        The prompt is what the first turn is about; whether and where the others are taken, the engine tells.
+        """
         self._said += 1
         uuid = str(uuid5(NAMESPACE_URL, f"runyard:{self._request.run_id}.{self._request.attempt}.{self._said}"))
-        self._untaken.add(uuid)
+        if self._said > 1:
+            self._untaken.add(uuid)
         return Send(claude_protocol.user_message(text, uuid))
 
     def _stop(self) -> None:
@@ -162,7 +167,7 @@ class ClaudeConversation:
 
     def _interrupt_turn(self) -> list[Step]:
         """The result of the turn follows. Before the first turn there is nothing to end but the process."""
-        return [Send(claude_protocol.request(INTERRUPT, INTERRUPT))] if self._is_ready else self._close()
+        return [Send(claude_protocol.request(INTERRUPT, "interrupt"))] if self._is_ready else self._close()
 
     def _close(self) -> list[Step]:
         if self._is_closed:

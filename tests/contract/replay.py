@@ -1,4 +1,7 @@
-"""Plays a recorded case of ``codex app-server`` to a conversation: its bytes in, our steps out, the recorded words too."""
+"""Plays a recorded case of an engine to a conversation: its bytes in, our steps out, the recorded words too.
+
+The body is one for all engines; a ``Player`` knows what the recorded client of one engine said.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from executor.adapters import ADAPTERS
 from executor.adapters.base import STDOUT, Conversation, Emit, Outcome, Send, StartRequest, Step
@@ -15,7 +18,8 @@ from shared.contracts.interactions import Reply
 from shared.contracts.provider_runs import Message
 from shared.contracts.providers import Provider
 
-RECORDINGS = Path(__file__).parent.parent / "recordings" / "codex"
+ALL_RECORDINGS = Path(__file__).parent.parent / "recordings"
+RECORDINGS = ALL_RECORDINGS / "codex"
 # What a conversation sends without being told to, each once.
 OURS_BY_ITSELF = {
     "initialize", "initialized", "thread/start", "thread/resume", "turn/start", "thread/backgroundTerminals/clean",
@@ -42,35 +46,98 @@ class Played:
         return [[emit.payload.KIND.value, json.loads(emit.payload.wire_json())] for emit in emits]
 
     @property
+    def asked(self) -> list[str]:
+        """The ids of the questions, oldest first."""
+        payloads = [step.payload for step in self.steps if isinstance(step, Emit)]
+        return [payload.question_id for payload in payloads if isinstance(payload, InteractionRequested)]
+
+    @property
     def sent(self) -> list[Any]:
         return [json.loads(step.data) for step in self.steps if isinstance(step, Send)]
 
+    def golden(self) -> dict[str, Any]:
+        """What stands in ``events.json``."""
+        assert self.outcome is not None
+        outcome = self.outcome
+        return {
+            "events": self.events,
+            "outcome": outcome.outcome.value,
+            "errorCode": outcome.error_code,
+            "errorMessage": outcome.error_message,
+            "result": outcome.result,
+            "usage": None if outcome.usage is None else json.loads(outcome.usage.wire_json()),
+        }
 
-def moves_of(case: str) -> Iterator[Move]:
-    lines = iter((RECORDINGS / case / "stdout.jsonl").read_bytes().splitlines(keepends=True))
-    for text in (RECORDINGS / case / "transcript.jsonl").read_text().splitlines():
+
+class Player(Protocol):
+    """What one engine's recorded client said, as calls of a conversation."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its cases lie."""
+        ...
+
+    def conversation_for(self, moves: Sequence[Move]) -> Conversation:
+        """As the case was started."""
+        ...
+
+    def said(
+        self, conversation: Conversation, played: Played, sent: Mapping[str, Any], replies: list[Reply]
+    ) -> list[Step] | None:
+        """The steps for what the client sent; None for what a conversation never does: there the play ends."""
+        ...
+
+
+@dataclass(frozen=True)
+class CodexPlayer:
+    """``codex app-server``."""
+
+    folder: Path = RECORDINGS
+
+    def conversation_for(self, moves: Sequence[Move]) -> Conversation:
+        """Its prompt, its thread to resume, its schema."""
+        sent = [move.sent for move in moves if move.sent is not None]
+        turn = next(each["params"] for each in sent if each.get("method") == "turn/start")
+        resumed = next((each["params"]["threadId"] for each in sent if each.get("method") == "thread/resume"), None)
+        request = StartRequest(
+            run_id="run_1", attempt=1, executable="/engines/codex", home="/home/agent", workspace="/workspace",
+            messages=[Message(content=turn["input"][0]["text"])], output_schema=turn.get("outputSchema"),
+            provider_options={"baseUrl": "http://127.0.0.1:1/v1"}, credential_env={"OPENAI_API_KEY": "sk-test"},
+        )  # fmt: skip
+        adapter = ADAPTERS[Provider.CODEX_APP_SERVER]
+        return adapter.start(request) if resumed is None else adapter.resume(request, resumed)
+
+    def said(
+        self, conversation: Conversation, played: Played, sent: Mapping[str, Any], replies: list[Reply]
+    ) -> list[Step] | None:
+        match sent.get("method"):
+            case None:
+                return conversation.answer(played.asked[-1], replies.pop(0))
+            case "turn/interrupt":
+                return conversation.interrupt()
+            case "turn/steer":
+                return conversation.message(sent["params"]["input"][0]["text"])
+            case method:
+                is_ours = method in OURS_BY_ITSELF and method not in {each.get("method") for each in played.recorded}
+                return [] if is_ours else None
+
+
+CODEX = CodexPlayer()
+
+
+def moves_of(folder: Path) -> Iterator[Move]:
+    lines = iter((folder / "stdout.jsonl").read_bytes().split(b"\n"))
+    for text in (folder / "transcript.jsonl").read_text().splitlines():
         move = json.loads(text)
-        yield Move(next(lines), None) if move["dir"] == "recv" else Move(None, move["msg"])
+        yield Move(next(lines) + b"\n", None) if move["dir"] == "recv" else Move(None, move["msg"])
 
 
-def conversation_for(moves: Sequence[Move]) -> Conversation:
-    """As the case was started: its prompt, its thread to resume, its schema."""
-    sent = [move.sent for move in moves if move.sent is not None]
-    turn = next(each["params"] for each in sent if each.get("method") == "turn/start")
-    resumed = next((each["params"]["threadId"] for each in sent if each.get("method") == "thread/resume"), None)
-    request = StartRequest(
-        run_id="run_1", attempt=1, executable="/engines/codex", home="/home/agent", workspace="/workspace",
-        messages=[Message(content=turn["input"][0]["text"])], output_schema=turn.get("outputSchema"),
-        provider_options={"baseUrl": "http://127.0.0.1:1/v1"}, credential_env={"OPENAI_API_KEY": "sk-test"},
-    )  # fmt: skip
-    adapter = ADAPTERS[Provider.CODEX_APP_SERVER]
-    return adapter.start(request) if resumed is None else adapter.resume(request, resumed)
-
-
-def play(case: str, replies: Sequence[Reply] = (), cut: int | None = None, by_byte: bool = False) -> Played:
+def play(
+    case: str, replies: Sequence[Reply] = (), cut: int | None = None, by_byte: bool = False, player: Player = CODEX
+) -> Played:
     """The case up to the first thing a recording did that a conversation never does (a second turn, reading the thread)."""
-    moves = list(moves_of(case))
-    conversation, played = conversation_for(moves), Played()
+    moves = list(moves_of(player.folder / case))
+    conversation, played = player.conversation_for(moves), Played()
     left, at = list(replies), 0
     played.steps += conversation.opened()
     for move in moves:
@@ -80,7 +147,7 @@ def play(case: str, replies: Sequence[Reply] = (), cut: int | None = None, by_by
             at += len(move.received)
             continue
         assert move.sent is not None
-        steps = _said(conversation, played, move.sent, left)
+        steps = player.said(conversation, played, move.sent, left)
         if steps is None:
             break
         played.steps += steps
@@ -88,22 +155,6 @@ def play(case: str, replies: Sequence[Reply] = (), cut: int | None = None, by_by
     played.steps += conversation.end_of(STDOUT)
     played.outcome = conversation.ended(0)
     return played
-
-
-def _said(conversation: Conversation, played: Played, sent: Mapping[str, Any], replies: list[Reply]) -> list[Step] | None:
-    match sent.get("method"):
-        case None:
-            asked = [
-                step.payload for step in played.steps if isinstance(step, Emit) and isinstance(step.payload, InteractionRequested)
-            ]
-            return conversation.answer(asked[-1].question_id, replies.pop(0))
-        case "turn/interrupt":
-            return conversation.interrupt()
-        case "turn/steer":
-            return conversation.message(sent["params"]["input"][0]["text"])
-        case method:
-            is_ours = method in OURS_BY_ITSELF and method not in {each.get("method") for each in played.recorded}
-            return [] if is_ours else None
 
 
 def _pieces(data: bytes, cut: int | None, by_byte: bool) -> list[bytes]:

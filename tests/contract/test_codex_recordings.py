@@ -27,17 +27,7 @@ OURS = ("cwd", "approvalPolicy", "sandbox", "modelProvider", "excludeTurns")
 
 
 def golden(case: str) -> dict[str, Any]:
-    played = play(case, REPLIES.get(case, []))
-    assert played.outcome is not None
-    outcome = played.outcome
-    return {
-        "events": played.events,
-        "outcome": outcome.outcome.value,
-        "errorCode": outcome.error_code,
-        "errorMessage": outcome.error_message,
-        "result": outcome.result,
-        "usage": None if outcome.usage is None else json.loads(outcome.usage.wire_json()),
-    }
+    return play(case, REPLIES.get(case, [])).golden()
 
 
 @pytest.mark.parametrize("case", CASES)
