@@ -11,6 +11,7 @@ from types import MappingProxyType
 from executor.adapters.base import Adapter
 from executor.adapters.claude_code import ClaudeAdapter
 from executor.adapters.codex_app_server import CodexAdapter
+from executor.adapters.gemini_cli import GeminiAdapter
 from executor.adapters.scripted import ScriptedAdapter
 from shared.contracts.providers import Provider
 
@@ -18,6 +19,7 @@ ADAPTERS: Mapping[Provider, Adapter] = MappingProxyType(
     {
         Provider.CODEX_APP_SERVER: CodexAdapter(),
         Provider.CLAUDE_CODE: ClaudeAdapter(),
+        Provider.GEMINI_CLI: GeminiAdapter(),
         Provider.SCRIPTED: ScriptedAdapter(),
     }
 )

@@ -37,7 +37,7 @@ ALIASES: Mapping[str, Provider] = MappingProxyType(
 
 
 # Providers this release has an adapter for; tests/contract/test_providers.py holds it against the executor's table.
-DRIVEN: frozenset[Provider] = frozenset({Provider.CODEX_APP_SERVER, Provider.CLAUDE_CODE, Provider.SCRIPTED})
+DRIVEN: frozenset[Provider] = frozenset({Provider.CODEX_APP_SERVER, Provider.CLAUDE_CODE, Provider.GEMINI_CLI, Provider.SCRIPTED})
 
 # Variables that hold credentials or say where they are sent: set by an app or on the executor, never by a request.
 CREDENTIAL_NAMES: frozenset[str] = frozenset({

@@ -46,7 +46,7 @@ def read(body: dict[str, Any]) -> Asked:
     declared = [each for tool in body.get("tools", []) for each in tool.get("functionDeclarations", [])]
     return Asked(
         model=body.get("model", ""),
-        user_text=texts[-1],
+        user_text=next((text for text in reversed(texts) if "[[" in text), texts[-1]),  # the engine nudges in a part of its own
         tool_output=str(outputs[-1].get("output", outputs[-1].get("error", ""))) if outputs else None,
         tools=tuple(each["name"] for each in declared),
         calls=len(outputs),

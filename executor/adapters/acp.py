@@ -1,0 +1,374 @@
+"""The one client of the Agent Client Protocol: one process, one session, one prompt at a time.
+
+The handshake is initialize → session/new or session/load → session/set_mode → session/prompt; the end is the last prompt's answer
+→ stdin closed. What differs between engines stands in ``AcpProfile``. Every request of the engine is answered, with a refusal
+where it wants to use our files or terminals; every request of ours has an owner in ``_pending``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from executor.adapters import acp_errors, acp_protocol, acp_tools
+from executor.adapters.acp_events import PromptEvents
+from executor.adapters.acp_profile import AcpProfile, LogLine
+from executor.adapters.acp_protocol import (
+    AUTH_REQUIRED,
+    NOISE,
+    AskPermission,
+    Chunk,
+    Incoming,
+    Plan,
+    PromptEnded,
+    RpcError,
+    RpcId,
+    SessionOpened,
+    SessionUpdate,
+    ToolCall,
+)
+from executor.adapters.acp_questions import Asked, answers_to, asked_of, decision_of, outcome_of, question_of, reason_of
+from executor.adapters.base import STDERR, STDOUT, CloseInput, Command, Emit, Outcome, Send, StartRequest, Step, Stream
+from executor.adapters.exits import outcome_of_exit
+from executor.adapters.framing import Framed, Line, Lines, LineTooLong
+from executor.adapters.questions import Questions
+from executor.adapters.unclaimed import note, raw, too_long, undecodable
+from shared.contracts.events import AttemptOutcome, SessionStarted
+from shared.contracts.interactions import Decision, Reply
+from shared.contracts.providers import EngineMode
+from shared.errors import ErrorCode, RunyardError
+
+CLIENT = {"name": "runyard", "title": "Runyard", "version": "0.1.0"}
+NO_SERVICES = {"fs": {"readTextFile": False, "writeTextFile": False}, "terminal": False}
+NOBODY_IS_ASKED = frozenset({EngineMode.PLAN, EngineMode.READ_ONLY})
+# Refused without a word: engines ask for these whatever we say we serve, and go on without them.
+EXPECTED_REFUSALS = frozenset({"fs/write_text_file", "fs/read_text_file", "craft/drainMidTurnQueue"})
+DECLINED = "The user declined that tool call. Go on without it."
+
+T = TypeVar("T")
+Answered = Callable[[Incoming, Line], list[Step]]
+
+
+class AcpConversation:
+    """One engine process. Its outcome is its last prompt's; its exit counts only when no prompt ended."""
+
+    def __init__(
+        self,
+        profile: AcpProfile,
+        command: Command,
+        request: StartRequest,
+        session: str | None,
+        mcp_servers: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        self.command = command
+        self._profile = profile
+        self._request = request
+        self._session = session
+        self._mcp_servers = mcp_servers
+        self._lines = Lines()
+        self._events = PromptEvents(profile)
+        self._questions: Questions[RpcId] = Questions(request.attempt)
+        self._asked: dict[RpcId, Asked] = {}
+        self._sent = 0
+        self._pending: dict[RpcId, Answered] = {}
+        self._session_id = ""
+        self._is_prompting = False
+        self._stop_reason: str | None = None
+        self._messages: list[str] = []
+        self._calls = 0
+        self._last_failure = ""
+        self._is_stopping = False
+        self._is_closed = False
+        self._failure: tuple[ErrorCode, str] | None = None
+
+    # ---- what the runner calls ----
+
+    def opened(self) -> list[Step]:
+        params = {"protocolVersion": acp_protocol.VERSION, "clientCapabilities": NO_SERVICES, "clientInfo": CLIENT}
+        return [self._call("initialize", params, self._initialized)]
+
+    def feed(self, stream: Stream, chunk: bytes) -> list[Step]:
+        return [step for line in self._lines.feed(stream, chunk) for step in self._on_line(line)]
+
+    def end_of(self, stream: Stream) -> list[Step]:
+        steps = [step for line in self._lines.end_of(stream) for step in self._on_line(line)]
+        return [*steps, *self._events.prompt_ended(final=False, well=False)] if stream == STDOUT else steps
+
+    def answer(self, question_id: str, reply: Reply) -> list[Step]:
+        rpc_id = self._questions.take(question_id)
+        asked = self._asked.pop(rpc_id)
+        if asked.questions and reply.decision is None:
+            return [Send(acp_protocol.response(rpc_id, answers_to(asked, reply.answer)))]
+        decision = decision_of(reply)
+        said = Send(acp_protocol.response(rpc_id, outcome_of(asked, decision)))
+        if decision in {Decision.ACCEPT, Decision.ACCEPT_FOR_SESSION}:
+            return [said]
+        declined = self._events.declined(asked.tool_call_id)
+        if decision is Decision.DECLINE_AND_STOP:
+            return [said, *declined, *self.interrupt()]
+        reason = reason_of(reply)
+        if reason is not None or self._profile.ends_turn_on_no:
+            self._messages.append(f"{DECLINED} They say: {reason}" if reason else DECLINED)
+        return [said, *declined]
+
+    def message(self, text: str) -> list[Step]:
+        """Taken when the prompt that runs is over."""
+        if self._is_stopping or self._is_closed or self._failure:
+            raise RunyardError(ErrorCode.CONFLICT, f"{self._profile.engine} is no longer taking messages")
+        self._messages.append(text)
+        return []
+
+    def interrupt(self) -> list[Step]:
+        if self._is_stopping or self._is_closed:
+            return []
+        self._is_stopping = self._events.was_stopped = True
+        return self._cancel() if self._is_prompting else self._close()
+
+    def ended(self, exit_code: int | None) -> Outcome:
+        usage = self._events.usage
+        if self._failure is not None:
+            return Outcome(AttemptOutcome.ERROR, *self._failure, usage=usage)
+        if self._is_stopping or self._stop_reason == "cancelled":
+            return Outcome(AttemptOutcome.CANCELED, ErrorCode.USER_CANCELED, "the prompt was cancelled", usage=usage)
+        if self._stop_reason is None or self._is_prompting:
+            return outcome_of_exit(exit_code, usage)
+        if self._events.answer is None:
+            said = f"{self._profile.engine} finished without an answer"
+            return Outcome(AttemptOutcome.ERROR, ErrorCode.ENGINE_NO_OUTPUT, said, usage=usage)
+        return Outcome(AttemptOutcome.SUCCESS, result=_result(self._events.answer, self._request), usage=usage)
+
+    # ---- the handshake ----
+
+    def _initialized(self, answer: Incoming, line: Line) -> list[Step]:
+        if answer.error is not None:
+            return self._fail(ErrorCode.ENGINE_START_FAILED, answer.error)
+        params = {"cwd": self._request.workspace, "mcpServers": self._mcp_servers}
+        if self._session is None:
+            return [self._call("session/new", params, self._session_opened)]
+        return [self._call("session/load", params | {"sessionId": self._session}, self._session_opened)]
+
+    def _session_opened(self, answer: Incoming, line: Line) -> list[Step]:
+        if answer.error is not None:
+            return self._fail(self._code_of_opening(answer.error), answer.error)
+        self._session_id = self._session or _decode(answer, SessionOpened).session_id
+        started = Emit(SessionStarted(engine_session=self._session_id), line.byte_from, line.byte_to)
+        if self._is_stopping:
+            return [started, *self._close()]
+        mode = {"sessionId": self._session_id, "modeId": self._profile.modes[self._request.engine_mode]}
+        return [started, self._call("session/set_mode", mode, self._mode_set)]
+
+    def _code_of_opening(self, error: RpcError) -> ErrorCode:
+        if error.code == AUTH_REQUIRED:
+            return ErrorCode.AUTH_MISSING
+        return self._profile.error_code(error) if self._session is None else ErrorCode.NOT_FOUND
+
+    def _mode_set(self, answer: Incoming, line: Line) -> list[Step]:
+        if answer.error is not None:
+            return self._fail(ErrorCode.ENGINE_PROTOCOL_ERROR, answer.error)
+        return self._close() if self._is_stopping else [self._prompt(self._request.prompt())]
+
+    # ---- prompts, messages, stop and end ----
+
+    def _prompt(self, text: str) -> Send:
+        self._is_prompting, self._calls = True, 0
+        self._events.begin()
+        params = {"sessionId": self._session_id, "prompt": acp_protocol.prompt_of([_no_command(text)])}
+        return self._call("session/prompt", params, self._prompt_ended)
+
+    def _prompt_ended(self, answer: Incoming, line: Line) -> list[Step]:
+        self._is_prompting = False
+        withdrawn = self._withdrawn()
+        if answer.error is not None:
+            steps = [*withdrawn, *self._events.prompt_ended(final=False, well=False)]
+            is_ours = self._is_stopping or self._failure is not None
+            return [*steps, *(self._close() if is_ours else self._fail(self._profile.error_code(answer.error), answer.error))]
+        ended = _decode(answer, PromptEnded)
+        self._stop_reason = ended.stop_reason
+        counted = [*withdrawn, *self._events.count(ended)]
+        failure = self._failure_in(ended)
+        if failure is not None and self._failure is None and not self._is_stopping:
+            self._failure = failure
+        if self._failure is not None or self._is_stopping or ended.stop_reason == "cancelled":
+            return [*counted, *self._events.prompt_ended(final=False, well=False), *self._close()]
+        if self._messages:
+            waiting, self._messages = "\n\n".join(self._messages), []
+            return [*counted, *self._events.prompt_ended(final=False), self._prompt(waiting)]
+        return [*counted, *self._events.prompt_ended(final=True), *self._close()]
+
+    def _failure_in(self, ended: PromptEnded) -> tuple[ErrorCode, str] | None:
+        """What an end is that only looks like one."""
+        match ended.stop_reason:
+            case "end_turn" | "cancelled":
+                pass
+            case "max_tokens":
+                return ErrorCode.OUTPUT_LIMIT, "the model's answer is longer than it may be"
+            case "refusal":
+                return ErrorCode.INVALID_REQUEST, "the model refused to answer"
+            case other:
+                return ErrorCode.ENGINE_EXIT_NONZERO, f"{self._profile.engine} stopped: {other[:64]}"
+        quota = ended.meta.quota if ended.meta is not None else None
+        if self._profile.needs_model_usage and quota is not None and not quota.model_usage:
+            return ErrorCode.MODEL_UNAVAILABLE, "the model's answer broke off"
+        return None
+
+    def _cancel(self) -> list[Step]:
+        """Stop the prompt. Its open questions are answered with it; what becomes of them is the runner's to say."""
+        self._questions.withdraw_all()
+        asked, self._asked = list(self._asked), {}
+        outcome = {"outcome": {"outcome": "cancelled"}}
+        answers = [Send(acp_protocol.response(rpc_id, outcome)) for rpc_id in asked]
+        return [Send(acp_protocol.notification("session/cancel", {"sessionId": self._session_id})), *answers]
+
+    def _close(self) -> list[Step]:
+        if self._is_closed:
+            return []
+        self._is_closed = True
+        return [CloseInput()]
+
+    def _fail(self, code: ErrorCode, error: RpcError) -> list[Step]:
+        is_vague = code is ErrorCode.ENGINE_EXIT_NONZERO
+        self._failure = (ErrorCode.ENGINE_PROTOCOL_ERROR if is_vague else code, acp_errors.reason_of(error))
+        return self._close()
+
+    # ---- lines ----
+
+    def _on_line(self, line: Framed) -> list[Step]:
+        if isinstance(line, LineTooLong):
+            return too_long(line)
+        if line.stream == STDERR:
+            return self._on_log(line)
+        if not line.data.startswith(b"{"):
+            return raw(line)
+        try:
+            incoming = acp_protocol.read_line(line.data)
+        except msgspec.DecodeError:
+            return raw(line)
+        try:
+            return self._on_incoming(incoming, line)
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            refused = [] if incoming.method is None or incoming.id is None else [_refuse(incoming.id, incoming.method)]
+            return [*refused, *undecodable(line, str(error))]
+
+    def _on_incoming(self, incoming: Incoming, line: Line) -> list[Step]:
+        match incoming:
+            case Incoming(id=None, method="session/update"):
+                return self._on_update(msgspec.json.decode(incoming.params, type=SessionUpdate), line)
+            case Incoming(id=None, method=str()):
+                return []  # an engine's private notice for its own editor
+            case Incoming(id=id, method="session/request_permission") if id is not None:
+                return self._on_permission(id, msgspec.json.decode(incoming.params, type=AskPermission), line)
+            case Incoming(id=id, method=str(method)) if id is not None:
+                noted = [] if method in EXPECTED_REFUSALS else [note(line, "request_refused", f"it asked for {method[:64]}")]
+                return [_refuse(id, method), *noted]
+            case Incoming(id=id) if id in self._pending:
+                return self._pending.pop(id)(incoming, line)
+            case _:
+                return raw(line)
+
+    def _on_update(self, told: SessionUpdate, line: Line) -> list[Step]:
+        if not self._is_prompting or told.session_id != self._session_id:
+            return []  # the history of a session that is being loaded, or what is of no prompt of ours
+        kind, update = acp_protocol.read_update(told.update)
+        match update:
+            case Chunk() if kind == "agent_message_chunk":
+                return self._events.said(update, line)
+            case Chunk():
+                return self._events.thought(update, line)
+            case ToolCall():
+                return self._events.tool(update, line)
+            case Plan():
+                return self._events.plan(update, line)
+            case None:
+                return [] if kind in NOISE else raw(line)
+
+    def _on_permission(self, id: RpcId, ask: AskPermission, line: Line) -> list[Step]:
+        asked = asked_of(id, ask)
+        tool, told = self._events.asked(ask.tool_call, line, is_question=bool(asked.questions))
+        if not self._is_prompting or self._is_stopping or self._failure is not None:
+            return [*told, Send(acp_protocol.response(id, {"outcome": {"outcome": "cancelled"}}))]
+        if self._request.engine_mode in NOBODY_IS_ASKED and not asked.questions:
+            refused = Send(acp_protocol.response(id, outcome_of(asked, Decision.DECLINE)))
+            if self._profile.ends_turn_on_no:
+                self._messages.append(DECLINED)
+            return [*told, refused, *self._events.declined(tool.id)]
+        self._asked[id] = asked
+        payload = self._questions.open(id, **question_of(asked, ask.tool_call, acp_tools.asked(tool)))
+        return [*told, Emit(payload, line.byte_from, line.byte_to)]
+
+    def _withdrawn(self) -> list[Step]:
+        """Only what the engine did by itself is news; what becomes of questions after our own stop is the runner's to say."""
+        self._asked.clear()
+        gone = self._questions.withdraw_all()
+        return [] if self._is_stopping else [Emit(payload) for payload in gone]
+
+    # ---- the engine's own log ----
+
+    def _on_log(self, line: Line) -> list[Step]:
+        text = line.data.decode("utf-8", "replace")
+        for pattern, means in self._profile.log:
+            found = pattern.search(text)
+            if found is not None:
+                return self._on_logged(means, found[1] if found.re.groups else "", line)
+        return raw(line)
+
+    def _on_logged(self, means: LogLine, said: str, line: Line) -> list[Step]:
+        match means:
+            case LogLine.NOISE:
+                return []
+            case LogLine.STEP:
+                self._calls = 0
+                return []
+            case LogLine.FAILED:
+                self._last_failure = said
+                return self._give_up() if self._calls >= self._profile.max_calls else []
+            case LogLine.CALL:
+                self._calls += 1
+                if self._calls == 1 or not self._is_prompting:
+                    return []
+                if self._calls > self._profile.max_calls:
+                    return self._give_up()
+                code, reason = self._last_refusal()
+                return self._events.broken(reason, code, self._calls - 1, line)
+
+    def _last_refusal(self) -> tuple[ErrorCode, str]:
+        """Why the model was called again. What cannot pass is not tried again, so what nothing names is the endpoint's."""
+        error = RpcError(message=self._last_failure or "the model's answer broke off")
+        code = self._profile.error_code(error)
+        return ErrorCode.MODEL_UNAVAILABLE if code is ErrorCode.ENGINE_EXIT_NONZERO else code, acp_errors.reason_of(error)
+
+    def _give_up(self) -> list[Step]:
+        """The engine would go on for minutes."""
+        if self._failure is not None or self._is_stopping or not self._is_prompting:
+            return []
+        self._failure = self._last_refusal()
+        return self._cancel()
+
+    def _call(self, method: str, params: dict[str, Any], answered: Answered) -> Send:
+        self._sent += 1
+        self._pending[self._sent] = answered
+        return Send(acp_protocol.request(self._sent, method, params))
+
+
+def _no_command(text: str) -> str:
+    """A prompt is never a command of the engine's own, whatever it begins with."""
+    return f"[user]\n{text}" if text.lstrip().startswith(("/", "$", "!", "?")) else text
+
+
+def _refuse(id: RpcId, method: str) -> Send:
+    return Send(acp_protocol.refusal(id, method))
+
+
+def _decode(answer: Incoming, kind: type[T]) -> T:
+    return msgspec.json.decode(answer.result, type=kind)
+
+
+def _result(answer: str, request: StartRequest) -> Any:
+    """The answer's text; where a schema was given, the JSON it is. Whether it fits the schema is checked by the platform."""
+    if request.output_schema is None:
+        return answer
+    try:
+        return msgspec.json.decode(answer)
+    except msgspec.DecodeError:
+        return answer

@@ -1,0 +1,134 @@
+"""Tools of ACP engines as our tool events: names, inputs and outputs people can read, bounded.
+
+A tool is told in pieces, by updates and by the permission asked for it; what is remembered of it is what they said last.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import msgspec
+
+from executor.adapters.acp_protocol import ToolCall, ToolContent
+from executor.adapters.capping import MAX_TOOL_BYTES, capped
+from shared.contracts.events import ToolCompleted, ToolStarted
+from shared.contracts.interactions import AskedTool
+
+Status = Literal["completed", "failed", "declined", "canceled"]
+OVER = frozenset({"completed", "failed"})
+MAX_DIFFED_CHARS = 256 * 1024
+SHELL, EDIT = "execute", "edit"
+_NAMES: Mapping[str, str] = {SHELL: "shell", EDIT: "edit"}
+_ID_SEPARATOR = "__"
+
+
+@dataclass(slots=True)
+class Tool:
+    """A tool that was begun: all that its lines said so far."""
+
+    id: str
+    own_name: str = ""
+    kind: str = ""
+    title: str = ""
+    status: str = "pending"
+    input: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    output: Any = None
+    content: Sequence[ToolContent] = ()
+    is_told: bool = False
+
+    def learn(self, call: ToolCall) -> None:
+        self.own_name = self.own_name or _own_name(call)
+        self.kind = call.kind or self.kind
+        self.title = call.title or self.title
+        self.status = call.status or self.status
+        if isinstance(call.raw_input, dict) and call.raw_input:
+            self.input = call.raw_input  # pyright: ignore[reportUnknownMemberType]
+        self.output = call.raw_output if call.raw_output is not None else self.output
+        self.content = call.content if call.content is not None else self.content
+
+    @property
+    def name(self) -> str:
+        return _NAMES.get(self.kind) or self.own_name or self.kind or "tool"
+
+    @property
+    def diffs(self) -> list[ToolContent]:
+        return [each for each in self.content if each.type == "diff"]
+
+
+def _own_name(call: ToolCall) -> str:
+    """Where it stands differs: beside the call, before its id's numbers, or as the title before anything better is known."""
+    if call.meta is not None and call.meta.tool_name:
+        return call.meta.tool_name
+    if _ID_SEPARATOR in call.tool_call_id:
+        return call.tool_call_id.partition(_ID_SEPARATOR)[0]
+    return call.title or ""
+
+
+def started(tool: Tool) -> ToolStarted:
+    input, truncated = bounded(_input_of(tool))
+    return ToolStarted(tool_id=tool.id, name=tool.name, input=input, truncated=truncated)
+
+
+def asked(tool: Tool) -> AskedTool:
+    input, _ = bounded(_input_of(tool))
+    return AskedTool(name=tool.name, input=input if isinstance(input, dict) else {"json": input})  # pyright: ignore[reportUnknownArgumentType]
+
+
+def completed(tool: Tool, was_stopped: bool) -> ToolCompleted:
+    """``was_stopped``: someone asked for the end, so a tool that did not get to its own was canceled and has not failed."""
+    output, exit_code = _output_of(tool)
+    shown, truncated = bounded(output)
+    ended: Status = "completed" if tool.status == "completed" else "failed"
+    return ToolCompleted(
+        tool_id=tool.id, name=tool.name, status="canceled" if was_stopped else ended,
+        output=shown, truncated=truncated, exit_code=exit_code,
+    )  # fmt: skip
+
+
+def ended_as(tool: Tool, status: Status) -> ToolCompleted:
+    return ToolCompleted(tool_id=tool.id, name=tool.name, status=status)
+
+
+def _input_of(tool: Tool) -> dict[str, Any]:
+    if tool.kind == EDIT and tool.diffs:
+        return {"changes": [_change(each) for each in tool.diffs]}
+    if tool.kind == SHELL and "command" not in tool.input:
+        return {"command": tool.title}
+    return dict(tool.input) or {"title": tool.title}
+
+
+def _change(diff: ToolContent) -> dict[str, Any]:
+    """A new file by its content, a changed one by a unified diff; one too large to compare by its new content."""
+    if not diff.old_text:
+        return {"path": diff.path, "kind": "add", "diff": diff.new_text}
+    if len(diff.old_text) + len(diff.new_text) > MAX_DIFFED_CHARS:
+        return {"path": diff.path, "kind": "update", "content": diff.new_text}
+    lines = difflib.unified_diff(diff.old_text.splitlines(keepends=True), diff.new_text.splitlines(keepends=True), n=3)
+    return {"path": diff.path, "kind": "update", "diff": "".join(lines)}
+
+
+def _output_of(tool: Tool) -> tuple[Any, int | None]:
+    texts = [each.content.text for each in tool.content if each.type == "content" and each.content is not None]
+    said = "\n".join(text for text in texts if text) if tool.status in OVER else ""
+    raw: Any = tool.output
+    if not isinstance(raw, dict):
+        return raw if raw is not None else said or None, None
+    whole = cast("dict[str, Any]", raw)
+    metadata: dict[str, Any] = whole.get("metadata") or {}
+    exit_code = whole.get("exitCode", metadata.get("exit"))
+    shown = whole.get("output") or whole.get("text") or whole.get("error") or said
+    return shown, exit_code if isinstance(exit_code, int) else None
+
+
+def bounded(value: Any) -> tuple[Any, bool | None]:
+    """The value, or the beginning of its JSON where it is longer than the bound."""
+    if value is None or value == "":
+        return value, None
+    if isinstance(value, str):
+        return capped(value, MAX_TOOL_BYTES)
+    text = msgspec.json.encode(value).decode()
+    shown, truncated = capped(text, MAX_TOOL_BYTES)
+    return (shown if truncated else value), truncated

@@ -1,0 +1,70 @@
+"""Finds where a stream of text began anew although nothing says so. Nothing here knows an engine.
+
+Some engines ask a broken stream again and pass its text on a second time, without a word. What comes then are the very same
+pieces from the first one on. Pieces that could be such a repetition are held until it shows: when text goes on after a whole
+repetition, it was one; when it turns aside, or the answer ends well, it was meant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+MIN_PIECES = 3
+MIN_CHARS = 12
+MAX_RESTARTS = 4
+
+
+@dataclass(slots=True)
+class News:
+    """What is to be shown now, and how many beginnings anew were found before it."""
+
+    pieces: list[str] = field(default_factory=list[str])
+    restarts: int = 0
+
+
+class Restarts:
+    """The pieces of one message, in their order."""
+
+    def __init__(self) -> None:
+        self._shown: list[str] = []
+        self._repeated: list[str] = []
+        self._may_repeat = True
+
+    def piece(self, text: str) -> News:
+        expected = self._expected()
+        if expected is not None and text == expected:
+            self._repeated.append(text)
+            return self._meant() if self._whole() > MAX_RESTARTS else News()
+        if self._repeated and len(self._repeated) % len(self._shown) == 0:
+            restarts = self._whole()
+            self._repeated = []
+            self._shown.append(text)
+            return News([text], restarts)
+        news = self._meant()
+        self._shown.append(text)
+        return News([*news.pieces, text])
+
+    def ended(self, well: bool) -> News:
+        """The message is over. ``well``: its model call succeeded, so that what was held was part of the answer."""
+        if well or not self._repeated:
+            return self._meant()
+        restarts = -(-len(self._repeated) // len(self._shown))
+        self._repeated = []
+        return News(restarts=restarts)
+
+    def _expected(self) -> str | None:
+        """The piece a repetition would go on or begin with."""
+        if self._repeated:
+            return self._shown[len(self._repeated) % len(self._shown)]
+        is_long = len(self._shown) >= MIN_PIECES and sum(map(len, self._shown[:MIN_CHARS])) >= MIN_CHARS
+        return self._shown[0] if is_long and self._may_repeat else None
+
+    def _whole(self) -> int:
+        return len(self._repeated) // len(self._shown) if self._shown else 0
+
+    def _meant(self) -> News:
+        """What was held is text like any other, and this message repeats itself on purpose."""
+        pieces, self._repeated = self._repeated, []
+        self._may_repeat = self._may_repeat and not pieces
+        self._shown += pieces
+        return News(pieces)

@@ -1,0 +1,346 @@
+"""The real gemini-cli, qwen-code and opencode under the one ACP client, against the model stub: one body, a row an engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from executor.adapters.base import Adapter
+from executor.adapters.gemini_cli import GeminiAdapter
+from shared.contracts.events import (
+    AttemptOutcome,
+    InteractionRequested,
+    InteractionResolved,
+    MessageCompleted,
+    MessageDelta,
+    ReasoningCompleted,
+    SessionStarted,
+    ToolCompleted,
+    ToolStarted,
+)
+from shared.contracts.interactions import Decision, InteractionType, Reply
+from shared.contracts.providers import EngineMode
+from shared.errors import ErrorCode
+from tests.engines.drive import Driven, driven, request_for
+from tests.loopback import unused_port
+from tests.model_stub.server import ModelStub, serving
+
+pytestmark = pytest.mark.engine
+
+ENGINES = Path(__file__).parent.parent.parent / "engines"
+KEY = "sk-never-shown-to-anyone-0123456789"
+ANSWER = "Hello from the model stub. The answer is 42."
+
+
+@dataclass(frozen=True)
+class Row:
+    """An engine, and what is its own: its key's name, what it counts, how often it asks a failing model again."""
+
+    adapter: Adapter
+    key: str
+    model: str
+    counts: tuple[int, int]
+    retries: bool = False
+    failures: dict[str, ErrorCode] = field(default_factory=dict[str, ErrorCode])
+
+
+ROWS = {
+    "gemini": Row(GeminiAdapter(), "GEMINI_API_KEY", "gemini-2.5-flash", (1200, 42)),
+}
+
+
+@pytest.fixture(scope="module", params=sorted(ROWS))
+def row(request: pytest.FixtureRequest) -> Row:
+    return ROWS[request.param]
+
+
+@pytest.fixture(scope="module")
+def executable(row: Row) -> str:
+    found = [path for pattern in row.adapter.install.globs for path in ENGINES.glob(pattern)]
+    assert found, f"{row.adapter.provider} is not installed: python scripts/install_engines.py"
+    return str(found[0])
+
+
+@pytest.fixture
+async def stub() -> AsyncGenerator[ModelStub]:
+    async with serving() as running:
+        yield running
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Starts conversations of one engine with one HOME against one stub."""
+
+    row: Row
+    executable: str
+    home: Path
+    stub: ModelStub
+
+    @property
+    def workspace(self) -> Path:
+        return self.home / "workspace"
+
+    @asynccontextmanager
+    async def running(self, prompt: str, session: str | None = None, **more: Any) -> AsyncGenerator[Driven]:
+        fields: dict[str, Any] = {
+            "model": self.row.model,
+            "provider_options": {"baseUrl": self.stub.base_url},
+            "credential_env": {self.row.key: KEY},
+        }
+        request = request_for(self.home, prompt, self.executable, **(fields | more))
+        adapter = self.row.adapter
+        conversation = adapter.start(request) if session is None else adapter.resume(request, session)
+        async with driven(conversation, request) as engine:
+            yield engine
+
+    def asked(self) -> list[dict[str, Any]]:
+        """What the model was asked, without the engine's own side requests."""
+        return [request for request in self.stub.requests if "tools" in request["body"]]
+
+
+@pytest.fixture
+def engine(row: Row, executable: str, tmp_path: Path, stub: ModelStub) -> Engine:
+    return Engine(row, executable, tmp_path, stub)
+
+
+async def test_text_is_streamed_and_is_the_result(engine: Engine) -> None:
+    async with engine.running("hi [[text]]") as driven:
+        outcome = await driven.outcome()
+    assert (outcome.outcome, outcome.result) == (AttemptOutcome.SUCCESS, ANSWER), outcome.error_message
+    assert len(driven.payloads(MessageDelta)) > 3
+    assert "".join(each.text for each in driven.payloads(MessageDelta)) == ANSWER
+    assert [(each.text, each.final) for each in driven.payloads(MessageCompleted)] == [(ANSWER, True)]
+    assert outcome.usage is not None
+    assert (outcome.usage.input_tokens, outcome.usage.output_tokens) == engine.row.counts
+    assert KEY not in str(list(engine.stub.requests))
+    assert KEY.encode() not in b"".join(driven.raw.values())
+
+
+async def test_reasoning_is_told_apart_from_the_answer(engine: Engine) -> None:
+    async with engine.running("[[reasoning]]") as driven:
+        outcome = await driven.outcome()
+    assert outcome.result == "After some thought: 42."
+    assert "First I look. Then I answer." in "".join(each.text for each in driven.payloads(ReasoningCompleted))
+
+
+async def test_a_prompt_is_never_a_command_of_the_engines_own(engine: Engine) -> None:
+    async with engine.running("/help [[text]]") as driven:
+        outcome = await driven.outcome()
+    assert outcome.result == ANSWER
+
+
+async def test_an_accepted_command_runs(engine: Engine) -> None:
+    async with engine.running("[[tool:printf made > made.txt; cat made.txt]]") as driven:
+        asked = await driven.until(InteractionRequested)
+        assert asked.tool is not None
+        assert (asked.type, asked.tool.name) == (InteractionType.PERMISSION, "shell")
+        assert "made.txt" in asked.tool.input["command"]
+        await driven.answer(asked.question_id, Reply(decision=Decision.ACCEPT))
+        outcome = await driven.outcome()
+    assert outcome.outcome is AttemptOutcome.SUCCESS, outcome.error_message
+    assert outcome.result.startswith("Done. The tool said ")
+    assert "made" in outcome.result
+    assert (engine.workspace / "made.txt").read_text() == "made"
+    assert [each.name for each in driven.payloads(ToolStarted)] == ["shell"]
+    assert [(each.name, each.status) for each in driven.payloads(ToolCompleted)] == [("shell", "completed")]
+
+
+async def test_a_declined_command_does_not_run_and_the_reason_reaches_the_model(engine: Engine) -> None:
+    async with engine.running("[[tool:touch made.txt]]") as driven:
+        asked = await driven.until(InteractionRequested)
+        await driven.answer(asked.question_id, Reply(decision=Decision.DECLINE, message="use the other file"))
+        outcome = await driven.outcome()
+    assert outcome.outcome is AttemptOutcome.SUCCESS, outcome.error_message
+    assert not (engine.workspace / "made.txt").exists()
+    assert [each.status for each in driven.payloads(ToolCompleted)] == ["declined"]
+    assert "use the other file" in str(engine.asked()[-1]["body"])
+    assert [each.final for each in driven.payloads(MessageCompleted)][-1] is True
+
+
+async def test_decline_and_stop_ends_the_run(engine: Engine) -> None:
+    async with engine.running("[[tool:touch made.txt]]") as driven:
+        asked = await driven.until(InteractionRequested)
+        await driven.answer(asked.question_id, Reply(decision=Decision.DECLINE_AND_STOP))
+        outcome = await driven.outcome()
+    assert (outcome.outcome, outcome.error_code) == (AttemptOutcome.CANCELED, ErrorCode.USER_CANCELED)
+    assert not (engine.workspace / "made.txt").exists()
+
+
+@pytest.mark.parametrize(("decision", "questions"), [(Decision.ACCEPT, 2), (Decision.ACCEPT_FOR_SESSION, 1)])
+async def test_a_command_accepted_for_the_session_is_not_asked_about_again(
+    engine: Engine, decision: Decision, questions: int
+) -> None:
+    async with engine.running("[[twice:touch made.txt]]") as driven:
+        for number in range(questions):
+            asked = await driven.until(InteractionRequested, lambda each, n=number: each.question_id == f"q1-{n + 1}")
+            await driven.answer(asked.question_id, Reply(decision=decision))
+        outcome = await driven.outcome()
+    assert outcome.outcome is AttemptOutcome.SUCCESS
+    assert [each.status for each in driven.payloads(ToolCompleted)] == ["completed", "completed"]
+    assert len(driven.payloads(InteractionRequested)) == questions
+
+
+@pytest.mark.parametrize("decision", [Decision.ACCEPT, Decision.DECLINE])
+async def test_an_edit_is_asked_about_with_its_content(engine: Engine, decision: Decision) -> None:
+    edited = engine.workspace / "stub.txt"
+    async with engine.running(f"[[edit:{edited}]]") as driven:
+        asked = await driven.until(InteractionRequested)
+        assert asked.tool is not None
+        assert asked.tool.name == "edit"
+        [change] = asked.tool.input["changes"]
+        assert (change["path"], change["kind"], change["diff"].strip()) == (str(edited), "add", "written by the model stub")
+        await driven.answer(asked.question_id, Reply(decision=decision))
+        await driven.outcome()
+    assert edited.exists() is (decision is Decision.ACCEPT)
+
+
+@pytest.mark.parametrize(("mode", "asks", "writes"), [
+    (EngineMode.PLAN, False, False),
+    (EngineMode.READ_ONLY, False, False),
+    (EngineMode.AUTO_EDIT, False, True),
+    (EngineMode.FULL, False, True),
+])  # fmt: skip
+async def test_an_engine_mode_decides_what_is_asked_and_what_is_written(
+    engine: Engine, mode: EngineMode, asks: bool, writes: bool
+) -> None:
+    edited = engine.workspace / "made.txt"
+    async with engine.running(f"[[edit:{edited}]]", engine_mode=mode) as driven:
+        await driven.outcome()
+    assert bool(driven.payloads(InteractionRequested)) is asks
+    assert edited.exists() is writes
+
+
+async def test_an_interrupt_ends_text_at_once(engine: Engine) -> None:
+    async with engine.running("[[slow:400]]") as driven:
+        await driven.until(MessageDelta)
+        asked_at = time.monotonic()
+        await driven.interrupt()
+        outcome = await driven.outcome()
+    assert (outcome.outcome, outcome.error_code) == (AttemptOutcome.CANCELED, ErrorCode.USER_CANCELED)
+    assert time.monotonic() - asked_at < 10
+
+
+async def test_an_interrupt_ends_a_running_command(engine: Engine) -> None:
+    async with engine.running("[[tool:sleep 55]]", engine_mode=EngineMode.FULL) as driven:
+        await driven.until(ToolStarted)
+        await driven.interrupt()
+        outcome = await driven.outcome()
+    assert outcome.outcome is AttemptOutcome.CANCELED
+    assert [each.status for each in driven.payloads(ToolCompleted)] == ["canceled"]
+
+
+async def test_an_interrupt_takes_the_question_along(engine: Engine) -> None:
+    async with engine.running("[[tool:touch x]]") as driven:
+        await driven.until(InteractionRequested)
+        await driven.interrupt()
+        outcome = await driven.outcome()
+    assert outcome.outcome is AttemptOutcome.CANCELED
+    assert driven.payloads(InteractionResolved) == []
+    assert not (engine.workspace / "x").exists()
+
+
+async def test_a_message_is_taken_when_the_prompt_is_over(engine: Engine) -> None:
+    async with engine.running("[[slow:6]]") as driven:
+        await driven.until(MessageDelta)
+        await driven.message("now say [[text]]")
+        outcome = await driven.outcome()
+    assert outcome.result == ANSWER
+    told = driven.payloads(MessageCompleted)
+    assert [(each.text, each.final) for each in told] == [("".join(f"word{n} " for n in range(6)), False), (ANSWER, True)]
+
+
+async def test_a_session_is_resumed_by_another_process_and_tells_nothing_again(engine: Engine) -> None:
+    async with engine.running("remember the word kumquat") as first:
+        assert (await first.outcome()).outcome is AttemptOutcome.SUCCESS
+    session = first.payloads(SessionStarted)[0].engine_session
+    for _ in range(2):
+        async with engine.running("[[text]]", session=session) as later:
+            outcome = await later.outcome()
+        assert (outcome.outcome, outcome.result) == (AttemptOutcome.SUCCESS, ANSWER), outcome.error_message
+        assert later.payloads(SessionStarted)[0].engine_session == session
+        assert "kumquat" in str(engine.asked()[-1]["body"])
+        assert "kumquat" not in str(later.emitted)
+        assert outcome.usage is not None
+        assert outcome.usage.input_tokens == engine.row.counts[0], "the tokens of earlier attempts were counted again"
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+async def test_a_session_survives_a_stop_and_a_kill(engine: Engine, how: str) -> None:
+    async with engine.running("remember the word kumquat") as first:
+        await first.outcome()
+    session = first.payloads(SessionStarted)[0].engine_session
+    async with engine.running("count [[slow:400]]", session=session) as second:
+        await second.until(MessageDelta)
+        if how == "stopped":
+            await second.interrupt()
+        else:
+            os.killpg(second.process.pid, signal.SIGKILL)
+        await second.outcome()
+    async with engine.running("[[text]]", session=session) as third:
+        outcome = await third.outcome()
+    assert (outcome.outcome, outcome.result) == (AttemptOutcome.SUCCESS, ANSWER), outcome.error_message
+    assert "kumquat" in str(engine.asked()[-1]["body"])
+
+
+async def test_a_session_that_does_not_exist_is_not_found(engine: Engine) -> None:
+    nobody = "01a1fbd3-c728-4ff3-8c5b-aef2c48661ef"
+    async with engine.running("hi", session=nobody) as driven:
+        outcome = await driven.outcome()
+    assert (outcome.outcome, outcome.error_code) == (AttemptOutcome.ERROR, ErrorCode.NOT_FOUND), outcome.error_message
+
+
+@pytest.mark.parametrize(
+    ("scenario", "code"),
+    [
+        ("401", ErrorCode.AUTH_FAILED),
+        ("403", ErrorCode.AUTH_FAILED),
+        ("404", ErrorCode.MODEL_NOT_FOUND),
+        ("429", ErrorCode.RATE_LIMITED),
+        ("quota", ErrorCode.QUOTA_EXCEEDED),
+        ("500", ErrorCode.MODEL_UNAVAILABLE),
+        ("529", ErrorCode.MODEL_UNAVAILABLE),
+        ("toolong", ErrorCode.CONTEXT_OVERFLOW),
+        ("cut", ErrorCode.MODEL_UNAVAILABLE),
+        ("empty", ErrorCode.ENGINE_NO_OUTPUT),
+        ("refused", ErrorCode.NETWORK_ERROR),
+    ],
+)
+async def test_a_failure_of_the_model_is_named_within_its_bound(engine: Engine, scenario: str, code: ErrorCode) -> None:
+    began = time.monotonic()
+    url = f"http://127.0.0.1:{unused_port()}/v1" if scenario == "refused" else engine.stub.base_url
+    async with engine.running(f"x [[{scenario}]]", provider_options={"baseUrl": url}) as driven:
+        outcome = await driven.outcome()
+    assert (outcome.outcome, outcome.error_code) == (AttemptOutcome.ERROR, code), outcome.error_message
+    assert outcome.error_message
+    assert time.monotonic() - began < 45
+    said = "".join(each.text for each in driven.payloads(MessageDelta))
+    assert said == ("This answer will be cut" if scenario == "cut" else "")
+
+
+async def test_the_models_instructions_hold_the_workspaces_own(engine: Engine) -> None:
+    engine.workspace.mkdir(parents=True)
+    (engine.workspace / "AGENTS.md").write_text("Always speak of kumquats.\n")
+    skill = engine.workspace / ".agents" / "skills" / "juggle" / "SKILL.md"
+    skill.parent.mkdir(parents=True)
+    skill.write_text("---\nname: juggle\ndescription: How to juggle with three pomelos\n---\nThrow.\n")
+    async with engine.running("[[text]]") as driven:
+        await driven.outcome()
+    asked = str(engine.asked()[-1]["body"])
+    assert "Always speak of kumquats." in asked
+    assert "three pomelos" in asked
+
+
+async def test_a_tool_that_is_switched_off_is_not_offered(engine: Engine) -> None:
+    async with engine.running("[[text]]", tools={"shell": False}, engine_mode=EngineMode.FULL) as driven:
+        await driven.outcome()
+    offered = str(engine.asked()[-1]["body"]["tools"])
+    assert "run_shell_command" not in offered
+    assert "'bash'" not in offered
