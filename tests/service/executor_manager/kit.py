@@ -50,8 +50,8 @@ class Manager:
 
     async def follow(self, run_id: str, executor_id: str, cursor: int = 0) -> Upstream:
         address = f"{self.url}{RUNS}/{run_id}/stream?executor={executor_id}&attempt=1"
-        headers = {"last-event-id": str(cursor), "authorization": self.http.headers.get("authorization", "")}
-        return await open_stream(address, headers, 5.0)
+        headers = {name: value for name, value in self.http.headers.items() if name == "authorization"}
+        return await open_stream(address, {**headers, "last-event-id": str(cursor)}, 5.0)
 
     async def fleet(self) -> list[dict[str, Any]]:
         return (await self.http.get("/api/executors")).raise_for_status().json()["items"]
@@ -66,7 +66,8 @@ async def manager_process(
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **given})  # noqa: ASYNC220  quick
     try:
         url = f"http://127.0.0.1:{port}"
-        headers = {"authorization": f"Bearer {environment.get('RUNYARD_SERVICE_TOKEN', '')}"}
+        token = environment.get("RUNYARD_SERVICE_TOKEN")
+        headers = {"authorization": f"Bearer {token}"} if token is not None else {}
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=BOUND_SECONDS, trust_env=False) as http:
             async with asyncio.timeout(BOUND_SECONDS):
                 while not await _is_ready(http):
