@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from executor.adapters.base import Adapter, Stream
+from executor.adapters.base import Adapter, Install, Stream
 from executor.credentials import CredentialStore
 from executor.engine_process import Launch
 from executor.environment import engine_environment
@@ -23,6 +23,16 @@ from shared.contracts.providers import Provider, ProviderReadiness, ReadinessCat
 
 VERSION_SECONDS = 10.0
 MAX_VERSION_BYTES = 64 * 1024
+
+
+def executable_of(install: Install, engines_dir: Path | None) -> str | None:
+    """Absolute path of an engine's program: under the engines folder, else on PATH; None when it is not installed."""
+    for pattern in install.globs if engines_dir is not None else ():
+        for path in sorted((engines_dir or Path()).glob(pattern)):
+            if os.access(path, os.X_OK) and path.is_file():
+                return os.path.abspath(path)
+    found = shutil.which(install.command) if install.command else None
+    return os.path.abspath(found) if found else None
 
 
 class Readiness:
@@ -42,14 +52,7 @@ class Readiness:
     def executable(self, provider: Provider) -> str | None:
         """Absolute path of the engine's program; None when it is not installed. This Python for what is built in."""
         install = self._adapters[provider].install
-        if not install.globs and not install.command:
-            return sys.executable
-        for pattern in install.globs if self._engines_dir is not None else ():
-            for path in sorted((self._engines_dir or Path()).glob(pattern)):
-                if os.access(path, os.X_OK) and path.is_file():
-                    return os.path.abspath(path)
-        found = shutil.which(install.command) if install.command else None
-        return os.path.abspath(found) if found else None
+        return executable_of(install, self._engines_dir) if install.globs or install.command else sys.executable
 
     def version(self, provider: Provider) -> str | None:
         executable = self.executable(provider)

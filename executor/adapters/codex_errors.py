@@ -71,14 +71,19 @@ def code_of(error: TurnError) -> ErrorCode:
     if isinstance(info, str) and info in BY_INFO:
         return BY_INFO[info]
     said = f"{error.message} {error.additional_details or ''}"
-    status = _status_in(info) or _status_in_text(said)
-    if status is not None:
-        return BY_STATUS.get(status, _C.MODEL_UNAVAILABLE if status >= 500 else _C.INVALID_REQUEST)
-    return code_of_text(said)
+    status = _status_in(info)
+    return code_of_text(said) if status is None else _code_of_status(status)
 
 
 def code_of_text(said: str) -> ErrorCode:
+    status = _status_in_text(said)
+    if status is not None:
+        return _code_of_status(status)
     return next((code for pattern, code in BY_TEXT if pattern.search(said)), _C.ENGINE_EXIT_NONZERO)
+
+
+def _code_of_status(status: int) -> ErrorCode:
+    return BY_STATUS.get(status, _C.MODEL_UNAVAILABLE if status >= 500 else _C.INVALID_REQUEST)
 
 
 def reason_of(error: TurnError) -> str:
