@@ -8,6 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 CHECKED := shared control_plane executor_manager executor client scripts deploy tests
 
 .DEFAULT_GOAL := help
+.PHONY: health stress
 .PHONY: help setup demo up test fuzz chaos engines test-engines compose-smoke bench check docs clean lock
 
 help: ## Show this list
@@ -35,6 +36,12 @@ engines: $(STAMP) ## Install the pinned engine CLIs
 
 test-engines: engines ## Run the tests that drive the real engine CLIs against a model stub
 	$(PYTEST) -m engine
+
+health: $(STAMP) ## Ask the stack that is up whether a provider can be used (HEALTH="--provider codex --strict")
+	scripts/provider-runtime-health-check.sh $(HEALTH)
+
+stress: $(STAMP) ## Give the stack that is up many runs at once (STRESS="--provider codex --runs 5 --concurrency 2")
+	scripts/e2e-portal-real-provider-stress.sh $(or $(STRESS),--provider scripted --runs 50 --concurrency 10)
 
 compose-smoke: $(STAMP) ## Build the containers, run runs through them, kill them one at a time (needs Docker)
 	$(BIN)/python scripts/compose_smoke.py

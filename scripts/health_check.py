@@ -72,24 +72,24 @@ class Services:
         return None, f"HTTP {answer.status_code} from {url}: {'; '.join(map(str, reasons))}"
 
 
-def checks(services: Services, at: Addresses, provider: Provider) -> Iterator[Check]:
+def checks(services: Services, at: Addresses, provider: Provider, asks_executors: bool = True) -> Iterator[Check]:
     """Every part, callers' side last. What cannot be asked because something before it is down is not asked."""
     said, how = services.get(f"{at.manager_url}/readyz")
     yield Check("manager", Status.PASS if said is not None else Status.FAIL, how)
     if said is not None:
-        yield from _fleet(services, at)
+        yield from _fleet(services, at, asks_executors)
         yield _provider(services, at, provider)
     if at.api_url is not None:
         yield _control_plane(services, at)
 
 
-def _fleet(services: Services, at: Addresses) -> Iterator[Check]:
+def _fleet(services: Services, at: Addresses, asks_executors: bool) -> Iterator[Check]:
     """One executor that works is enough to be ready; each other one that does not is a warning."""
     fleet, how = services.get(f"{at.manager_url}/api/executors", at.service_token)
     if fleet is None:
         yield Check("executors", Status.FAIL, how)
         return
-    found = [_executor(services, member) for member in fleet["items"]]
+    found = [_executor(services if asks_executors else None, member) for member in fleet["items"]]
     working = [check for check in found if check.status is Status.PASS]
     detail = f"{len(working)} of {len(found)} work" if found else "there are none (EXECUTOR_MANAGER_EXECUTORS)"
     yield Check("executors", Status.PASS if working else Status.FAIL, detail)
@@ -97,13 +97,14 @@ def _fleet(services: Services, at: Addresses) -> Iterator[Check]:
         yield Check(check.name, Status.WARN, check.detail) if working and check.status is Status.FAIL else check
 
 
-def _executor(services: Services, member: Json) -> Check:
-    """As it says itself and as the manager sees it: both must be well."""
+def _executor(services: Services | None, member: Json) -> Check:
+    """As it says itself (unless it is not asked) and as the manager saw it last: both must be well."""
     state: Json = member.get("state") or {}
     name = f"executor {state.get('executorId') or member['url']}"
-    said, how = services.get(f"{member['url']}/readyz")
-    if said is None:
-        return Check(name, Status.FAIL, how)
+    if services is not None:
+        said, how = services.get(f"{member['url']}/readyz")
+        if said is None:
+            return Check(name, Status.FAIL, how)
     if not member["reachable"]:
         return Check(name, Status.FAIL, f"the manager does not reach it: {member.get('reason')}")
     if state.get("draining"):
@@ -166,6 +167,7 @@ def main() -> int:
     parser.add_argument(
         "--manager-url", help="default: EXECUTOR_MANAGER_URLS, else the local stack's; token: RUNYARD_SERVICE_TOKEN"
     )
+    parser.add_argument("--no-direct", action="store_true", help="take the manager's word for executors not reachable from here")
     parser.add_argument("--strict", action="store_true", help="a warning is as bad as a failure")
     parser.add_argument("--json", action="store_true", help="the whole report as JSON")
     arguments = parser.parse_args()
@@ -174,7 +176,7 @@ def main() -> int:
     except RunyardError as error:
         parser.error(error.detail)
     with httpx.Client(timeout=CALL_SECONDS, trust_env=False) as http:
-        found = list(checks(Services(http), addresses(arguments), provider))
+        found = list(checks(Services(http), addresses(arguments), provider, not arguments.no_direct))
     verdict = report(provider, found, arguments.strict, datetime.now(UTC))
     if arguments.json:
         print(json.dumps(verdict, indent=2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
-from shared.contracts.providers import CREDENTIAL_NAMES
+from shared.contracts.credentials import CREDENTIALS as SIGN_IN
 
 # The machine: programs, home, language, certificates, proxies.
 MACHINE = (
@@ -16,7 +16,10 @@ MACHINE = (
 
 # What engines sign in with. Executors only; these names may be shown, their values never.
 CREDENTIALS = tuple(
-    sorted(CREDENTIAL_NAMES | {"CODEX_HOME", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "OPENROUTER_API_KEY"})
+    sorted(
+        {name for each in SIGN_IN.values() for name in each.names}
+        | {"CODEX_HOME", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "OPENROUTER_API_KEY"}
+    )
 )
 
 # Settings an operator may set for all services at once, and the callers' own variables, which are no setting.

@@ -106,6 +106,22 @@ async def test_one_executor_of_two_that_is_gone_is_a_warning_and_blocks_only_the
             assert (status, found["ready"], found["readinessCategory"]) == (1, False, "runtime_unhealthy")
 
 
+async def test_executors_that_only_the_manager_reaches_need_not_be_asked(tmp_path: Path) -> None:
+    async with executor_outside(tmp_path / "x") as executor:
+        port = unused_port()
+        async with manager_process(str(executor.http.base_url), port) as here:
+            status, found = await check(here, "--provider", "scripted", "--no-direct")
+            assert (status, found["ready"]) == (0, True)
+            os.kill(executor.pid, signal.SIGKILL)
+            await asyncio.to_thread(executor.guard.wait, BOUND_SECONDS)
+            async with asyncio.timeout(BOUND_SECONDS):
+                while (await here.fleet())[0]["reachable"]:
+                    await asyncio.sleep(0.05)  # polling a condition with a bound
+            status, found = await check(here, "--provider", "scripted", "--no-direct")
+            assert (status, found["readinessCategory"]) == (1, "runtime_unhealthy")
+            assert "the manager does not reach it" in found["blockingReason"]
+
+
 async def test_another_version_than_the_tested_one_is_a_warning(tmp_path: Path) -> None:
     engines = engines_in(tmp_path / "engines", "echo codex-cli 9.9.9")
     async with prepared(tmp_path / "x", engines, OPENAI_API_KEY=KEY) as (here, _executor):
