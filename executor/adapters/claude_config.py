@@ -30,6 +30,7 @@ CREDENTIALS = credentials.CREDENTIALS[Provider.CLAUDE_CODE]
 KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 ACCOUNT_TOKEN = "CLAUDE_CODE_OAUTH_TOKEN"
 BASE_URL = "ANTHROPIC_BASE_URL"
+EFFORTS = ("low", "medium", "high", "xhigh", "max")
 RETRIES = 2
 KEEP_SESSIONS_DAYS = 3650
 
@@ -137,17 +138,14 @@ def _command_env() -> str:
 
 
 def _chosen(request: StartRequest) -> list[str]:
+    """The engine itself passes over an effort it does not know."""
     effort = request.provider_options.get("reasoningEffort")
-    if effort is not None and not isinstance(effort, str):
-        raise invalid("providerOptions.reasoningEffort", "must be text")
+    if effort is not None and effort not in EFFORTS:
+        raise invalid("providerOptions.reasoningEffort", f"must be one of {', '.join(EFFORTS)}")
+    if request.model is not None and request.model.startswith("-"):
+        raise invalid("model", "must not begin with a dash")
     chosen = {"--model": request.model, "--effort": effort}
-    return [part for name, value in chosen.items() if value for part in (name, _word(name, value))]
-
-
-def _word(name: str, value: str) -> str:
-    if value.startswith("-"):
-        raise invalid(name.removeprefix("--"), "must not begin with a dash")
-    return value
+    return [part for name, value in chosen.items() if value for part in (name, value)]
 
 
 def _without(tools: Mapping[str, bool]) -> list[str]:
