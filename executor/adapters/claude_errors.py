@@ -53,13 +53,15 @@ BY_WORD: Mapping[str, ErrorCode] = MappingProxyType(
         "max_output_tokens": _C.OUTPUT_LIMIT,
     }
 )
+_FROM_ENDPOINT = "API Error"  # how an error is told that the model reported in the middle of its answer
 
 
 def code_of(result: Result, word: str | None) -> ErrorCode:
     """``word``: the engine's own name of the error, told beside its answer. ``engine_exit_nonzero``: nothing names it."""
     known = BY_TERMINAL_REASON.get(result.terminal_reason or "") or BY_SUBTYPE.get(result.subtype)
     said = reason_of(result)
-    return known or _by_text(said) or _by_status(result.api_error_status) or BY_WORD.get(word or "") or _C.ENGINE_EXIT_NONZERO
+    named = known or _by_text(said) or _by_status(result.api_error_status) or BY_WORD.get(word or "")
+    return named or (_C.MODEL_UNAVAILABLE if said.startswith(_FROM_ENDPOINT) else _C.ENGINE_EXIT_NONZERO)
 
 
 def code_of_retry(retry: ApiRetry, was_cut: bool) -> ErrorCode:

@@ -16,7 +16,7 @@ from tests.unit.adapters.splits import cuts
 
 RECORDINGS = ALL_RECORDINGS / "claude"
 CASES = sorted(path.parent.name for path in RECORDINGS.glob("*/stdout.jsonl"))
-SPLIT_CASES = ("inter-deny-interrupt", "fail-disconnect-once", "fail-401", "helper", "message-during-tool", "tasks")
+SPLIT_CASES = ("inter-deny-interrupt", "cut-once", "fail-401", "helper", "message-during-tool", "tasks")
 ACCEPT = Reply(decision=Decision.ACCEPT)
 REPLIES = {
     "inter-allow-always": [Reply(decision=Decision.ACCEPT_FOR_SESSION)],

@@ -36,6 +36,7 @@ async def stub() -> AsyncGenerator[ModelStub]:
         ("500", ErrorCode.MODEL_UNAVAILABLE, True, 2, 15),
         ("529", ErrorCode.MODEL_UNAVAILABLE, True, 2, 15),
         ("cut", ErrorCode.MODEL_UNAVAILABLE, True, 2, 15),
+        ("failed", ErrorCode.MODEL_UNAVAILABLE, True, 0, 10),
         ("toolong", ErrorCode.CONTEXT_OVERFLOW, False, 0, 10),
         ("empty", ErrorCode.ENGINE_NO_OUTPUT, True, 0, 10),
     ],
@@ -61,10 +62,10 @@ async def test_a_failure_of_the_model_is_named_soon(
     expected = {ErrorCode.RATE_LIMITED if scenario == "quota" else code} if retries else set()
     assert {each.error_code for each in engine.payloads(RetryScheduled)} == expected
     assert all(each.delay_ms for each in engine.payloads(RetryScheduled))
-    assert "".join(each.text for each in engine.payloads(MessageDelta)) == (
-        "This answer will be cut" if scenario == "cut" else ""
-    )
-    assert engine.payloads(MessageCompleted) == [], "the reason of a failure was told as an answer"
+    told = {"cut": "This answer will be cut", "failed": "This answer will fail"}.get(scenario, "")
+    assert "".join(each.text for each in engine.payloads(MessageDelta)) == told
+    assert not any(each.final for each in engine.payloads(MessageCompleted))
+    assert {each.text for each in engine.payloads(MessageCompleted)} <= {told}, "the reason of a failure was told as an answer"
     assert engine.payloads(SessionStarted)
 
 
@@ -75,3 +76,14 @@ async def test_a_closed_port_is_a_network_error(tmp_path: Path, executable: str)
     assert (outcome.outcome, outcome.error_code) == (AttemptOutcome.ERROR, ErrorCode.NETWORK_ERROR), outcome.error_message
     assert {each.error_code for each in engine.payloads(RetryScheduled)} == {ErrorCode.NETWORK_ERROR}
     assert time.monotonic() - began < 15
+
+
+async def test_what_is_said_again_after_a_broken_stream_is_shown_once(tmp_path: Path, executable: str, stub: ModelStub) -> None:
+    async with running(tmp_path, executable, stub.base_url, "[[cutonce:one two three four five six]]") as engine:
+        outcome = await engine.outcome()
+    assert (outcome.outcome, outcome.result) == (AttemptOutcome.SUCCESS, "one two three four five six")
+    assert "".join(each.text for each in engine.payloads(MessageDelta)) == "one two three "
+    [whole] = engine.payloads(MessageCompleted)
+    assert (whole.text, whole.final) == (outcome.result, True)
+    assert {each.message_id for each in engine.payloads(MessageDelta)} == {whole.message_id}
+    assert len(stub.requests) == 2

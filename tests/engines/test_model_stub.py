@@ -89,7 +89,27 @@ def test_requests_are_recorded_without_their_credentials(url: str) -> None:
     assert SECRET not in json.dumps(recorded)
 
 
-@pytest.mark.parametrize("scenario", sorted(SCENARIOS.keys() - {"cut", "slow"}))
+@pytest.mark.parametrize("scenario", sorted(SCENARIOS.keys() - {"cut", "cutonce", "slow"}))
 def test_every_scenario_answers(url: str, scenario: str) -> None:
     response = ask(url, f"[[{scenario}]]")
-    assert response.status_code != 200 or events(response)[-1]["type"] == "response.completed"
+    ends = {"failed": "response.failed", "limit": "response.incomplete"}
+    assert response.status_code != 200 or events(response)[-1]["type"] == ends.get(scenario, "response.completed")
+
+
+def ask_anthropic(url: str, text: str, stream: bool) -> httpx.Response:
+    body = {"model": "m", "stream": stream, "messages": [{"role": "user", "content": [{"type": "text", "text": text}]}]}
+    return httpx.post(f"{url}/v1/messages", json=body, headers={"x-api-key": SECRET}, timeout=30)
+
+
+def test_the_anthropic_dialect_says_the_same_streamed_and_whole(url: str) -> None:
+    streamed = events(ask_anthropic(url, "[[text]]", stream=True))
+    said = "".join(each["delta"]["text"] for each in streamed if each["type"] == "content_block_delta")
+    assert (streamed[0]["type"], streamed[-1]["type"]) == ("message_start", "message_stop")
+    whole = ask_anthropic(url, "[[text]]", stream=False).json()
+    assert whole["content"] == [{"type": "text", "text": said}]
+    assert said == "Hello from the model stub. The answer is 42."
+
+
+def test_a_refusal_of_the_anthropic_dialect_has_its_type(url: str) -> None:
+    refused = ask_anthropic(url, "[[529]]", stream=True)
+    assert (refused.status_code, refused.json()["error"]["type"]) == (529, "overloaded_error")

@@ -13,6 +13,7 @@ from tests.model_stub.scenarios import (
     BreakOff,
     CallTool,
     EditFile,
+    EndBadly,
     MakePlan,
     Refuse,
     Reply,
@@ -77,9 +78,12 @@ def frames(reply: Reply) -> Iterator[Frame]:
         yield 0, _event("content_block_start", index=index, content_block=_empty(block))
         for piece in pieces:
             yield every, _event("content_block_delta", index=index, delta=piece)
-        if isinstance(reply, BreakOff):
+        if isinstance(reply, BreakOff) and not isinstance(reply, EndBadly):
             return
         yield 0, _event("content_block_stop", index=index)
+    if isinstance(reply, EndBadly) and reply.how == "failed":
+        yield 0, _event("error", error={"type": "overloaded_error", "message": "The model failed"})
+        return
     yield 0, _event("message_delta", delta={"stop_reason": _stop(reply)}, usage={"output_tokens": OUTPUT_TOKENS})
     yield 0, _event("message_stop")
 
@@ -143,6 +147,8 @@ def _message(content: list[Block], stop_reason: str | None) -> dict[str, Any]:
 
 
 def _stop(reply: Reply) -> str:
+    if isinstance(reply, EndBadly):
+        return "max_tokens"
     return "tool_use" if isinstance(reply, RunCommand | EditFile | AskUser | CallTool | MakePlan) else "end_turn"
 
 

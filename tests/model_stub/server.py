@@ -20,6 +20,7 @@ from tests.model_stub.scenarios import BreakOff, EndBadly, Refuse, Reply, reply_
 DIALECTS: Mapping[str, ModuleType] = {
     each.PATH: each for each in (openai_responses, anthropic_messages, chat_completions, gemini)
 }
+BAD_ENDS = (openai_responses, anthropic_messages)  # the dialects that have a word for it; others break off
 SECRET_HEADERS = {"authorization", "x-api-key", "x-goog-api-key", "cookie"}
 KEPT_REQUESTS = 100
 READ_SECONDS = 30
@@ -81,7 +82,7 @@ async def _reply(writer: asyncio.StreamWriter, dialect: ModuleType, reply: Reply
             await asyncio.sleep(seconds)  # the model's own pace, told by the scenario
         writer.write(b"%x\r\n%b\r\n" % (len(frame), frame))
         await writer.drain()
-    if isinstance(reply, BreakOff) and not (isinstance(reply, EndBadly) and dialect is openai_responses):
+    if isinstance(reply, BreakOff) and not (isinstance(reply, EndBadly) and dialect in BAD_ENDS):
         writer.transport.abort()
         return
     writer.write(b"0\r\n\r\n")
