@@ -24,7 +24,7 @@ from shared.contracts.events import AttemptEnded, AttemptOutcome
 from shared.contracts.provider_runs import ExecutorState, LeashRenewed, ProviderRunAccepted
 from shared.contracts.providers import Capabilities, Provider, ProviderReadiness, ReadinessCategory
 from shared.server import serve
-from shared.sse import EventStream, encode
+from shared.sse import EventStream, FrameReader, encode
 from shared.upstream import open_stream
 from tests.bench.append import RUNS, Appending
 from tests.bench.kit.ground import Database, Ground, Role
@@ -138,10 +138,10 @@ async def delivered(chain: Chain, http: httpx.AsyncClient, count: int, batch: in
     watch = chain.watch()
     body = {"provider": "scripted", "prompt": f"{count} {batch} {rate}"}
     run_id = (await http.post("/api/runs/start", json=body)).raise_for_status().json()["runId"]
-    stream = await open_stream(f"{chain.control_plane.url}/api/runs/{run_id}/stream", {}, 5)
+    stream, reader = await open_stream(f"{chain.control_plane.url}/api/runs/{run_id}/stream", {}, 5), FrameReader()
     while (block := await stream.next(60)) is not None:
         now = time.perf_counter_ns()
-        late_ms += [(now - sent) / 1e6 for sent in sent_at_ns(block)]
+        late_ms += [(now - sent) / 1e6 for sent in sent_at_ns(reader.feed(block))]
     elapsed, spent = watch.elapsed, watch.spent()
     assert len(late_ms) == count, f"{len(late_ms)} of {count}"
     us = {f"{name} us": seconds / count * 1e6 for name, seconds in spent.items()}

@@ -26,11 +26,12 @@ from control_plane.storage.runs import RunStore
 from control_plane.views.api import frame
 from shared.contracts.runs import RunStatus
 from shared.server import serve
-from shared.sse import EventStream
+from shared.sse import EventStream, FrameReader
 from shared.upstream import Upstream, open_stream
 from tests.bench.kit.ground import Ground, Role
 from tests.bench.kit.meters import Stopwatch, percentile
 from tests.bench.kit.runs import AT, payload
+from tests.bench.kit.sources import sent_at_ns
 from tests.bench.kit.turns import Arm, Bench, Figures, Target, between, of
 
 RUN = "run_followed"
@@ -131,12 +132,11 @@ class _Readers:
         self._tasks = [asyncio.create_task(self._read(each)) for each in self._streams]
 
     async def _read(self, stream: Upstream) -> None:
+        reader = FrameReader()
         while (block := await stream.next(60)) is not None:
-            found = block.count(b'"t":')
-            if found:
-                sent = int(block.split(b'"t":', 1)[1].split(b",", 1)[0])
-                self.late_ms.append((time.perf_counter_ns() - sent) / 1e6)
-                self.delivered += found
+            sent = sent_at_ns(reader.feed(block))
+            self.late_ms += [(time.perf_counter_ns() - each) / 1e6 for each in sent[:1]]
+            self.delivered += len(sent)
 
     async def close(self) -> None:
         for task in self._tasks:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
-from shared.sse import CutError
+from shared.sse import CutError, FrameReader
 from shared.upstream import open_stream
 from tests.bench.kit.ground import Ground, Role
 from tests.bench.kit.meters import Stopwatch, percentile
@@ -21,11 +21,11 @@ OURS, RAW, REPARSED, NO_HOP = "ours", "raw sockets", "starlette + httpx-sse, wri
 
 
 async def listened(url: str, count: int, late_ms: list[float]) -> None:
-    stream = await open_stream(f"{url}/s?count={count}&rate={RATE}", {}, 5)
+    stream, reader = await open_stream(f"{url}/s?count={count}&rate={RATE}", {}, 5), FrameReader()
     try:
         while (block := await stream.next(60)) is not None:
             now = time.perf_counter_ns()
-            late_ms += [(now - sent) / 1e6 for sent in sent_at_ns(block)]
+            late_ms += [(now - sent) / 1e6 for sent in sent_at_ns(reader.feed(block))]
     except CutError:  # the end of a raw one
         pass
     finally:

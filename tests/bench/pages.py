@@ -12,6 +12,7 @@ import asyncpg
 import httpx
 
 from control_plane.storage.runs import RunStore
+from shared.sse import FrameReader
 from shared.upstream import open_stream
 from tests.bench.kit.ground import Database, Ground
 from tests.bench.kit.meters import Stopwatch
@@ -54,9 +55,9 @@ async def pages(http: httpx.AsyncClient, watched: Mapping[str, int], run_id: str
 async def resume(url: str, watched: Mapping[str, int], times: int) -> Figures:
     watch = Stopwatch([("control plane", watched["control plane"])], [("postgres", watched["postgres"])])
     for _ in range(times):
-        stream, frames = await open_stream(f"{url}/api/runs/resumed/stream", {"last-event-id": "0"}, 2), 0
+        stream, reader, frames = await open_stream(f"{url}/api/runs/resumed/stream", {"last-event-id": "0"}, 2), FrameReader(), 0
         while (block := await stream.next(30)) is not None:
-            frames += block.count(b"\nid: ") + block.startswith(b"id: ")
+            frames += len(reader.feed(block))
         assert frames == RESUMED, frames
     return {"events/s": RESUMED * times / watch.elapsed, "us/event": sum(watch.spent().values()) / RESUMED / times * 1e6}
 

@@ -10,6 +10,7 @@ from functools import partial
 
 import httpx
 
+from shared.sse import FrameReader
 from shared.upstream import Upstream, open_stream
 from tests.bench.delivery import executor_stand_in
 from tests.bench.kit.ground import Database, Ground, Role
@@ -23,9 +24,9 @@ WRITES_PER_SECOND, BATCH = 100, 16
 
 
 async def to_the_end(stream: Upstream) -> int:
-    taken = 0
+    reader, taken = FrameReader(), 0
     while (block := await stream.next(60)) is not None:
-        taken += block.count(b"\nevent: message.delta")
+        taken += sum(frame.event == b"message.delta" for frame in reader.feed(block))
     return taken
 
 

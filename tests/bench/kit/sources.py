@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
-from shared.sse import encode
+from shared.sse import Frame, encode
 from tests.bench.kit.runs import payload
 
 HEARTBEAT_SECONDS = 60.0
@@ -75,6 +75,6 @@ class Feed:
         return None
 
 
-def sent_at_ns(block: bytes) -> list[int]:
-    """The times in whole frames."""
-    return [int(part.split(b",", 1)[0]) for part in block.split(b'"t":')[1:]]
+def sent_at_ns(frames: Iterable[Frame]) -> list[int]:
+    """When each was made. Of whole frames: a block of a stream may end within a number."""
+    return [int(each.data.split(b'"t":', 1)[1].split(b",", 1)[0]) for each in frames if b'"t":' in each.data]
