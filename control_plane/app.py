@@ -40,6 +40,7 @@ from control_plane.runs.messages import SendRunMessage
 from control_plane.runs.read import ReadRun
 from control_plane.runs.reap import Reaper
 from control_plane.runs.record import Recorder
+from control_plane.runs.room import Room
 from control_plane.runs.start import StartAttempt
 from control_plane.settings import Settings
 from control_plane.storage.apps import AppStore
@@ -84,7 +85,7 @@ def build_app(  # long: the composition root, read in one piece
     leashes = Leashes(manager, fit.renew_every, fit.probe)
     attend = AttendAttempt(manager, recorder, fit, monotonic)
     start = StartAttempt(manager, leashes, fit, monotonic)
-    drive = DriveRun(runs, interactions, messages, apps, recorder, manager, leashes, start, attend)
+    drive = DriveRun(runs, interactions, messages, apps, recorder, manager, leashes, Room(monotonic), start, attend)
     deliver = DeliverIntents(runs, interactions, messages, manager, run_log)
     dispatcher = Dispatcher(runs, drive, deliver, leases, recorder, settings.drives)
     reaper = Reaper(runs, run_log, ExpireQuestions(interactions, run_log), fit.sweep_every, settings.queue_seconds)

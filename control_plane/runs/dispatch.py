@@ -14,7 +14,7 @@ from control_plane.domain.lifecycle import Signal
 from control_plane.domain.recording import Move
 from control_plane.domain.run import Lease
 from control_plane.runs.deliver import DeliverIntents
-from control_plane.runs.drive import NO_ROOM_SECONDS, DriveRun, Put
+from control_plane.runs.drive import DriveRun, Put
 from control_plane.runs.leases import Leases
 from control_plane.runs.record import LeaseLost, Recorder
 from control_plane.storage.run_log import Refused
@@ -42,6 +42,7 @@ class Dispatcher:
         self._deliver = deliver
         self._leases = leases
         self._recorder = recorder
+        self._room = drive.room
         self._capacity = capacity
         self._lease_seconds = leases.seconds
         self._driven: dict[str, asyncio.Task[None]] = {}
@@ -49,7 +50,6 @@ class Dispatcher:
         self._crashes: Counter[str] = Counter()
         self._wake = asyncio.Event()
         self._intent = asyncio.Event()
-        self._no_room = False
         self._draining = False
 
     # ---- hints ----
@@ -81,17 +81,14 @@ class Dispatcher:
             tasks.create_task(self._deliver_intents(tasks))
             while True:
                 claimed = await self._claim(tasks)
-                if claimed < CLAIM_AT_ONCE or self._no_room:
+                if claimed < CLAIM_AT_ONCE:
                     await self._pause()
 
     async def _pause(self) -> None:
-        """Until somebody says that there is work; without room, until there may be some."""
-        if self._no_room:
-            self._no_room = False
-            await asyncio.sleep(NO_ROOM_SECONDS)
-            return
+        """Until somebody says that there is work, or room may have come for what waits for it."""
+        opening = self._room.next_opening()
         try:
-            async with asyncio.timeout(POLL_SECONDS):
+            async with asyncio.timeout(POLL_SECONDS if opening is None else min(POLL_SECONDS, opening)):
                 await self._wake.wait()
         except TimeoutError:
             pass
@@ -102,7 +99,7 @@ class Dispatcher:
         if free <= 0 or self._draining:
             return 0
         try:
-            leases = await self._runs.claim(free, self._lease_seconds, driven=self._driven)
+            leases = await self._runs.claim(free, self._lease_seconds, self._driven, self._room.closed())
         except RunyardError as error:
             log.warning("dispatch.no_claim", reason=error.detail)
             return 0
@@ -145,8 +142,7 @@ class Dispatcher:
     async def _one(self, lease: Lease) -> None:
         """The outermost frame of a driver: whatever happens, the run is over, handed back, or somebody else's."""
         try:
-            put = await self._drive_through(lease)
-            self._no_room = self._no_room or put is Put.NO_ROOM
+            await self._drive_through(lease)
             self._crashes.pop(lease.run_id, None)
         except LeaseLost:
             self._crashes.pop(lease.run_id, None)

@@ -19,6 +19,7 @@ from control_plane.manager_client import ManagerClient
 from control_plane.runs.attend import AttendAttempt
 from control_plane.runs.leashes import Leashes
 from control_plane.runs.record import LeaseLost, Recorder
+from control_plane.runs.room import Room
 from control_plane.runs.start import NotStarted, StartAttempt, StartRefused
 from control_plane.storage.apps import AppStore
 from control_plane.storage.interactions import Answered, InteractionStore
@@ -63,6 +64,7 @@ class DriveRun:
     recorder: Recorder
     manager: ManagerClient
     leashes: Leashes
+    room: Room
     start: StartAttempt
     attend: AttendAttempt
 
@@ -107,9 +109,7 @@ class DriveRun:
         try:
             proposal = await self.manager.propose(request)
         except RunyardError as error:
-            no_room = error.code is ErrorCode.QUEUE_FULL
-            await self.runs.let_go(lease, NO_ROOM_SECONDS if no_room else UNAVAILABLE_SECONDS)
-            return Put.NO_ROOM if no_room else Put.HANDED_BACK
+            return await self._not_placed(lease, run, error)
         except UnknownOutcomeError:
             await self.runs.let_go(lease, UNAVAILABLE_SECONDS)
             return Put.HANDED_BACK
@@ -120,6 +120,17 @@ class DriveRun:
         elif not (await self.runs.driven(lease.run_id)).stop_requested:
             raise LeaseLost(lease.run_id)
         return None
+
+    async def _not_placed(self, lease: Lease, run: DrivenRun, error: RunyardError) -> Put:
+        if error.code is not ErrorCode.QUEUE_FULL:
+            await self.runs.let_go(lease, UNAVAILABLE_SECONDS)
+            return Put.HANDED_BACK
+        if (run.engine_session or run.resume_session) is not None:
+            await self.runs.let_go(lease, NO_ROOM_SECONDS)  # it waits for one executor; others need not wait behind it
+            return Put.NO_ROOM
+        self.room.none_for(run.provider)
+        await self.runs.let_go(lease)  # its place in the line is its age
+        return Put.NO_ROOM
 
     # ---- one attempt ----
 

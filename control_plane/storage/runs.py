@@ -79,13 +79,16 @@ class RunStore:
 
     # ---- drive ----
 
-    async def claim(self, limit: int, lease_seconds: float, driven: Iterable[str] = ()) -> list[Lease]:
+    async def claim(
+        self, limit: int, lease_seconds: float, driven: Iterable[str] = (), closed: Iterable[Provider] = ()
+    ) -> list[Lease]:
         """Runs that need a driver, leased to us. Empty when there are none; never the same run twice while a lease holds.
 
-        ``driven``: runs the caller drives already; their lapsed leases are renewed, not taken.
+        ``driven``: runs the caller drives already; their lapsed leases are renewed, not taken. ``closed``: providers whose
+        queued runs are left where they are.
         """
         with storage_errors():
-            rows = await self._pool.fetch(_SQL["claim"], limit, lease_seconds, list(driven))
+            rows = await self._pool.fetch(_SQL["claim"], limit, lease_seconds, list(driven), list(closed))
         return [Lease(row["run_id"], row["lease_token"]) for row in rows]
 
     async def renew(self, leases: Sequence[Lease], lease_seconds: float) -> set[str]:

@@ -44,7 +44,8 @@ SELECT count(*) FROM (SELECT FROM agent_runs WHERE status = 'queued' AND driven_
 
 -- name: claim
 -- Runs that need a driver: queued ones, and living ones without one. A session's runs take their turns in the order they came.
--- $1 how many, $2 for how many seconds, $3 the runs its caller drives: their leases may have lapsed, but they are not alone.
+-- $1 how many, $2 for how many seconds, $3 the runs its caller drives: their leases may have lapsed, but they are not alone;
+-- $4 providers that have no room: their queued runs keep their places in the line.
 WITH ready AS (
     SELECT head.run_id
     FROM run_heads AS head
@@ -52,6 +53,7 @@ WITH ready AS (
     WHERE head.claim_after <= now()
       AND (head.lease_until IS NULL OR head.lease_until < now())
       AND head.run_id <> ALL ($3::text[])
+      AND (run.status <> 'queued' OR run.provider <> ALL ($4::text[]))
       AND (run.session_id IS NULL OR run.status <> 'queued' OR NOT EXISTS (
           SELECT FROM agent_runs AS earlier
           WHERE earlier.session_id = run.session_id AND earlier.app_id IS NOT DISTINCT FROM run.app_id

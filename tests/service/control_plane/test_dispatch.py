@@ -7,9 +7,12 @@ import asyncio
 import pytest
 
 from control_plane.runs import dispatch
+from control_plane.runs.room import Room
+from shared.contracts.providers import Provider
+from shared.errors import ErrorCode
 from tests.loopback import until
 from tests.service.control_plane.conftest import Replica, Stores, replica_at
-from tests.service.control_plane.fake_manager import FakeManager
+from tests.service.control_plane.fake_manager import FakeManager, refuse
 
 
 async def messages(replica: Replica, run_id: str) -> list[str]:
@@ -154,3 +157,37 @@ async def test_a_run_that_takes_too_long_is_stopped_by_the_sweeper(
     shown = await replica.until(run_id, "timeout")
     assert shown["errorCode"] == "timeout"
     assert manager.attempts(run_id)[0].stops >= 1
+
+
+async def test_a_young_run_does_not_overtake_one_that_waits_for_room(replica: Replica, manager: FakeManager) -> None:
+    """Refused a moment ago, the older one keeps its place; the younger would else take whatever frees while it rests."""
+    manager.moods["propose"].append(refuse(ErrorCode.QUEUE_FULL))
+    older = await replica.start()
+    await until(lambda: manager.calls["propose"] == 1)
+    younger = await replica.start()
+    await manager.begun(older)
+    await manager.begun(younger)
+    assert [run_id for each in manager.executors.values() for run_id, _number in each.attempts] == [older, younger]
+
+
+async def test_runs_of_another_provider_do_not_wait_for_room(replica: Replica, manager: FakeManager) -> None:
+    manager.moods["propose"].extend([refuse(ErrorCode.QUEUE_FULL)] * 2)
+    waiting = await replica.start()
+    await until(lambda: manager.calls["propose"] == 1)
+    manager.moods["propose"].clear()
+    other = await replica.start(provider="codex")
+    assert (await manager.begun(other)).request["provider"] == "codex-app-server"
+    await manager.begun(waiting)
+
+
+def test_a_provider_is_closed_for_a_moment_only_and_saying_so_again_does_not_prolong_it() -> None:
+    now = [0.0]
+    room = Room(lambda: now[0])
+    assert (room.closed(), room.next_opening()) == ([], None)
+    room.none_for(Provider.SCRIPTED)
+    now[0] = 0.2
+    room.none_for(Provider.SCRIPTED)
+    assert room.closed() == [Provider.SCRIPTED]
+    assert room.next_opening() == pytest.approx(0.05)
+    now[0] = 0.26
+    assert (room.closed(), room.next_opening()) == ([], None)
