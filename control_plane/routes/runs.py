@@ -13,6 +13,7 @@ from control_plane.domain.run import RunFilter
 from control_plane.runs.control import StopRun
 from control_plane.runs.create import CreateRun, RetryRun
 from control_plane.runs.read import ReadRun
+from control_plane.views.api import with_events
 from control_plane.views.positions import NO_PLACE, run_cursor
 from shared.contracts.events import EventPage, RunEvent
 from shared.contracts.providers import ProviderName, provider_named
@@ -131,7 +132,8 @@ class _Starting:
             return _accepted(run_id)
         snapshot, events = await self._read.until_over(run_id, call.caller, wait)
         links = RunLinks.of(run_id)
-        return Answer(RunAccepted(run_id=run_id, status=snapshot.status, links=links, snapshot=snapshot, events=events), 200)
+        accepted = RunAccepted(run_id=run_id, status=snapshot.status, links=links, snapshot=snapshot)
+        return Response(with_events(accepted, events), media_type="application/json")
 
     async def retry(self, call: Call[None]) -> Answer:
         return _accepted(await self._retry(call.path["run_id"], call.caller, call.headers.get("idempotency-key")))
@@ -166,10 +168,11 @@ class _Reading:
         stream = self._read.flat_stream if query.view == "workbench" else self._read.stream
         return _streamed(await stream(call.path["run_id"], call.caller, cursor))
 
-    async def events(self, call: Call[None]) -> Answer:
+    async def events(self, call: Call[None]) -> Response:
         query: EventsQuery = call.query
         after, before = run_cursor(query.after) or 0, run_cursor(query.before)
-        return Answer(await self._read.event_page(call.path["run_id"], call.caller, after, before, query.limit))
+        page = await self._read.event_page(call.path["run_id"], call.caller, after, before, query.limit)
+        return Response(page, media_type="application/json")
 
     async def log(self, call: Call[None]) -> Answer:
         query: LogQuery = call.query

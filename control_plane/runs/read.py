@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from control_plane.domain.run import RunFilter, RunRow
 from control_plane.runs.flatten import Flattened
 from control_plane.runs.follow import Following, Nothing, TailHub
-from control_plane.storage.events import END, PAGE_BYTES, EventStore
+from control_plane.storage.events import END, PAGE_BYTES, EventStore, StoredEvent
 from control_plane.storage.interactions import InteractionStore
 from control_plane.storage.runs import RunStore
 from control_plane.views import api
 from control_plane.views.positions import bad_cursor, decode_position, encode_position
 from control_plane.views.workbench import Workbench
-from shared.contracts.events import EventPage, RunEvent
 from shared.contracts.interactions import InteractionStatus
 from shared.contracts.runs import TERMINAL, LogRange, RunList, RunSnapshot, RunStatus
 from shared.errors import ErrorCode, RunyardError
@@ -47,12 +46,12 @@ class ReadRun:
         following = encode_position(rows[limit - 1].created_at, rows[limit - 1].run_id) if len(rows) > limit else None
         return RunList(items=[api.snapshot(row) for row in rows[:limit]], next_cursor=following)
 
-    async def event_page(self, run_id: str, caller: Caller, after: int, before: int | None, limit: int) -> EventPage:
+    async def event_page(self, run_id: str, caller: Caller, after: int, before: int | None, limit: int) -> str:
+        """An ``EventPage`` as JSON."""
         await self._row(run_id, caller)
         rows = await self.events.page(run_id, after, limit + 1, END if before is None else before)
         is_cut = len(rows) > limit or sum(len(each.data.encode()) for each in rows) >= PAGE_BYTES
-        following = str(rows[:limit][-1].cursor) if is_cut else None
-        return EventPage(items=api.events_of(run_id, rows[:limit]), next_cursor=following)
+        return api.event_page(run_id, rows[:limit], rows[:limit][-1].cursor if is_cut else None)
 
     async def stream(self, run_id: str, caller: Caller, cursor: int) -> Following | Nothing:
         """What comes after ``cursor``, to the terminal event. Raises ``invalid_request`` for a cursor beyond the log."""
@@ -71,7 +70,7 @@ class ReadRun:
         _refuse_beyond(cursor, row.last_cursor)
         return Flattened(self.hub.join(run_id, 0, row.last_cursor), Workbench(run_id, row.provider, cursor))
 
-    async def until_over(self, run_id: str, caller: Caller, within: float) -> tuple[RunSnapshot, list[RunEvent]]:
+    async def until_over(self, run_id: str, caller: Caller, within: float) -> tuple[RunSnapshot, list[StoredEvent]]:
         """Wait for the end, at most ``within`` seconds; the snapshot then, and the events so far (bounded)."""
         following = await self.stream(run_id, caller, 0)
         try:
@@ -83,7 +82,7 @@ class ReadRun:
         finally:
             await following.close()
         rows = await self.events.page(run_id, 0, MAX_WAIT_EVENTS)
-        return await self.snapshot(run_id, caller), api.events_of(run_id, rows)
+        return await self.snapshot(run_id, caller), rows
 
     async def log_range(
         self, run_id: str, caller: Caller, stream: str, attempt: int | None, byte_from: int, byte_to: int | None

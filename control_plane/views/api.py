@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from control_plane.domain.run import RunRow
-from shared.contracts.events import RunEvent, Usage
+from shared.contracts.events import Usage
 from shared.contracts.interactions import Interaction
-from shared.contracts.runs import TERMINAL, Phase, RunLinks, RunSnapshot, RunStatus
+from shared.contracts.runs import TERMINAL, Phase, RunAccepted, RunLinks, RunSnapshot, RunStatus
 from shared.errors import ERRORS, ErrorCode
 from shared.sse import encode
 
@@ -49,8 +49,21 @@ def frames(run_id: str, events: Iterable[Event]) -> bytes:
     return b"".join(frame(run_id, event) for event in events)
 
 
-def events_of(run_id: str, events: Iterable[Event]) -> list[RunEvent]:
-    return [RunEvent.model_validate_json(event_json(run_id, event)) for event in events]
+def events_json(run_id: str, events: Iterable[Event]) -> str:
+    """A list of events, each the same text as in a stream: nothing is decoded, so a kind of a newer writer passes too."""
+    return f"[{','.join(event_json(run_id, event) for event in events)}]"
+
+
+def event_page(run_id: str, events: Iterable[Event], following: int | None) -> str:
+    """An ``EventPage``; ``following``: the cursor its next page begins after."""
+    place = "null" if following is None else f'"{following}"'
+    return f'{{"items":{events_json(run_id, events)},"nextCursor":{place}}}'
+
+
+def with_events(accepted: RunAccepted, events: Iterable[Event]) -> str:
+    """The answer to a start that waited."""
+    head = accepted.model_dump_json(by_alias=True, exclude={"events"}).removesuffix("}")
+    return f'{head},"events":{events_json(accepted.run_id, events)}}}'
 
 
 def snapshot(run: RunRow, pending: Sequence[Interaction] = ()) -> RunSnapshot:
