@@ -224,7 +224,7 @@ class ClaudeConversation:
 
     def _on_response(self, told: ControlResponse) -> list[Step]:
         answer = told.response
-        if answer.request_id != INITIALIZE or self._is_ready:
+        if answer.request_id != INITIALIZE:
             return []
         if answer.subtype == "error":
             self._failure = (ErrorCode.ENGINE_PROTOCOL_ERROR, answer.error)

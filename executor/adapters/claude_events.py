@@ -113,9 +113,8 @@ class TurnEvents:
         """The message that was held, if there is one."""
         if self._held is None:
             return []
-        (shown, line), self._held = self._held, None
-        payload = MessageCompleted(message_id=shown.message_id, text=shown.text, final=final)
-        return [Emit(payload, line.byte_from, line.byte_to)]
+        line = self._held[1]
+        return [Emit(payload, line.byte_from, line.byte_to) for payload in self._let_go(final)]
 
     def answered(self, text: str, line: Line) -> list[Step]:
         """The turn ended with this answer: the held message, or a message of its own where the engine told none."""
@@ -146,6 +145,11 @@ class TurnEvents:
             if call.tool not in claude_tools.SILENT
         ]
         return [*self.release(final=False), *(Emit(payload) for payload in gone)]
+
+    def _let_go(self, final: bool = False) -> Iterator[Payload]:
+        if self._held is not None:
+            (shown, _), self._held = self._held, None
+            yield MessageCompleted(message_id=shown.message_id, text=shown.text, final=final)
 
     def _follows(self, told: Told) -> bool:
         """Whether the engine went on after the message that is held."""
@@ -226,6 +230,7 @@ class TurnEvents:
         for block in told.message.blocks:
             if is_own and not self._answer.is_open:
                 self._answer.index += 1
+            yield from self._let_go()
             yield from self._on_block(block, is_own, line)
 
     def _on_block(self, block: Block, is_own: bool, line: Line) -> Iterator[Payload]:

@@ -75,3 +75,23 @@ def result(text: str | None = "done", **more: Any) -> dict[str, Any]:
 
 def replayed(message: Any) -> dict[str, Any]:
     return message | {"isReplay": True}
+
+
+def retry(**more: Any) -> dict[str, Any]:
+    return {"type": "system", "subtype": "api_retry", "attempt": 1, "retry_delay_ms": 500.7, "error_status": 500} | more
+
+
+def streamed(*events: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"type": "stream_event", "event": event, "parent_tool_use_id": None} for event in events]
+
+
+def begins(id: str, **usage: int) -> dict[str, Any]:
+    return {"type": "message_start", "message": {"id": id, "content": [], "usage": usage}}
+
+
+def delta(text: str) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+
+
+BLOCK = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+STOP = {"type": "message_stop"}

@@ -161,6 +161,21 @@ def test_once_its_plan_is_accepted_a_person_is_asked_about_the_rest() -> None:
     assert emitted(steps)[-1][1]["type"] == "permission"
 
 
+@pytest.mark.parametrize(("mode", "behavior"), [(EngineMode.READ_ONLY, "deny"), (EngineMode.FULL, "allow")])
+def test_where_nobody_decides_about_anything_nobody_decides_about_a_plan(mode: EngineMode, behavior: str) -> None:
+    steps = feed(working(mode), asks("ExitPlanMode", {"plan": "1. look"}))
+    assert [each["behavior"] for each in answered(steps)] == [behavior]
+
+
+def test_after_decline_and_stop_nothing_more_is_said_to_it() -> None:
+    claude = working()
+    feed(claude, asks("Bash", {"command": "ls"}))
+    claude.answer("q2-1", Reply(decision=Decision.DECLINE_AND_STOP))
+    assert claude.interrupt() == []
+    with pytest.raises(RunyardError, match="conflict"):
+        claude.message("go on")
+
+
 def test_a_plan_that_is_declined_leaves_everything_denied() -> None:
     claude = working(EngineMode.PLAN)
     feed(claude, asks("ExitPlanMode", {"plan": "1. look"}))
@@ -222,6 +237,7 @@ def test_what_helpers_say_is_not_shown_and_their_tools_are() -> None:
     assert feed(claude, {"type": "stream_event", "event": deltas, "parent_tool_use_id": "t1"}) == []
     [(kind, started)] = emitted(feed(claude, called("t2", "Read", {"file_path": "/w/a"}) | {"parent_tool_use_id": "t1"}))
     assert (kind, started["name"]) == ("tool.started", "Read")
+    assert "helper" not in str(emitted(claude.end_of(STDOUT)))
 
 
 def test_tools_that_never_ended_were_canceled() -> None:

@@ -12,7 +12,19 @@ from shared.contracts.events import AttemptOutcome
 from shared.contracts.provider_runs import Message
 from shared.contracts.providers import Provider
 from shared.errors import ErrorCode, RunyardError
-from tests.unit.adapters.claude_lines import INIT, INITIALIZED, conversation, emitted, feed, replayed, result, said, sent, working
+from tests.unit.adapters.claude_lines import (
+    INIT,
+    INITIALIZED,
+    conversation,
+    emitted,
+    feed,
+    replayed,
+    result,
+    retry,
+    said,
+    sent,
+    working,
+)
 
 # ---- the handshake, messages, the end ----
 
@@ -148,10 +160,6 @@ def test_a_success_that_says_it_failed_has_failed() -> None:
 # ---- retries ----
 
 
-def retry(**more: Any) -> dict[str, Any]:
-    return {"type": "system", "subtype": "api_retry", "attempt": 1, "retry_delay_ms": 500.7, "error_status": 500} | more
-
-
 def test_a_retry_is_told() -> None:
     [(kind, told)] = emitted(feed(working(), retry(error="server_error")))
     assert (kind, told["by"], told["errorCode"]) == ("retry.scheduled", "engine", "model_unavailable")
@@ -176,6 +184,14 @@ def test_a_retry_that_cannot_help_ends_the_attempt(more: dict[str, Any], code: E
     assert (claude.ended(1).outcome, claude.ended(1).error_code) == (AttemptOutcome.ERROR, code)
     with pytest.raises(RunyardError, match="conflict"):
         claude.message("go on")
+
+
+def test_after_a_stop_no_retry_is_a_failure() -> None:
+    claude = working()
+    claude.interrupt()
+    assert sent(feed(claude, retry(error_status=401))) == []
+    feed(claude, result(None, subtype="error_during_execution", is_error=True, terminal_reason="aborted_streaming"))
+    assert claude.ended(1).outcome is AttemptOutcome.CANCELED
 
 
 # ---- lines ----
