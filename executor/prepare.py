@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from executor.adapters.base import Adapter, Conversation, File, StartRequest
+from executor.answers import fit_for
 from executor.command_profiles import NONE, CommandProfile, CommandProfiles
 from executor.containment import Containment
 from executor.credentials import CredentialStore, SignIn
@@ -61,6 +62,7 @@ class Prepare:
         if executable is None:
             raise RunyardError(ErrorCode.ENGINE_NOT_FOUND, f"{request.provider} is not installed here")
         refuse_reserved(request.env, self.credential_names)
+        fit = fit_for(request.output_schema)
         sign_in = self.store.sign_in(adapter.credentials, request.credential_env)
         workspace = Workspace.at(self.workspaces, request.workspace.key)
         workspace.make()
@@ -87,6 +89,7 @@ class Prepare:
             secrets=secrets_in(sign_in.values()),
             started=self._started(request),
             output_quota_bytes=self.output_quota_bytes,
+            fit=fit,
         )
         return plan, workspace
 

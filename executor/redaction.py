@@ -126,6 +126,17 @@ class SpokenText:
         masked = redactor.feed(text.encode(errors="surrogatepass")) + redactor.rest()
         return masked.decode(errors="surrogatepass")
 
+    def clean_value(self, value: Any) -> Any:
+        """The same of JSON: what is masked keeps its length, so it is still JSON."""
+        if value is None or isinstance(value, str):
+            return value and self.clean(value)
+        try:
+            text = json.dumps(value, ensure_ascii=False)
+        except (ValueError, RecursionError):
+            return value  # nobody can say it on the wire either
+        masked = self.clean(text)
+        return value if masked == text else json.loads(masked)
+
     def _whole(self, payload: MessageCompleted | ReasoningCompleted) -> Payload:
         text = self.clean(payload.text)
         return payload if text == payload.text else payload.model_copy(update={"text": text})

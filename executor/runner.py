@@ -14,6 +14,7 @@ from typing import Literal
 import structlog
 
 from executor.adapters.base import STDERR, STDOUT, Call, CloseInput, Conversation, Emit, Outcome, Send, Step, Stream
+from executor.answers import Fit, as_it_is
 from executor.endings import ENDINGS, Cause, decided
 from executor.engine_process import EngineProcess, InputFullError, Launch
 from executor.event_log import EventLog, RawSpan
@@ -57,6 +58,7 @@ class Plan:
     secrets: tuple[str, ...]
     started: AttemptStarted
     output_quota_bytes: int
+    fit: Fit = as_it_is
 
 
 class Runner:
@@ -278,7 +280,7 @@ class Runner:
             error_message=outcome.error_message,
             exit_code=self._process.exit_code if self._process is not None else None,
             usage=outcome.usage,
-            result=self._spoken.clean(outcome.result) if isinstance(outcome.result, str) else outcome.result,
+            result=self._spoken.clean_value(outcome.result),
             stderr_tail=self._stderr_tail.decode(errors="replace") or None,
             active_ms=int(self._limits.active_seconds() * 1000),
         )
@@ -289,7 +291,8 @@ class Runner:
     def _engine_outcome(self) -> Outcome:
         if not self._adapter_failed:
             try:
-                return self._conversation.ended(self._process.exit_code if self._process is not None else None)
+                exit_code = self._process.exit_code if self._process is not None else None
+                return self._plan.fit(self._conversation.ended(exit_code))
             except Exception as error:  # noqa: BLE001  the border to an adapter: its failure ends its attempt and nothing else
                 self._blame_adapter(error)
         return Outcome(AttemptOutcome.ERROR, ErrorCode.INTERNAL, "the adapter failed")

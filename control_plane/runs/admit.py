@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from control_plane.domain.timeouts import LONGEST
 from shared.contracts.interactions import OnExpiry
 from shared.contracts.providers import CREDENTIAL_NAMES, may_be_set
 from shared.contracts.runs import MAX_METADATA_BYTES, MAX_PROMPT_BYTES, StartRun
 from shared.errors import ErrorCode, RunyardError, invalid
+from shared.schemas import Schema
 from shared.web import Caller
 
 # Only who may spend an operator's credentials may send them elsewhere (design §4.4).
@@ -70,7 +71,17 @@ def check_options(options: Mapping[str, Any], *, admin: bool, where: str = "prov
         value = options.get(name)
         if value is not None and (type(value) is not int or not 1 <= value <= limit):
             raise invalid(f"{where}.{name}", f"a whole number of milliseconds from 1 to {limit}")
-    if not isinstance(options.get("outputSchema", {}), dict):
-        raise invalid(f"{where}.outputSchema", "a JSON Schema, as an object")
+    _check_schema(options.get("outputSchema"), f"{where}.outputSchema")
     if options.get("onExpiry", OnExpiry.FAIL) not in (OnExpiry.FAIL, OnExpiry.DENY):
         raise invalid(f"{where}.onExpiry", "fail or deny")
+
+
+def _check_schema(schema: Any, where: str) -> None:
+    if schema is None:
+        return
+    if not isinstance(schema, dict):
+        raise invalid(where, "a JSON Schema, as an object")
+    try:
+        Schema(cast(dict[str, Any], schema))
+    except ValueError as error:
+        raise invalid(where, str(error)) from error

@@ -36,7 +36,6 @@ from executor.adapters.codex_questions import reason_of as reason_of_reply
 from executor.adapters.exits import outcome_of_exit
 from executor.adapters.framing import Framed, Line, Lines, LineTooLong
 from executor.adapters.questions import Questions
-from executor.adapters.schemas import checked
 from executor.adapters.unclaimed import note, raw, too_long, undecodable
 from shared.contracts.events import AttemptOutcome, Diagnostic, InteractionResolved, SessionStarted
 from shared.contracts.interactions import Decision, Reply
@@ -152,9 +151,7 @@ class CodexConversation:
         answer, usage = self._events.answer, self._events.usage
         if answer is None:
             return Outcome(AttemptOutcome.ERROR, ErrorCode.ENGINE_NO_OUTPUT, "codex finished without an answer", usage=usage)
-        if self._request.output_schema is None:
-            return Outcome(AttemptOutcome.SUCCESS, result=answer, usage=usage)
-        return checked(answer, self._request.output_schema, usage)
+        return Outcome(AttemptOutcome.SUCCESS, result=answer, usage=usage)
 
     # ---- the handshake ----
 

@@ -119,21 +119,3 @@ def test_an_option_that_cannot_be_is_refused_before_anything_runs(options: dict[
     with pytest.raises(RunyardError) as refused:
         with_options(**options)
     assert refused.value.code is ErrorCode.INVALID_REQUEST
-
-
-@pytest.mark.parametrize(
-    ("answer", "code", "result"),
-    [
-        ('{"answer":42}', None, {"answer": 42}),
-        ("forty-two", ErrorCode.OUTPUT_INVALID, "forty-two"),
-        ("[42]", ErrorCode.OUTPUT_INVALID, "[42]"),
-        ('{"other":1}', ErrorCode.OUTPUT_INVALID, '{"other":1}'),
-    ],
-)
-def test_an_answer_that_is_not_in_its_schemas_form_is_invalid(answer: str, code: ErrorCode | None, result: Any) -> None:
-    codex = with_options(schema={"type": "object", "required": ["answer"]})
-    opened(codex)
-    feed(codex, {"id": 3, "result": {"turn": TURN}}, agent_message(answer), turn_completed())
-    outcome = codex.ended(0)
-    assert (outcome.error_code, outcome.result) == (code, result)
-    assert outcome.outcome is (AttemptOutcome.ERROR if code else AttemptOutcome.SUCCESS)

@@ -144,3 +144,13 @@ def test_what_waits_is_told_at_the_end() -> None:
 
 def test_half_a_surrogate_pair_is_passed_on() -> None:
     assert shown(SpokenText([KEY]).told(MessageDelta(message_id="m", text="half \ud83d"))) == "half \ud83d"
+
+
+def test_a_secret_inside_a_json_answer_is_masked_and_the_answer_stays_json() -> None:
+    spoken = SpokenText(["s3cret-value"])
+    answer = {"key": "it is s3cret-value", "list": ["s3cret-value", 1, None], "s3cret-value": True}
+    masked = spoken.clean_value(answer)
+    assert "s3cret" not in str(masked)
+    assert masked["list"][1:] == [1, None]
+    assert spoken.clean_value({"plain": [1]}) == {"plain": [1]}
+    assert (spoken.clean_value(None), spoken.clean_value("s3cret-value")) == (None, "*" * 12)
