@@ -42,6 +42,7 @@ from shared.contracts.interactions import Decision, Reply
 from shared.contracts.providers import Capabilities, EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError
 
+TURN_END = b'{"method":"turn/completed"'
 CLIENT = {"name": "runyard", "title": "Runyard", "version": "0.1.0"}
 CAPABILITIES = Capabilities(
     deltas=True, reasoning=True, tools=True, permissions=True, questions=True, plan=True, messages=True, interrupt=True,
@@ -272,7 +273,7 @@ class CodexConversation:
 
     def _on_line(self, line: Framed) -> list[Step]:
         if isinstance(line, LineTooLong):
-            return too_long(line)
+            return [*too_long(line), *self._on_lost(line)]
         if line.stream != STDOUT or not line.data.startswith(b"{"):
             return raw(line)
         try:
@@ -284,6 +285,13 @@ class CodexConversation:
         except msgspec.DecodeError as error:
             refused = [] if incoming.method is None or incoming.id is None else [_refuse(incoming.id, incoming.method)]
             return [*refused, *undecodable(line, str(error))]
+
+    def _on_lost(self, line: LineTooLong) -> list[Step]:
+        """A turn whose end was in a line that is not read has ended all the same; nothing more would come."""
+        if not line.head.startswith(TURN_END):
+            return []
+        self._failure = (ErrorCode.OUTPUT_LIMIT, f"the turn ended in a line of {line.length} bytes, more than is read")
+        return self._close()
 
     def _on_incoming(self, incoming: Incoming, line: Line) -> list[Step]:
         match incoming:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from executor.adapters.base import Stream
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
+HEAD_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,16 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class LineTooLong:
-    """A line of ``length`` bytes that was not kept; its bytes are [byte_from, byte_to) of ``stream``."""
+    """A line of ``length`` bytes that was not kept; its bytes are [byte_from, byte_to) of ``stream``.
+
+    ``head`` is how it began: enough to tell what was lost with it.
+    """
 
     stream: Stream
     length: int
     byte_from: int
     byte_to: int
+    head: bytes = field(default=b"", compare=False)
 
 
 Framed = Line | LineTooLong
@@ -75,7 +80,7 @@ class Lines:
     def _keep(self, position: _Position, part: bytes) -> None:
         position.length += len(part)
         if position.length > self._max_line_bytes:
-            position.kept.clear()
+            position.kept = [b"".join((*position.kept, part))[:HEAD_BYTES]]
         elif part:
             position.kept.append(part)
 
@@ -85,5 +90,5 @@ class Lines:
         position.kept.clear()
         position.line_from, position.length = start + length + newline, 0
         if length > self._max_line_bytes:
-            return LineTooLong(stream, length, start, start + length)
+            return LineTooLong(stream, length, start, start + length, data)
         return Line(stream, data, start, start + length)

@@ -41,7 +41,7 @@ from shared.errors import ErrorCode, RunyardError
 PROGRAM = str(PurePath(__file__).parent.parent / "scripted_engine.py")
 CAPABILITIES = Capabilities(
     deltas=True, reasoning=True, tools=True, permissions=True, questions=True, plan=True, messages=True, interrupt=False,
-    resume=True, output_schema=False, usage=True, engine_modes=tuple(EngineMode),
+    resume=True, output_schema=True, usage=True, engine_modes=tuple(EngineMode),
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ MARKER = re.compile(r"\[\[([a-z0-9]+)(?::(.*?))?\]\]", re.DOTALL)
 WORD_SECONDS = 0.01
 SLOW_SECONDS = 0.25
 SLOW_WORDS = 40
+GIANT_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ SCENARIOS: Mapping[str, Callable[[str], Reply]] = {
     "text": lambda _: Say(words_of("Hello from the model stub. The answer is 42.")),
     "spell": lambda text: Say(tuple(text)),
     "slow": lambda count: Say(tuple(f"word{i} " for i in range(int(count or SLOW_WORDS))), SLOW_SECONDS),
+    "giant": lambda length: Say(("x" * int(length or GIANT_BYTES),)),
     "reasoning": lambda _: Say(words_of("After some thought: 42."), thought="First I look. Then I answer."),
     "tool": lambda command: RunCommand(command or "echo hello from the tool"),
     "twice": lambda command: RunCommand(command or "echo hello from the tool"),

@@ -9,6 +9,7 @@ import pytest
 
 from executor.adapters import ADAPTERS
 from executor.adapters.base import STDERR, STDOUT, CloseInput, Conversation, Emit, Send, StartRequest, Step
+from executor.adapters.framing import MAX_LINE_BYTES
 from shared.contracts.events import AttemptOutcome
 from shared.contracts.interactions import Decision, Reply
 from shared.contracts.provider_runs import Message
@@ -285,3 +286,20 @@ def test_a_handshake_that_is_refused_ends_the_attempt_with_its_reason(step: int)
     steps = feed(codex, *answers[: step - 1], {"id": step, "error": {"code": -1, "message": "because"}})
     assert steps[-1] == CloseInput()
     assert codex.ended(0).error_message == "because"
+
+
+def test_a_turn_that_ends_in_a_line_too_long_to_be_read_ends_the_run() -> None:
+    codex = working()
+    line = json.dumps(turn_completed() | {"padding": "x" * MAX_LINE_BYTES}, separators=(",", ":")).encode()
+    steps = codex.feed(STDOUT, line + b"\n")
+    assert [kind for kind, _ in emitted(steps)] == ["diagnostic"]
+    assert CloseInput() in steps
+    ended = codex.ended(0)
+    assert (ended.outcome, ended.error_code) == (AttemptOutcome.ERROR, ErrorCode.OUTPUT_LIMIT)
+
+
+def test_any_other_line_too_long_to_be_read_ends_nothing() -> None:
+    codex = working()
+    steps = codex.feed(STDOUT, json.dumps(agent_message("x" * MAX_LINE_BYTES), separators=(",", ":")).encode() + b"\n")
+    assert [kind for kind, _ in emitted(steps)] == ["diagnostic"]
+    assert CloseInput() not in steps

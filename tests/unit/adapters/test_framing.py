@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from executor.adapters.base import STDERR, STDOUT
-from executor.adapters.framing import Framed, Line, Lines, LineTooLong
+from executor.adapters.framing import HEAD_BYTES, Framed, Line, Lines, LineTooLong
 
 LIMIT = 8
 
@@ -44,8 +44,10 @@ def test_nothing_beyond_the_bound_is_held() -> None:
     lines = Lines(LIMIT)
     for _ in range(1000):
         assert lines.feed(STDOUT, b"xxxx") == []
-    assert lines._positions[STDOUT].kept == []
-    assert lines.feed(STDOUT, b"\n") == [LineTooLong(STDOUT, 4000, 0, 4000)]
+    assert sum(map(len, lines._positions[STDOUT].kept)) == HEAD_BYTES
+    [lost] = lines.feed(STDOUT, b"\n")
+    assert isinstance(lost, LineTooLong)
+    assert (lost, lost.head) == (LineTooLong(STDOUT, 4000, 0, 4000), b"x" * HEAD_BYTES)
 
 
 def test_streams_do_not_mix() -> None:
