@@ -22,6 +22,8 @@ from shared.http import NoAnswerError, ServiceClient
 POLL_SECONDS = 2.0
 ASK_SECONDS = 2.0
 RESOLVE_SECONDS = 2.0
+# A proposed attempt that was not started through us by then went another way, or never will.
+EXPECT_SECONDS = 2.0
 log = structlog.get_logger("fleet")
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -53,12 +55,25 @@ class ExecutorFleet:
         self._members: dict[str, FleetMember] = {}
         self._asking = asyncio.Lock()
         self._rounds = 0
+        self._asked_at = clock()
+        # by executor, by workspace: a state asked for before then does not count the attempt that was proposed there
+        self._expected: dict[str, dict[str, float]] = {}
         self.was_asked = False
-        self.has_guesses = False
+
+    @property
+    def seen(self) -> list[FleetMember]:
+        """The members as they said they were."""
+        return list(self._members.values())
 
     @property
     def members(self) -> list[FleetMember]:
-        return list(self._members.values())
+        """The members, with what is on its way to them."""
+        return [self._with_expected(member) for member in self._members.values()]
+
+    @property
+    def has_guesses(self) -> bool:
+        """Whether a fresh look may show less load than ``members`` do."""
+        return any(member.reserved for member in self.members)
 
     def everyone_answers(self) -> bool:
         """False for no executors at all: then nobody said no."""
@@ -69,12 +84,20 @@ class ExecutorFleet:
         places = [each for each in self._members.values() if each.state is not None and each.state.executor_id == executor_id]
         return max(places, key=lambda each: each.reachable).url if places else None
 
-    def expect_start(self, executor_id: str) -> None:
-        """An attempt is on its way there: count it until the executor's own figure arrives."""
-        for url, member in self._members.items():
-            if member.state is not None and member.state.executor_id == executor_id:
-                self._members[url] = member.model_copy(update={"reserved": member.reserved + 1})
-                self.has_guesses = True
+    def expect_start(self, executor_id: str, workspace: str) -> None:
+        """An attempt is on its way there: count it until the executor's own figure does."""
+        self._expected.setdefault(executor_id, {})[workspace] = self._clock() + EXPECT_SECONDS
+
+    def start_answered(self, executor_id: str, workspace: str) -> None:
+        """Whatever the answer was: an executor that is asked from now on knows of it."""
+        expected = self._expected.get(executor_id, {})
+        if workspace in expected:
+            expected[workspace] = min(expected[workspace], self._clock())
+
+    def _with_expected(self, member: FleetMember) -> FleetMember:
+        expected = self._expected.get(member.state.executor_id) if member.state is not None else None
+        reserved = sum(until > self._asked_at for until in expected.values()) if expected else 0
+        return member.model_copy(update={"reserved": reserved}) if reserved else member
 
     async def watch(self) -> None:
         """Ask everyone every ``POLL_SECONDS``, for ever. Owned by the app."""
@@ -95,6 +118,7 @@ class ExecutorFleet:
                 await self._round()
 
     async def _round(self) -> None:
+        began = self._clock()
         found = await _all(self._urls(base) for base in self._bases)
         listed = dict.fromkeys(url for urls in found for url in urls)
         # an executor that drains may vanish from DNS while its runs go on: it stays as long as it answers
@@ -105,9 +129,13 @@ class ExecutorFleet:
         members = {member.url: member for member in _told_apart(present, self._members)}
         members |= {base: FleetMember(url=base, reachable=False, reason="the name does not resolve") for base in nowhere}
         self._tell_changes(members)
-        self._members = members
+        self._members, self._asked_at = members, began
+        self._expected = {
+            executor_id: left
+            for executor_id, expected in self._expected.items()
+            if (left := {workspace: until for workspace, until in expected.items() if until > began})
+        }
         self.was_asked = True
-        self.has_guesses = False
 
     async def _urls(self, base: str) -> list[str]:
         """The executors behind one base URL; what was known last when the name server does not answer."""

@@ -34,11 +34,12 @@ class ProposeExecutor:
         state = propose(self.fleet.members, request)
         if state is None and (self.fleet.has_guesses or refusal(self.fleet.members, request).code is _UNAVAILABLE):
             await self.fleet.refresh()
-            state = propose(self.fleet.members, request)
+            # what is only expected decides who is asked first, never that nobody is: the executor says yes or no itself
+            state = propose(self.fleet.members, request) or propose(self.fleet.seen, request)
         url = self.fleet.url_of(state.executor_id) if state is not None else None
         if state is None or url is None:
             raise refusal(self.fleet.members, request)
-        self.fleet.expect_start(state.executor_id)
+        self.fleet.expect_start(state.executor_id, request.workspace.key)
         return Proposal(executor_id=state.executor_id, instance=state.instance, url=url, clock_ms=state.clock_ms)
 
 

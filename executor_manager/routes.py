@@ -127,7 +127,9 @@ def provider_run_routes(proposal: ProposeExecutor, passage: Passage, timeouts: T
     async def start(call: Call[StartProviderRun]) -> Response:
         settled = timeouts.settle(call.body).model_dump_json(by_alias=True, exclude_none=True).encode()
         url = await passage.url(f"{RUNS}/start", call)
-        return await passage.relay.pass_on("POST", url, call.query.passed_on(), settled, CONTROL_SECONDS)
+        answer = await passage.relay.pass_on("POST", url, call.query.passed_on(), settled, CONTROL_SECONDS)
+        passage.locate.fleet.start_answered(call.query.executor, call.body.workspace.key)
+        return answer
 
     return (
         post(f"{RUNS}/propose", propose, body=Propose, returns=Proposal, errors=_FULL, access="service",

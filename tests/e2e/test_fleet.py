@@ -143,8 +143,8 @@ async def test_three_executors_behind_one_name_share_the_work_and_a_full_fleet_s
     assert sorted(placed) == ["exec-1", "exec-2", "exec-3"], "each the least loaded in turn"
     placed += await fleet.start("r4", "r5", "r6")
     assert sorted(placed) == sorted(2 * ["exec-1", "exec-2", "exec-3"])
-    seen = await fleet.until(lambda seen: all(member["state"]["live"] == 2 for member in seen.values()))
-    assert all((member["state"]["slots"], member["reserved"]) == (2, 0) for member in seen.values())
+    seen = await fleet.until(lambda seen: all((each["state"]["live"], each["reserved"]) == (2, 0) for each in seen.values()))
+    assert {member["state"]["slots"] for member in seen.values()} == {2}
     full = await fleet.here.propose()
     assert (full.status_code, full.json()["code"], full.headers["retry-after"]) == (429, "queue_full", "2")
     assert (await fleet.here.propose("r1")).json()["executorId"] == placed[0], "the holder of the workspace, also when it is full"

@@ -170,8 +170,12 @@ async def test_the_control_plane_can_tell_the_two_apart_through_its_own_client()
     assert (caught.value.code, caught.value.extra["sent"]) == (ErrorCode.PROVIDER_UNAVAILABLE, False)
 
 
+def of_workspace(number: int) -> dict[str, Any]:
+    return {**PROPOSE, "workspace": {"key": f"w{number}"}}
+
+
 async def test_a_proposal_names_who_where_and_its_clock_and_spreads_the_load(stack: Stack) -> None:
-    proposed = [(await stack.http.post(f"{RUNS}/propose", json=PROPOSE)).json() for _ in range(8)]
+    proposed = [(await stack.http.post(f"{RUNS}/propose", json=of_workspace(number))).json() for number in range(8)]
     assert sorted(each["executorId"] for each in proposed) == ["one"] * 4 + ["two"] * 4
     assert proposed[0]["instance"] == f"{proposed[0]['executorId']}-i1"
     assert proposed[0]["url"].startswith("http://127.0.0.1:")
@@ -179,7 +183,7 @@ async def test_a_proposal_names_who_where_and_its_clock_and_spreads_the_load(sta
 
 
 async def test_guesses_never_fill_a_fleet_that_is_free(stack: Stack) -> None:
-    answers = [await stack.http.post(f"{RUNS}/propose", json=PROPOSE) for _ in range(12)]
+    answers = [await stack.http.post(f"{RUNS}/propose", json=of_workspace(number)) for number in range(12)]
     assert {answer.status_code for answer in answers} == {200}
 
 

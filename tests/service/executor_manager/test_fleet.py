@@ -8,7 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from executor_manager.fleet import ExecutorFleet, Resolver, by_dns
+from executor_manager.fleet import EXPECT_SECONDS, ExecutorFleet, Resolver, by_dns
+from executor_manager.locate import ProposeExecutor
+from shared.contracts.provider_runs import Propose, WorkspaceRef
+from shared.contracts.providers import Provider
 from shared.http import ServiceClient
 from tests.fake_executor import FakeExecutor
 from tests.loopback import scripted_server, serving, until, unused_port
@@ -133,17 +136,65 @@ async def test_a_watched_fleet_follows_its_executors(client: ServiceClient) -> N
     await asyncio.wait((watch,))
 
 
-async def test_a_start_on_its_way_counts_until_the_next_poll(client: ServiceClient) -> None:
-    async with serving(FakeExecutor("one", live=1).app()) as url:
-        fleet = ExecutorFleet([url], client)
+def load(fleet: ExecutorFleet) -> list[tuple[int, int]]:
+    return [(member.state.live, member.reserved) for member in fleet.members if member.state]
+
+
+async def test_a_start_on_its_way_counts_until_a_look_that_follows_its_answer(client: ServiceClient) -> None:
+    one, now = FakeExecutor("one", live=1), [100.0]
+    async with serving(one.app()) as url:
+        fleet = ExecutorFleet([url], client, clock=lambda: now[0])
         await fleet.refresh()
-        fleet.expect_start("one")
-        fleet.expect_start("one")
-        assert [(member.state.live, member.reserved) for member in fleet.members if member.state] == [(1, 2)]
-        assert fleet.has_guesses
+        fleet.expect_start("one", "a")
+        fleet.expect_start("one", "b")
+        assert (load(fleet), fleet.has_guesses) == ([(1, 2)], True)
+        now[0] += 0.1
         await fleet.refresh()
-        assert [(member.state.live, member.reserved) for member in fleet.members if member.state] == [(1, 0)]
-        assert not fleet.has_guesses
+        assert load(fleet) == [(1, 2)], "neither has come there yet: the executor's figure is without them"
+        now[0] += 0.1
+        fleet.start_answered("one", "a")
+        fleet.start_answered("one", "nobody expected it")
+        assert load(fleet) == [(1, 2)]
+        now[0] += 0.1
+        await fleet.refresh()
+        assert load(fleet) == [(1, 1)]
+        now[0] += EXPECT_SECONDS
+        await fleet.refresh()
+        assert (load(fleet), fleet.has_guesses) == ([(1, 0)], False)
+
+
+async def test_what_is_proposed_while_the_executors_are_asked_is_not_forgotten(client: ServiceClient) -> None:
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+    may_answer.set()
+
+    async def resolve(_host: str, _port: int) -> list[str]:
+        asked.set()
+        await may_answer.wait()
+        return ["127.0.0.1"]
+
+    async with serving(FakeExecutor("one").app()) as url:
+        fleet = ExecutorFleet([f"http://executor.internal:{urlsplit(url).port}"], client, resolve)
+        await fleet.refresh()
+        asked.clear()
+        may_answer.clear()
+        looking = asyncio.create_task(fleet.refresh())
+        await asked.wait()
+        fleet.expect_start("one", "a")
+        fleet.start_answered("one", "a")
+        may_answer.set()
+        await looking
+        assert load(fleet) == [(0, 1)], "the answer may be from before it came"
+
+
+async def test_two_attempts_proposed_around_a_poll_go_to_two_executors(client: ServiceClient) -> None:
+    async with serving(FakeExecutor("one").app()) as one, serving(FakeExecutor("two").app()) as two:
+        fleet = ExecutorFleet([one, two], client)
+        await fleet.refresh()
+        place = ProposeExecutor(fleet)
+        first = await place(Propose(provider=Provider.SCRIPTED, workspace=WorkspaceRef(key="a")))
+        await fleet.refresh()  # the control plane is still writing the attempt down
+        second = await place(Propose(provider=Provider.SCRIPTED, workspace=WorkspaceRef(key="b")))
+        assert {first.executor_id, second.executor_id} == {"one", "two"}
 
 
 def names(**addresses: list[str]) -> Resolver:
