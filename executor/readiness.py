@@ -27,6 +27,8 @@ MAX_VERSION_BYTES = 64 * 1024
 
 def executable_of(install: Install, engines_dir: Path | None) -> str | None:
     """Absolute path of an engine's program: under the engines folder, else on PATH; None when it is not installed."""
+    if install.closed is not None:
+        return None
     for pattern in install.globs if engines_dir is not None else ():
         for path in sorted((engines_dir or Path()).glob(pattern)):
             if os.access(path, os.X_OK) and path.is_file():
@@ -64,7 +66,8 @@ class Readiness:
         executable = self.executable(provider)
         category, reason = ReadinessCategory.READY, None
         if executable is None:
-            category, reason = ReadinessCategory.ENVIRONMENT_NOT_READY, f"{adapter.install.command or provider} is not installed"
+            category = ReadinessCategory.ENVIRONMENT_NOT_READY
+            reason = adapter.install.closed or f"{adapter.install.command or provider} is not installed"
         elif executable in self._failures:
             category, reason = ReadinessCategory.RUNTIME_UNHEALTHY, self._failures[executable]
         elif (missing := self._store.missing(adapter.credentials)) is not None:

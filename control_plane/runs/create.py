@@ -15,7 +15,7 @@ from control_plane.storage.runs import RunStore
 from shared.contracts.events import RunStatusChanged
 from shared.contracts.interactions import OnExpiry
 from shared.contracts.precedence import picked
-from shared.contracts.providers import Provider, provider_named
+from shared.contracts.providers import CLOSED, Provider, provider_named
 from shared.contracts.runs import RunStatus, StartRun
 from shared.errors import ErrorCode, RunyardError, invalid
 from shared.ids import NewId
@@ -60,7 +60,8 @@ class CreateRun:
         if earlier is not None and earlier.provider != provider:
             raise invalid("provider", f"the session to go on with belongs to {earlier.provider}")
         if provider not in self.driven:
-            raise RunyardError(ErrorCode.PROVIDER_UNAVAILABLE, f"provider: this release cannot drive {provider}")
+            why = CLOSED.get(provider, "this release cannot drive it")
+            raise RunyardError(ErrorCode.PROVIDER_UNAVAILABLE, f"provider {provider}: {why}")
         run_id = self.new_id("run")
         session_id = request.session_id or (earlier.session_id if earlier else None)
         options = merged_options(request.provider_options, profile)

@@ -7,7 +7,7 @@ where it wants to use our files or terminals; every request of ours has an owner
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -30,7 +30,8 @@ from executor.adapters.acp_protocol import (
     ToolCall,
 )
 from executor.adapters.acp_questions import Asked, answers_to, asked_of, decision_of, outcome_of, question_of, reason_of
-from executor.adapters.base import STDERR, STDOUT, CloseInput, Command, Emit, Outcome, Send, StartRequest, Step, Stream
+from executor.adapters.acp_settings import AcpSetup
+from executor.adapters.base import STDERR, STDOUT, CloseInput, Emit, Outcome, Send, StartRequest, Step, Stream
 from executor.adapters.exits import outcome_of_exit
 from executor.adapters.framing import Framed, Line, Lines, LineTooLong
 from executor.adapters.questions import Questions
@@ -54,21 +55,14 @@ Answered = Callable[[Incoming, Line], list[Step]]
 class AcpConversation:
     """One engine process. Its outcome is its last prompt's; its exit counts only when no prompt ended."""
 
-    def __init__(
-        self,
-        profile: AcpProfile,
-        command: Command,
-        request: StartRequest,
-        session: str | None,
-        mcp_servers: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
-        self.command = command
+    def __init__(self, profile: AcpProfile, setup: AcpSetup, request: StartRequest, session: str | None) -> None:
+        self.command = setup.command
+        self._setup = setup
         self._profile = profile
         self._request = request
         self._session = session
-        self._mcp_servers = mcp_servers
         self._lines = Lines()
-        self._events = PromptEvents(profile)
+        self._events = PromptEvents(profile, request.engine_mode is EngineMode.FULL)
         self._questions: Questions[RpcId] = Questions(request.attempt)
         self._asked: dict[RpcId, Asked] = {}
         self._sent = 0
@@ -137,14 +131,24 @@ class AcpConversation:
         if self._events.answer is None:
             said = f"{self._profile.engine} finished without an answer"
             return Outcome(AttemptOutcome.ERROR, ErrorCode.ENGINE_NO_OUTPUT, said, usage=usage)
-        return Outcome(AttemptOutcome.SUCCESS, result=_result(self._events.answer, self._request), usage=usage)
+        return Outcome(AttemptOutcome.SUCCESS, result=self._events.answer, usage=usage)
 
     # ---- the handshake ----
 
     def _initialized(self, answer: Incoming, line: Line) -> list[Step]:
         if answer.error is not None:
             return self._fail(ErrorCode.ENGINE_START_FAILED, answer.error)
-        params = {"cwd": self._request.workspace, "mcpServers": self._mcp_servers}
+        if self._setup.sign_in is None:
+            return self._open_session()
+        return [self._call("authenticate", dict(self._setup.sign_in), self._signed_in)]
+
+    def _signed_in(self, answer: Incoming, line: Line) -> list[Step]:
+        return self._open_session() if answer.error is None else self._fail(ErrorCode.AUTH_FAILED, answer.error)
+
+    def _open_session(self) -> list[Step]:
+        if self._is_stopping:
+            return self._close()
+        params = {"cwd": self._request.workspace, "mcpServers": self._setup.mcp_servers}
         if self._session is None:
             return [self._call("session/new", params, self._session_opened)]
         return [self._call("session/load", params | {"sessionId": self._session}, self._session_opened)]
@@ -362,13 +366,3 @@ def _refuse(id: RpcId, method: str) -> Send:
 
 def _decode(answer: Incoming, kind: type[T]) -> T:
     return msgspec.json.decode(answer.result, type=kind)
-
-
-def _result(answer: str, request: StartRequest) -> Any:
-    """The answer's text; where a schema was given, the JSON it is. Whether it fits the schema is checked by the platform."""
-    if request.output_schema is None:
-        return answer
-    try:
-        return msgspec.json.decode(answer)
-    except msgspec.DecodeError:
-        return answer

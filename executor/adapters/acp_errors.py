@@ -32,6 +32,7 @@ BY_STATUS: Mapping[int, ErrorCode] = MappingProxyType(
 BEFORE_STATUS: tuple[tuple[re.Pattern[str], ErrorCode], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), code)
     for pattern, code in (
+        (r"closed unexpectedly|reset by server", _C.MODEL_UNAVAILABLE),
         (r"API_KEY_INVALID|api key not valid", _C.AUTH_FAILED),
         (r"insufficient_quota|exceeded your current quota|exhausted your daily quota|PerDay", _C.QUOTA_EXCEEDED),
         (

@@ -40,8 +40,10 @@ _PLAN_STATUS: dict[str, Literal["pending", "in_progress", "completed"]] = {
 class PromptEvents:
     """The events of one conversation. ``answer`` is its prompt's last whole message, ``usage`` this attempt's tokens so far."""
 
-    def __init__(self, profile: AcpProfile) -> None:
+    def __init__(self, profile: AcpProfile, nobody_is_asked: bool = False) -> None:
+        """``nobody_is_asked``: tools run as soon as they are prepared."""
         self._profile = profile
+        self._starts_prepared = profile.tells_no_progress and nobody_is_asked
         self.answer: str | None = None
         self.usage: Usage | None = None
         self.was_stopped = False
@@ -95,7 +97,7 @@ class PromptEvents:
             told += self._start(tool)
             told.append(acp_tools.completed(tool, self.was_stopped))
             self._forget(tool.id)
-        elif tool.status != "pending":
+        elif tool.status != "pending" or self._starts_prepared:
             told += self._start(tool)
         return _at(line, told)
 

@@ -6,12 +6,22 @@ Each engine writes its own files from them; nothing here may know one by name.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
-from executor.adapters.base import StartRequest
+from executor.adapters.base import Command, StartRequest
 from shared.errors import ErrorCode, RunyardError, invalid
 
 MAX_MCP_SERVERS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class AcpSetup:
+    """One process: its command, the MCP servers its session is opened with, what it signs in with over ACP, if it does there."""
+
+    command: Command
+    mcp_servers: Sequence[Mapping[str, Any]] = ()
+    sign_in: Mapping[str, Any] | None = None
 
 
 def refuse_schema(request: StartRequest, engine: str) -> None:

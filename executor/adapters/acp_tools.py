@@ -119,7 +119,7 @@ def _output_of(tool: Tool) -> tuple[Any, int | None]:
     whole = cast("dict[str, Any]", raw)
     metadata: dict[str, Any] = whole.get("metadata") or {}
     exit_code = whole.get("exitCode", metadata.get("exit"))
-    shown = whole.get("output") or whole.get("text") or whole.get("error") or said
+    shown = whole.get("output") or whole.get("error") or ("" if "output" in whole else whole.get("text") or said)
     return shown, exit_code if isinstance(exit_code, int) else None
 
 

@@ -184,6 +184,7 @@ class Install:
 
     ``globs`` are tried under the engines folder (the npm prefix), then ``command`` on PATH. ``version_pattern`` is a regular
     expression over what ``version_argv`` prints; its first group is the version. An empty ``globs`` and ``command``: it is us.
+    ``closed``: why nobody can install it any more.
     """
 
     command: str = ""
@@ -191,6 +192,7 @@ class Install:
     version_argv: tuple[str, ...] = ("--version",)
     version_pattern: str = r"(\d+\.\d+\.\d+)"
     pinned: str | None = None
+    closed: str | None = None
 
 
 class Adapter(Protocol):

@@ -10,6 +10,7 @@ from executor.adapters import acp_errors, acp_settings
 from executor.adapters.acp import AcpConversation
 from executor.adapters.acp_profile import AcpProfile, UsageFrom
 from executor.adapters.acp_protocol import RpcError
+from executor.adapters.acp_settings import AcpSetup
 from executor.adapters.base import Command, File, Install, StartRequest
 from shared.contracts.credentials import CREDENTIALS
 from shared.contracts.providers import Capabilities, EngineMode, Provider
@@ -80,13 +81,13 @@ class GeminiAdapter:
     credentials = CREDENTIALS[Provider.GEMINI_CLI]
 
     def start(self, request: StartRequest) -> AcpConversation:
-        return AcpConversation(PROFILE, _command(request), request, None, acp_settings.mcp_servers(request))
+        return AcpConversation(PROFILE, _setup(request), request, None)
 
     def resume(self, request: StartRequest, session: str) -> AcpConversation:
-        return AcpConversation(PROFILE, _command(request, session), request, session, acp_settings.mcp_servers(request))
+        return AcpConversation(PROFILE, _setup(request, session), request, session)
 
 
-def _command(request: StartRequest, session: str | None = None) -> Command:
+def _setup(request: StartRequest, session: str | None = None) -> AcpSetup:
     """Raises ``RunyardError``: ``auth_missing``, ``invalid_request`` for an option's value, ``capability_unavailable``."""
     acp_settings.refuse_schema(request, ENGINE)
     key = acp_settings.key_in(request, (KEY, OTHER_KEY))
@@ -101,7 +102,8 @@ def _command(request: StartRequest, session: str | None = None) -> Command:
     env |= {KEY: key} if key is not None else {}
     env |= {BASE_URL: base_url} if base_url is not None else {}
     settings = json.dumps(_settings(request, "oauth-personal" if key is None else "gemini-api-key"))
-    return Command(argv=argv, env=env, files=(File("home", f"{FOLDER}/settings.json", settings.encode()),))
+    files = (File("home", f"{FOLDER}/settings.json", settings.encode()),)
+    return AcpSetup(Command(argv=argv, env=env, files=files), acp_settings.mcp_servers(request))
 
 
 def _settings(request: StartRequest, auth_type: str) -> dict[str, Any]:

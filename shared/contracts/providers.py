@@ -37,7 +37,15 @@ ALIASES: Mapping[str, Provider] = MappingProxyType(
 
 
 # Providers this release has an adapter for; tests/contract/test_providers.py holds it against the executor's table.
-DRIVEN: frozenset[Provider] = frozenset({Provider.CODEX_APP_SERVER, Provider.CLAUDE_CODE, Provider.GEMINI_CLI, Provider.SCRIPTED})
+DRIVEN: frozenset[Provider] = frozenset({
+    Provider.CODEX_APP_SERVER, Provider.CLAUDE_CODE, Provider.GEMINI_CLI, Provider.OPENCODE, Provider.QWEN_CODE,
+    Provider.SCRIPTED,
+})  # fmt: skip
+
+# Providers nobody can run any more, and why. They keep their adapter, and say so where readiness is asked.
+CLOSED: Mapping[Provider, str] = MappingProxyType(
+    {Provider.IFLOW_CLI: "its vendor closed it in April 2026 and took its package from the registry"}
+)
 
 # Variables that hold credentials or say where they are sent: set by an app or on the executor, never by a request.
 CREDENTIAL_NAMES: frozenset[str] = frozenset({

@@ -5,12 +5,17 @@ from __future__ import annotations
 import pytest
 
 from executor.adapters import ADAPTERS
-from shared.contracts.providers import ALIASES, CREDENTIAL_NAMES, DRIVEN, Provider, provider_named
+from shared.contracts.providers import ALIASES, CLOSED, CREDENTIAL_NAMES, DRIVEN, Provider, provider_named
 from shared.errors import RunyardError
 
 
 def test_a_provider_is_driven_if_and_only_if_it_has_an_adapter() -> None:
-    assert frozenset(ADAPTERS) == DRIVEN
+    assert frozenset(ADAPTERS) - CLOSED.keys() == DRIVEN
+
+
+@pytest.mark.parametrize("provider", sorted(CLOSED))
+def test_a_provider_that_nobody_can_run_any_more_says_why(provider: Provider) -> None:
+    assert ADAPTERS[provider].install.closed == CLOSED[provider]
 
 
 @pytest.mark.parametrize("provider", sorted(DRIVEN))
