@@ -8,6 +8,7 @@ import sys
 
 from executor import procfs
 from executor.app import build_app
+from executor.inherited_limits import take_limits
 from executor.settings import ExecutorSettings
 from executor.state_dir import GUARD_PID, INSTANCE, MARK
 from shared.logs import configure_logs
@@ -23,6 +24,7 @@ def main() -> int:
         sys.stderr.write(f"executor: {error}\n")
         return 2
     configure_logs("executor", settings.log_level)
+    take_limits(settings.file_limit_bytes)
     if settings.guard_pid is not None:
         # a dead guard watches no leash: the executor then ends its attempts itself, in order
         procfs.signal_when_parent_dies(signal.SIGTERM, settings.guard_pid)

@@ -60,6 +60,10 @@ class ExecutorSettings(ServiceSettings):
         default=256 * MIB, ge=1, validation_alias="EXECUTOR_OUTPUT_QUOTA_BYTES",
         description="What an engine may print in one attempt before it is ended with `output_limit`.",
     )  # fmt: skip
+    file_limit_bytes: int = Field(
+        default=8 * 1024 * MIB, ge=MIB, validation_alias="EXECUTOR_FILE_LIMIT_BYTES",
+        description="No file that an engine or its tools write grows beyond it (`ulimit -f`).",
+    )  # fmt: skip
     provider_mode: Literal["real", "scripted"] = Field(
         default="real", validation_alias="CONTROL_PLANE_PROVIDER_MODE",
         description="`scripted` gives every provider to the scripted engine, with no change of API.",

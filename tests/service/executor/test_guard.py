@@ -282,3 +282,21 @@ async def test_what_an_earlier_life_beat_last_is_not_held_against_this_one(tmp_p
     async with executor_outside(tmp_path) as executor:
         await executor.begin("hello")
         assert (await executor.ended())["outcome"] == "success"
+
+
+async def test_what_runs_below_dumps_no_core_writes_no_giant_file_and_goes_first_when_memory_ends(tmp_path: Path) -> None:
+    """As the whole tree inherits it; nobody below can raise it again."""
+    async with executor_outside(tmp_path / "state", EXECUTOR_FILE_LIMIT_BYTES=str(2 * 1024 * 1024)) as executor:
+        limits, score = _proc(executor.pid, "limits"), int(_proc(executor.pid, "oom_score_adj"))
+        text = "x" * (3 * 1024 * 1024)
+        await executor.begin(json.dumps({"script": [{"write": {"path": "big", "text": text}}]}))
+        ended = await executor.ended()
+    lines = {line[:25].strip(): line[25:].split()[:2] for line in limits.splitlines()}
+    assert score >= 300
+    assert lines["Max core file size"] == ["0", "0"]
+    assert lines["Max file size"] == ["2097152", "2097152"]
+    assert ended["outcome"] == "error"
+
+
+def _proc(pid: int, name: str) -> str:
+    return Path(f"/proc/{pid}/{name}").read_text()

@@ -29,7 +29,12 @@ async def executor(tmp_path: Path) -> AsyncIterator[Inside]:
         ("sleep 300", {"idleMs": 300}, "idle_timeout", "no output for 300 ms; the last event was attempt.started"),
         ("sleep 300", {"firstEventMs": 300}, "idle_timeout", "no event within 300 ms of its start; it printed nothing"),
         (NOISE, {"firstEventMs": 300, "idleMs": 5_000}, "idle_timeout", "no event within 300 ms of its start; it printed "),
-        ("while :; do echo noise; done", {"firstEventMs": 300}, "idle_timeout", "no event within 300 ms of its start; it printed "),
+        (
+            "while :; do echo noise; done",
+            {"firstEventMs": 300},
+            "idle_timeout",
+            "no event within 300 ms of its start; it printed ",
+        ),
         (
             "trap '' INT TERM; echo say x; sleep 300 & wait; wait",
             {"idleMs": 300, "stopGraceMs": 100},
