@@ -117,7 +117,7 @@ def _begin(asked: Asked, records: Records) -> tuple[Record, Form, str, tuple[str
 
 def _program(provider: Provider) -> str:
     adapter = ADAPTERS.get(provider)
-    if adapter is None or not (adapter.install.command or adapter.install.globs):
+    if adapter is None or adapter.install.closed or not (adapter.install.command or adapter.install.globs):
         raise RunyardError(ErrorCode.CAPABILITY_UNAVAILABLE, f"the harness cannot run {provider}")
     folder = os.environ.get(ENGINES_DIR)
     found = executable_of(adapter.install, Path(folder) if folder else Path("engines"))
