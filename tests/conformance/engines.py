@@ -26,6 +26,7 @@ class Differs:
 class Engine:
     """``speaks``: what tells it what to do, a marker for the model stub or a script for the engine itself.
 
+    ``is_living`` False: its program cannot be had any more, so there is nothing to play a case with.
     ``key`` is the credential it signs in with; ``recordings`` names, by case, the recording under tests/recordings.
     """
 
@@ -33,6 +34,7 @@ class Engine:
     key: str | None
     model: str | None
     speaks: Literal["marker", "script"] = "marker"
+    is_living: bool = True
     differs: Mapping[str, Differs] = field(default_factory=dict[str, Differs])
     recordings: Mapping[str, str] = field(default_factory=dict[str, str])
 
@@ -95,5 +97,8 @@ ENGINES: Mapping[Provider, Engine] = {
             },
         ),
         Engine(Provider.GEMINI_CLI, key="GEMINI_API_KEY", model="gemini-2.5-flash"),
+        Engine(Provider.OPENCODE, key="OPENAI_API_KEY", model="stub-model"),
+        Engine(Provider.IFLOW_CLI, key="IFLOW_API_KEY", model=None, is_living=False),
+        Engine(Provider.QWEN_CODE, key="OPENAI_API_KEY", model="stub-model"),
     )
 }

@@ -23,10 +23,9 @@ from uuid import uuid4
 import httpx
 
 from executor.adapters import ADAPTERS
-from shared.contracts.credentials import CREDENTIALS
 from shared.contracts.providers import Capabilities
 from shared.sse import FrameReader
-from tests.conformance.engines import Engine
+from tests.conformance.engines import ENGINES, Engine
 from tests.conformance.seen import Data, Seen
 from tests.e2e.kit import processes_with, soon
 from tests.model_stub.server import ModelStub
@@ -46,7 +45,7 @@ OF_THE_SERVICE = {
     "DATABASE_URL": "postgres://runyard:password-of-the-database-0123@127.0.0.1:1/runyard",
     "AWS_SECRET_ACCESS_KEY": "secret-of-the-operators-shell-0123456789",
 }
-KEYS = {name: f"sk-never-shown-{name.lower()}-0123456789" for each in CREDENTIALS.values() for name in each.keys[:1]}
+KEYS = {each.key: f"sk-never-shown-{each.key.lower()}-0123456789" for each in ENGINES.values() if each.key}
 
 
 @dataclass(frozen=True)
