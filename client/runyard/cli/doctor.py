@@ -18,6 +18,8 @@ from runyard.cli.server import find_server
 from runyard.cli.show import brief
 from runyard.local_stack.environment import credentials_present
 from runyard.local_stack.postgres_place import PostgresError, major_version, postgres_binaries
+from shared.contracts.credentials import CREDENTIALS, Credentials
+from shared.contracts.providers import CLOSED, Provider, provider_named
 
 MIN_PYTHON = (3, 11)
 MIN_POSTGRES = 15
@@ -27,13 +29,18 @@ VERSION_SECONDS = 15.0
 
 
 async def examine(url: str | None, key: str | None, as_json: bool) -> Exit:
-    """0 when a stack can be started here or one is up; what else is missing is only told."""
+    """0 when a stack can be started here or one is up; what else is missing is only told.
+
+    ``engines`` and ``canRun`` are about this shell, as a stack started from it would see them; ``stack`` about one that is up.
+    """
     engines = await asyncio.gather(*(_engine(name) for name in ENGINES))
+    judged = {name: _judged(name, engine) for name, engine in zip(ENGINES, engines, strict=True)}
     found: Json = {
         "python": {"version": platform.python_version(), "ok": sys.version_info >= MIN_PYTHON},
         "postgres": await asyncio.to_thread(_postgres),
-        "engines": dict(zip(ENGINES, engines, strict=True)),
+        "engines": judged,
         "credentials": credentials_present(),
+        "canRun": [*(engine["provider"] for engine in judged.values() if engine["ready"]), Provider.SCRIPTED.value],
         "stack": await _stack(url, key),
     }
     found["ok"] = found["python"]["ok"] and (found["postgres"]["ok"] or found["stack"]["reachable"])
@@ -75,6 +82,25 @@ async def _engine(name: str) -> Json:
     return {"installed": True, "path": path, "version": None, "reason": f"exit status {process.returncode}"}
 
 
+def _judged(name: str, engine: Json) -> Json:
+    """Whether a stack started here could run it, and if not, the first thing that is missing."""
+    provider = provider_named(name)
+    table = CREDENTIALS[provider]
+    signs_in = [key for key in table.keys if os.environ.get(key)] + _files_of(table)
+    reason = CLOSED.get(provider) or engine.get("reason")
+    if reason is None and not engine["installed"]:
+        reason = "not installed"
+    if reason is None and not signs_in:
+        reason = f"no credentials: set {' or '.join(table.keys)}"
+    return {**engine, "provider": provider.value, "credentials": signs_in, "ready": reason is None, "reason": reason}
+
+
+def _files_of(table: Credentials) -> list[str]:
+    """Those that are there; whether an engine can sign in with them, its executor says."""
+    folder = os.environ.get("EXECUTOR_CREDENTIALS_DIR")
+    return [file.source for file in table.files if folder and (Path(folder) / file.source).is_file()]
+
+
 def _find_engine(name: str) -> str | None:
     """The pinned one before whatever is on PATH."""
     folder = Path(os.environ.get("RUNYARD_ENGINES_DIR") or "engines")
@@ -111,9 +137,10 @@ def _print(found: Json) -> None:
     postgres = found["postgres"]
     line(postgres["ok"], "postgres", postgres.get("reason") or f"{postgres['version']} in {postgres['binaries']}")
     for name, engine in found["engines"].items():
-        known = f"{engine['version'] or engine['reason']} {engine['path']}" if engine["installed"] else "not found"
-        line(bool(engine["version"]) if engine["installed"] else None, name, known)
+        facts = [engine["reason"], engine.get("version"), engine.get("path")]
+        line(engine["ready"] if engine["installed"] else None, name, " · ".join(fact for fact in facts if fact))
     line(bool(found["credentials"]) or None, "credentials", ", ".join(found["credentials"]) or "none in this environment")
+    line(None, "can run here", ", ".join(found["canRun"]))
     stack = found["stack"]
     line(stack.get("ready") if stack["reachable"] else None, "stack", stack.get("url") or stack["reason"])
     chain: Json = stack.get("chain") or {}
