@@ -15,7 +15,7 @@ from executor.adapters import ADAPTERS
 from scripts import print_openapi
 from scripts.generated_parts import ROOT, Part, print_or_write, table
 from shared.contracts.events import PAYLOADS, Kind, RawRef, RunEvent, StreamGap, Timeouts, Usage
-from shared.contracts.providers import ALIASES, Capabilities, Provider
+from shared.contracts.providers import ALIASES, CLOSED, Capabilities, Provider
 
 REFERENCE = "docs/reference"
 TIMEOUTS = ROOT / "executor_manager" / "timeouts.toml"
@@ -111,7 +111,7 @@ def providers() -> str:
         (
             f"`{provider}`",
             ", ".join(f"`{alias}`" for alias, meant in ALIASES.items() if meant is provider) or "–",
-            "yes" if provider in ADAPTERS else "no adapter yet",
+            f"no: {CLOSED[provider]}" if provider in CLOSED else "yes" if provider in ADAPTERS else "no adapter yet",
         )
         for provider in Provider
     ]
