@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
+
 from executor.adapters.acp_protocol import AUTH_REQUIRED, NOT_FOUND, RpcError
 from executor.adapters.capping import MAX_REASON_BYTES, capped
 from shared.errors import ErrorCode
@@ -78,7 +80,24 @@ def text_of(error: RpcError) -> str:
 
 def reason_of(error: RpcError) -> str:
     """What to tell people, bounded: the data's words where there are any, because the message may only say «internal error»."""
-    return capped(_details(error.data) or error.message, MAX_REASON_BYTES)[0]
+    said = _details(error.data) or _told_by_endpoint(error.message) or error.message.removeprefix("Internal error: ")
+    return capped(said, MAX_REASON_BYTES)[0]
+
+
+class _Told(msgspec.Struct):
+    message: str = ""
+
+
+class _Answer(msgspec.Struct):
+    error: _Told
+
+
+def _told_by_endpoint(message: str) -> str:
+    """The words in the endpoint's own answer, where the engine passes that on whole."""
+    try:
+        return msgspec.json.decode(message, type=_Answer).error.message
+    except msgspec.DecodeError:
+        return ""
 
 
 def _details(data: Any) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-MIN_PIECES = 3
+MIN_PIECES = 2
 MIN_CHARS = 12
 MAX_RESTARTS = 4
 
