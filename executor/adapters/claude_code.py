@@ -28,7 +28,7 @@ from executor.adapters.claude_protocol import (
     Told,
     User,
 )
-from executor.adapters.claude_questions import allowed, answer_to, denied, question_of
+from executor.adapters.claude_questions import allowed, answer_to, deed_of, denied, question_of
 from executor.adapters.claude_tools import ASK_USER, LEAVE_PLAN
 from executor.adapters.exits import outcome_of_exit
 from executor.adapters.framing import Framed, Line, Lines, LineTooLong
@@ -81,6 +81,7 @@ class ClaudeConversation:
         self._events = TurnEvents()
         self._questions: Questions[str] = Questions(request.attempt)
         self._asked: dict[str, CanUseTool] = {}
+        self._accepted: set[str] = set()
         self._permission = FREEDOM[request.engine_mode].asked
         self._session: str | None = None
         self._said = 0
@@ -109,6 +110,8 @@ class ClaudeConversation:
         request_id = self._questions.take(question_id)
         asked = self._asked.pop(request_id)
         answer = answer_to(asked, reply)
+        if "updatedPermissions" in answer and asked.tool_name != LEAVE_PLAN:
+            self._accepted.add(deed_of(asked))
         return self._answered(request_id, asked, answer)
 
     def message(self, text: str) -> list[Step]:
@@ -179,7 +182,7 @@ class ClaudeConversation:
 
     def _on_line(self, line: Framed) -> list[Step]:
         if isinstance(line, LineTooLong):
-            return too_long(line)
+            return [*too_long(line), *self._on_lost(line)]
         if line.stream != STDOUT or not line.data.startswith(b"{"):
             return raw(line)
         try:
@@ -193,6 +196,14 @@ class ClaudeConversation:
             return self._on_told(told, line)
         except msgspec.DecodeError as error:
             return undecodable(line, str(error))
+
+    def _on_lost(self, line: LineTooLong) -> list[Step]:
+        """A turn whose result is not read has ended all the same; a request that is not read still waits for its answer."""
+        if line.head.startswith(claude_protocol.RESULT_HEAD):
+            self._failure = self._failure or (ErrorCode.OUTPUT_LIMIT, f"the turn ended in a line of {line.length} bytes")
+            return self._close()
+        request_id = claude_protocol.request_id_in(line.head)
+        return [] if request_id is None else [Send(claude_protocol.refusal(request_id, "more than is read"))]
 
     def _on_told(self, told: Told, line: Line) -> list[Step]:
         match told:
@@ -273,11 +284,13 @@ class ClaudeConversation:
         return [*before, Emit(payload, line.byte_from, line.byte_to)]
 
     def _decided(self, asked: CanUseTool) -> dict[str, Any] | None:
-        """What the engine mode says by itself; None where a person is asked."""
-        if self._permission is Unasked.PERSON or asked.tool_name == ASK_USER:
+        """What the engine mode says by itself, or what a person said for the session; None where a person is asked."""
+        if asked.tool_name == ASK_USER:
             return None
-        if self._permission is Unasked.ALLOWED:
+        if self._permission is Unasked.ALLOWED or deed_of(asked) in self._accepted:
             return allowed(asked)
+        if self._permission is Unasked.PERSON:
+            return None
         if asked.tool_name == LEAVE_PLAN and self._request.engine_mode is EngineMode.PLAN:
             return None
         return denied(NOT_IN_THIS_MODE.format(mode=self._request.engine_mode.value))

@@ -6,6 +6,7 @@ fields are ignored, so that a newer engine can be read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, cast
@@ -196,6 +197,10 @@ SYSTEM_NOISE = frozenset({
     "hook_started", "hook_progress", "hook_response", "files_persisted", "post_turn_summary",
 })  # fmt: skip
 
+# How lines begin that must not be lost with their length.
+RESULT_HEAD = b'{"type":"result"'
+_REQUEST_HEAD = re.compile(rb'\{"type":"control_request","request_id":"([^"\\]{1,128})"')
+
 _head = msgspec.json.Decoder(Head)
 _result = msgspec.json.Decoder(Result)
 _decoders = {name: msgspec.json.Decoder(shape) for name, shape in LINES.items()}
@@ -218,6 +223,12 @@ def read_question(request: Raw) -> CanUseTool | str:
     """The subtype of a request that is no question about a tool."""
     subtype = msgspec.json.decode(request, type=ControlHead).subtype
     return msgspec.json.decode(request, type=CanUseTool) if subtype == "can_use_tool" else subtype
+
+
+def request_id_in(head: bytes) -> str | None:
+    """Of a request whose beginning is all that is known of it."""
+    found = _REQUEST_HEAD.match(head)
+    return found[1].decode() if found else None
 
 
 def is_noise(head: Head) -> bool:

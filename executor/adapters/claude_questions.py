@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from executor.adapters.capping import MAX_REASON_BYTES, capped
 from executor.adapters.claude_protocol import CanUseTool, objects_of
 from executor.adapters.claude_tools import ASK_USER, EDIT, LEAVE_PLAN, SHELL, input_of, name_of
@@ -46,6 +48,15 @@ def answer_to(asked: CanUseTool, reply: Reply) -> dict[str, Any]:
             return denied(reason_of(reply) or DECLINED)
         case Decision.DECLINE_AND_STOP:
             return denied(reason_of(reply) or DECLINED) | {"interrupt": True}
+
+
+def deed_of(asked: CanUseTool) -> str:
+    """What is asked about, to know it again: a command whatever is said of it, anything else in every detail.
+
+    The engine's own rules do not cover all of a command, so that it would ask about the same one again.
+    """
+    what = asked.input.get("command", asked.input)
+    return f"{asked.tool_name} {msgspec.json.encode(what, order='deterministic').decode()}"
 
 
 def allowed(asked: CanUseTool) -> dict[str, Any]:

@@ -182,7 +182,7 @@ async def test_decline_and_stop_ends_the_run(tmp_path: Path, executable: str, st
 
 
 @pytest.mark.parametrize(("decision", "questions"), [(Decision.ACCEPT, 2), (Decision.ACCEPT_FOR_SESSION, 1)])
-@pytest.mark.parametrize("command", ["touch made.txt", "python3 -c 'print(1)'"])
+@pytest.mark.parametrize("command", ["touch made.txt", "printf x >> made.txt"])
 async def test_a_command_accepted_for_the_session_is_not_asked_about_again(
     tmp_path: Path, executable: str, stub: ModelStub, command: str, decision: Decision, questions: int
 ) -> None:

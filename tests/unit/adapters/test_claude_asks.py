@@ -100,6 +100,33 @@ def test_what_is_accepted_for_the_session_is_the_thing_asked_about_and_for_the_s
     assert said["updatedPermissions"] == granted
 
 
+@pytest.mark.parametrize(
+    ("tool", "first", "second", "asked_again"),
+    [
+        ("Bash", {"command": "ls", "description": "look"}, {"command": "ls", "description": "look again"}, False),
+        ("Bash", {"command": "ls"}, {"command": "ls -l"}, True),
+        ("Read", {"path": "a", "from": 1}, {"from": 1, "path": "a"}, False),
+        ("Read", {"path": "a"}, {"path": "b"}, True),
+    ],
+)
+def test_the_very_thing_that_was_accepted_for_the_session_is_not_asked_about_again(
+    tool: str, first: dict[str, Any], second: dict[str, Any], asked_again: bool
+) -> None:
+    claude = working()
+    feed(claude, asks(tool, first))
+    claude.answer("q2-1", Reply(decision=Decision.ACCEPT_FOR_SESSION))
+    steps = feed(claude, asks(tool, second, id="r2", tool_use_id="t2"))
+    assert ("interaction.requested" in [kind for kind, _ in emitted(steps)]) is asked_again
+    assert [each["behavior"] for each in answered(steps)] == ([] if asked_again else ["allow"])
+
+
+def test_what_was_accepted_once_is_asked_about_again() -> None:
+    claude = working()
+    feed(claude, asks("Bash", {"command": "ls"}))
+    claude.answer("q2-1", Reply(decision=Decision.ACCEPT))
+    assert answered(feed(claude, asks("Bash", {"command": "ls"}, id="r2", tool_use_id="t2"))) == []
+
+
 def test_a_question_the_engine_takes_back_is_withdrawn_unless_we_are_stopping() -> None:
     back = {"type": "control_cancel_request", "request_id": "r1"}
     claude = working()

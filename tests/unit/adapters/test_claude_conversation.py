@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from executor.adapters import ADAPTERS
-from executor.adapters.base import STDERR, STDOUT, CloseInput, StartRequest
+from executor.adapters.base import STDERR, STDOUT, CloseInput, Emit, StartRequest
+from executor.adapters.framing import MAX_LINE_BYTES
 from shared.contracts.events import AttemptOutcome
 from shared.contracts.provider_runs import Message
 from shared.contracts.providers import Provider
@@ -218,3 +220,36 @@ def test_an_accounts_limit_is_told_when_it_comes_near(status: str, told: int) ->
     event = {"type": "rate_limit_event", "rate_limit_info": {"status": status, "rateLimitType": "five_hour"}}
     notices = emitted(feed(working(), event))
     assert [data["code"] for _, data in notices] == ["claude_rate_limit"] * told
+
+
+def giant(line: dict[str, Any]) -> bytes:
+    return json.dumps(line | {"padding": "x" * MAX_LINE_BYTES}, separators=(",", ":")).encode() + b"\n"
+
+
+def test_a_turn_that_ends_in_a_line_too_long_to_be_read_ends_the_run() -> None:
+    claude = working()
+    steps = claude.feed(STDOUT, giant(result("x")))
+    assert [kind for kind, _ in emitted(steps)] == ["diagnostic"]
+    assert CloseInput() in steps
+    ended = claude.ended(0)
+    assert (ended.outcome, ended.error_code) == (AttemptOutcome.ERROR, ErrorCode.OUTPUT_LIMIT)
+
+
+def test_a_request_too_long_to_be_read_is_answered() -> None:
+    asked = {"type": "control_request", "request_id": "r1", "request": {"subtype": "can_use_tool"}}
+    [refused] = sent(working().feed(STDOUT, giant(asked)))
+    assert (refused["response"]["subtype"], refused["response"]["request_id"]) == ("error", "r1")
+
+
+def test_any_other_line_too_long_to_be_read_ends_nothing() -> None:
+    steps = working().feed(STDOUT, giant(said("x")))
+    assert [kind for kind, _ in emitted(steps)] == ["diagnostic"]
+    assert [step for step in steps if not isinstance(step, Emit)] == []
+
+
+def test_an_interrupt_the_engine_refuses_is_no_failure_of_its_own() -> None:
+    claude = working()
+    claude.interrupt()
+    refused = {"type": "control_response", "response": {"subtype": "error", "request_id": "req_2", "error": "no"}}
+    assert feed(claude, refused) == []
+    assert claude.ended(0).outcome is AttemptOutcome.CANCELED
