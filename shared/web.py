@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import structlog
 from pydantic import BaseModel, ValidationError
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
@@ -22,6 +23,14 @@ from shared.errors import ErrorCode, FieldError, RunyardError, invalid
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 log = structlog.get_logger("web")
+
+class _AnyPath(PathConvertor):
+    """``{name:path}`` of a route: a file's name may hold a line break."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("path", _AnyPath())
 
 Access = Literal["key", "service", "open"]
 Body = TypeVar("Body")

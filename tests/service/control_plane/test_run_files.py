@@ -8,7 +8,7 @@ from shared.errors import ErrorCode
 from tests.service.control_plane.conftest import Replica
 from tests.service.control_plane.fake_manager import FakeManager, refuse
 
-PATHS = ["files", "files/a%20b/%C3%BC.txt", "bundle"]
+PATHS = ["files", "files/a%20b/%C3%BC.txt", "files/two%0Alines%0A", "bundle"]
 
 
 async def ended(replica: Replica, manager: FakeManager, **request: str) -> str:
