@@ -1,0 +1,255 @@
+"""The ACP client, spoken to by a scripted peer: what the recordings of real engines do not hold."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from executor.adapters import ADAPTERS
+from executor.adapters.base import STDERR, STDOUT, CloseInput, Conversation, Emit, Send, StartRequest, Step
+from shared.contracts.events import (
+    AttemptOutcome,
+    Diagnostic,
+    InteractionRequested,
+    MessageCompleted,
+    MessageDelta,
+    RetryScheduled,
+    ToolCompleted,
+)
+from shared.contracts.interactions import Decision, InteractionType, Reply
+from shared.contracts.provider_runs import Message
+from shared.contracts.providers import EngineMode, Provider
+from shared.errors import ErrorCode, RunyardError
+
+KEYS = {"GEMINI_API_KEY": "sk-g", "OPENAI_API_KEY": "sk-o", "IFLOW_API_KEY": "sk-i"}
+ACP = (Provider.GEMINI_CLI, Provider.OPENCODE, Provider.QWEN_CODE, Provider.IFLOW_CLI)
+OPTIONS = [
+    {"optionId": "yes", "kind": "allow_once"}, {"optionId": "yes-and-more", "kind": "allow_once"},
+    {"optionId": "always", "kind": "allow_always"}, {"optionId": "no", "kind": "reject_once"},
+]  # fmt: skip
+
+
+class Peer:
+    """A conversation and the engine's side of it, played by the test."""
+
+    def __init__(self, provider: Provider, session: str | None = None, **more: Any) -> None:
+        fields: dict[str, Any] = {
+            "run_id": "run_1", "attempt": 1, "executable": "/engines/engine", "home": "/home/agent", "workspace": "/workspace",
+            "messages": [Message(content="hi")], "credential_env": KEYS,
+        }  # fmt: skip
+        request = StartRequest(**(fields | more))
+        adapter = ADAPTERS[provider]
+        self.conversation: Conversation = adapter.start(request) if session is None else adapter.resume(request, session)
+        self.steps: list[Step] = self.conversation.opened()
+
+    def says(self, **message: Any) -> list[Step]:
+        steps = self.conversation.feed(STDOUT, json.dumps({"jsonrpc": "2.0"} | message).encode() + b"\n")
+        self.steps += steps
+        return steps
+
+    def answers(self, method: str, result: Any = None, error: Any = None) -> list[Step]:
+        """To our newest request by this method."""
+        number = [each["id"] for each in self.sent if each.get("method") == method][-1]
+        return self.says(id=number, **({"error": error} if error else {"result": result or {}}))
+
+    def updates(self, kind: str, **update: Any) -> list[Step]:
+        told = {"sessionId": "s1", "update": {"sessionUpdate": kind} | update}
+        return self.says(method="session/update", params=told)
+
+    def says_text(self, text: str) -> list[Step]:
+        return self.updates("agent_message_chunk", content={"type": "text", "text": text})
+
+    def asks(self, number: int = 70, **call: Any) -> str:
+        tool = {"toolCallId": "t1", "kind": "execute", "title": "ls", "rawInput": {"command": "ls"}} | call
+        self.says(id=number, method="session/request_permission", params={"toolCall": tool, "options": OPTIONS})
+        return self.emitted(InteractionRequested)[-1].question_id
+
+    def prompted(self) -> Peer:
+        self.answers("initialize")
+        if any(each.get("method") == "authenticate" for each in self.sent):
+            self.answers("authenticate")
+        opening = "session/load" if any(each.get("method") == "session/load" for each in self.sent) else "session/new"
+        self.answers(opening, {"sessionId": "s1"})
+        self.answers("session/set_mode")
+        return self
+
+    @property
+    def sent(self) -> list[dict[str, Any]]:
+        return [json.loads(step.data) for step in self.steps if isinstance(step, Send)]
+
+    def emitted(self, kind: type[Any]) -> list[Any]:
+        return [step.payload for step in self.steps if isinstance(step, Emit) and isinstance(step.payload, kind)]
+
+    def prompts(self) -> list[str]:
+        return [each["params"]["prompt"][0]["text"] for each in self.sent if each.get("method") == "session/prompt"]
+
+
+@pytest.mark.parametrize("provider", ACP)
+def test_a_whole_run_over_a_scripted_peer(provider: Provider) -> None:
+    peer = Peer(provider).prompted()
+    peer.says_text("Hello ")
+    peer.says_text("there.")
+    peer.answers("session/prompt", {"stopReason": "end_turn"})
+    assert isinstance(peer.steps[-1], CloseInput)
+    outcome = peer.conversation.ended(0)
+    assert (outcome.outcome, outcome.result) == (AttemptOutcome.SUCCESS, "Hello there.")
+    assert [(each.text, each.final) for each in peer.emitted(MessageCompleted)] == [("Hello there.", True)]
+
+
+def test_iflow_signs_in_over_acp_and_its_control_lines_do_no_harm() -> None:
+    peer = Peer(Provider.IFLOW_CLI, model="m")
+    assert peer.conversation.feed(STDOUT, b"//ready\n") != []
+    peer.prompted()
+    [signed] = [each for each in peer.sent if each.get("method") == "authenticate"]
+    assert signed["params"]["methodInfo"] == {"apiKey": "sk-i", "modelName": "m"}
+    assert peer.prompts() == ["hi"]
+
+
+@pytest.mark.parametrize(("decision", "option"), [
+    (Decision.ACCEPT, "yes"),
+    (Decision.ACCEPT_FOR_SESSION, "always"),
+    (Decision.DECLINE, "no"),
+])  # fmt: skip
+def test_a_decision_is_the_first_option_of_its_kind(decision: Decision, option: str) -> None:
+    peer = Peer(Provider.QWEN_CODE).prompted()
+    peer.steps += peer.conversation.answer(peer.asks(), Reply(decision=decision))
+    assert peer.sent[-1]["result"] == {"outcome": {"outcome": "selected", "optionId": option}}
+
+
+@pytest.mark.parametrize(("provider", "message", "prompts"), [
+    (Provider.GEMINI_CLI, None, 1),
+    (Provider.GEMINI_CLI, "not that", 2),
+    (Provider.QWEN_CODE, None, 2),
+    (Provider.OPENCODE, "not that", 2),
+])  # fmt: skip
+def test_after_a_no_the_model_is_told_where_the_engine_does_not(provider: Provider, message: str | None, prompts: int) -> None:
+    peer = Peer(provider).prompted()
+    peer.steps += peer.conversation.answer(peer.asks(), Reply(decision=Decision.DECLINE, message=message))
+    peer.updates("tool_call_update", toolCallId="t1", status="failed")
+    peer.says_text("Well.")
+    peer.answers("session/prompt", {"stopReason": "end_turn"})
+    assert [each.status for each in peer.emitted(ToolCompleted)] == ["declined"]
+    assert len(peer.prompts()) == prompts
+    assert (message or "") in peer.prompts()[-1]
+
+
+def test_questions_to_the_user_are_questions_and_their_answers_go_by_position() -> None:
+    peer = Peer(Provider.QWEN_CODE).prompted()
+    asked = [
+        {"question": "Which colour?", "header": "Colour", "options": [{"label": "Red"}, {"label": "Blue"}]},
+        {"question": "How many?", "header": "Count", "options": []},
+    ]
+    meta = {"toolName": "ask_user_question", "qwenInteractionKind": "user_question"}
+    question_id = peer.asks(rawInput={"questions": asked}, kind="think", _meta=meta)
+    [told] = peer.emitted(InteractionRequested)
+    assert (told.type, told.prompt) == (InteractionType.QUESTION, "Which colour?\nHow many?")
+    assert list(told.schema_["properties"]) == ["0", "1"]
+    peer.steps += peer.conversation.answer(question_id, Reply(answer={"Colour": "Blue", "1": ["2", "3"]}))
+    assert peer.sent[-1]["result"]["answers"] == {"0": "Blue", "1": "2, 3"}
+    assert peer.sent[-1]["result"]["outcome"]["optionId"] == "yes"
+
+
+@pytest.mark.parametrize("mode", [EngineMode.PLAN, EngineMode.READ_ONLY])
+def test_where_nobody_is_asked_a_permission_is_refused(mode: EngineMode) -> None:
+    peer = Peer(Provider.GEMINI_CLI, engine_mode=mode).prompted()
+    tool = {"toolCallId": "t1", "kind": "edit", "title": "write"}
+    peer.says(id=70, method="session/request_permission", params={"toolCall": tool, "options": OPTIONS})
+    assert peer.sent[-1]["result"]["outcome"]["optionId"] == "no"
+    assert peer.emitted(InteractionRequested) == []
+
+
+def test_our_files_and_terminals_are_refused() -> None:
+    peer = Peer(Provider.OPENCODE).prompted()
+    peer.says(id=9, method="fs/write_text_file", params={"path": "/etc/passwd", "content": ""})
+    assert (peer.sent[-1]["id"], peer.sent[-1]["error"]["code"]) == (9, -32601)
+    assert peer.emitted(Diagnostic) == []
+    peer.says(id=10, method="terminal/create", params={})
+    assert [each.code for each in peer.emitted(Diagnostic)] == ["request_refused"]
+
+
+def test_a_stop_answers_the_open_question_and_waits_for_the_prompts_end() -> None:
+    peer = Peer(Provider.GEMINI_CLI).prompted()
+    question_id = peer.asks()
+    peer.steps += peer.conversation.interrupt()
+    assert [each.get("method") or each["result"]["outcome"] for each in peer.sent[-2:]] == [
+        "session/cancel", {"outcome": "cancelled"},
+    ]  # fmt: skip
+    with pytest.raises(RunyardError) as refused:
+        peer.conversation.answer(question_id, Reply(decision=Decision.ACCEPT))
+    assert refused.value.code is ErrorCode.CONFLICT
+    peer.answers("session/prompt", {"stopReason": "cancelled"})
+    assert isinstance(peer.steps[-1], CloseInput)
+    assert peer.conversation.ended(0).error_code is ErrorCode.USER_CANCELED
+
+
+@pytest.mark.parametrize("method", ["initialize", "session/new", "session/set_mode"])
+def test_a_stop_during_the_handshake_sends_no_prompt(method: str) -> None:
+    peer = Peer(Provider.GEMINI_CLI)
+    for each in ("initialize", "session/new", "session/set_mode"):
+        if each == method:
+            peer.steps += peer.conversation.interrupt()
+        peer.answers(each, {"sessionId": "s1"})
+        if each == method:
+            break
+    assert peer.prompts() == []
+    assert sum(isinstance(step, CloseInput) for step in peer.steps) == 1
+
+
+@pytest.mark.parametrize(("stop_reason", "code"), [
+    ("max_tokens", ErrorCode.OUTPUT_LIMIT),
+    ("refusal", ErrorCode.INVALID_REQUEST),
+    ("max_turn_requests", ErrorCode.ENGINE_EXIT_NONZERO),
+])  # fmt: skip
+def test_an_end_that_only_looks_like_one_is_a_failure(stop_reason: str, code: ErrorCode) -> None:
+    peer = Peer(Provider.OPENCODE).prompted()
+    peer.says_text("so far")
+    peer.answers("session/prompt", {"stopReason": stop_reason})
+    assert peer.conversation.ended(0).error_code is code
+
+
+def test_an_engine_that_dies_in_the_middle_has_not_succeeded() -> None:
+    peer = Peer(Provider.QWEN_CODE).prompted()
+    peer.says_text("so far")
+    peer.steps += peer.conversation.end_of(STDOUT)
+    assert peer.conversation.ended(-9).error_code is ErrorCode.ENGINE_EXIT_NONZERO
+
+
+LOG = "timestamp=2026-11-21T06:44:03.945Z level={} run=c2 message={} session.id=ses_1 small=false agent=build"
+
+
+def logged(peer: Peer, level: str, message: str, more: str = "") -> None:
+    line = LOG.format(level, message) + more + "\n"
+    peer.steps += peer.conversation.feed(STDERR, line.encode())
+
+
+def test_retries_that_only_a_log_tells_are_told_and_bounded_and_their_text_is_shown_once() -> None:
+    peer = Peer(Provider.OPENCODE).prompted()
+    logged(peer, "INFO", "process")
+    for _ in range(3):
+        logged(peer, "INFO", "stream")
+        peer.says_text("partial ")
+        logged(peer, "ERROR", '"stream error"', ' error.error="AI_APICallError: Rate limit reached"')
+    assert [(each.error_code, each.attempt) for each in peer.emitted(RetryScheduled)] == [
+        (ErrorCode.RATE_LIMITED, 1), (ErrorCode.RATE_LIMITED, 2),
+    ]  # fmt: skip
+    assert peer.sent[-1]["method"] == "session/cancel"
+    peer.answers("session/prompt", {"stopReason": "cancelled"})
+    outcome = peer.conversation.ended(0)
+    assert (outcome.outcome, outcome.error_code) == (AttemptOutcome.ERROR, ErrorCode.RATE_LIMITED)
+    assert [each.text for each in peer.emitted(MessageDelta)] == ["partial "]
+
+
+def test_a_new_step_of_a_log_is_no_retry() -> None:
+    peer = Peer(Provider.OPENCODE).prompted()
+    for _ in range(5):
+        logged(peer, "INFO", "process")
+        logged(peer, "INFO", "stream")
+    assert peer.emitted(RetryScheduled) == []
+
+
+@pytest.mark.parametrize("prompt", ["/help", "  /quit", "$x", "!ls"])
+def test_a_prompt_never_begins_like_a_command(prompt: str) -> None:
+    peer = Peer(Provider.GEMINI_CLI, messages=[Message(content=prompt)]).prompted()
+    assert peer.prompts() == [f"[user]\n{prompt}"]
