@@ -24,6 +24,7 @@ from shared.errors import ErrorCode, FieldError, RunyardError, invalid
 MAX_BODY_BYTES = 8 * 1024 * 1024
 log = structlog.get_logger("web")
 
+
 class _AnyPath(PathConvertor):
     """``{name:path}`` of a route: a file's name may hold a line break."""
 
