@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from shared.contracts.providers import Provider
+from shared.contracts.providers import CLOSED, Provider
 from shared.errors import ErrorCode as E
 
 
@@ -26,7 +26,6 @@ class Differs:
 class Engine:
     """``speaks``: what tells it what to do, a marker for the model stub or a script for the engine itself.
 
-    ``is_living`` False: its program cannot be had any more, so there is nothing to play a case with.
     ``key`` is the credential it signs in with; ``recordings`` names, by case, the recording under tests/recordings.
     """
 
@@ -34,9 +33,13 @@ class Engine:
     key: str | None
     model: str | None
     speaks: Literal["marker", "script"] = "marker"
-    is_living: bool = True
     differs: Mapping[str, Differs] = field(default_factory=dict[str, Differs])
     recordings: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def can_be_played(self) -> bool:
+        """Whether its program can still be had."""
+        return self.provider not in CLOSED
 
 
 ENGINES: Mapping[Provider, Engine] = {
@@ -98,7 +101,7 @@ ENGINES: Mapping[Provider, Engine] = {
         ),
         Engine(Provider.GEMINI_CLI, key="GEMINI_API_KEY", model="gemini-2.5-flash"),
         Engine(Provider.OPENCODE, key="OPENAI_API_KEY", model="stub-model"),
-        Engine(Provider.IFLOW_CLI, key="IFLOW_API_KEY", model=None, is_living=False),
+        Engine(Provider.IFLOW_CLI, key="IFLOW_API_KEY", model=None),
         Engine(Provider.QWEN_CODE, key="OPENAI_API_KEY", model="stub-model"),
     )
 }

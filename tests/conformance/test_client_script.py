@@ -22,7 +22,7 @@ from tests.model_stub.server import ModelStub, serving
 
 pytestmark = pytest.mark.engine
 
-LIVING = [each for each in ENGINES.values() if each.is_living and each.speaks == "marker"]
+LIVING = [each for each in ENGINES.values() if each.can_be_played and each.speaks == "marker"]
 
 
 @dataclass

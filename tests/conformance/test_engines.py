@@ -25,7 +25,7 @@ IS_WHOLE = os.environ.get("RUNYARD_CONFORMANCE") == "all"
 
 
 def _living() -> list[Engine]:
-    return [each for each in ENGINES.values() if each.is_living and each.provider in ADAPTERS]
+    return [each for each in ENGINES.values() if each.can_be_played]
 
 
 def _cells() -> Iterator[Any]:

@@ -99,9 +99,13 @@ class Driven:
 
     async def _read(self, stream: Stream, reader: asyncio.StreamReader) -> None:
         while chunk := await reader.read(BLOCK):
-            self.raw[stream] += chunk
-            await self.do(self._conversation.feed(stream, chunk))
+            await self.fed(stream, chunk)
         await self.do(self._conversation.end_of(stream))
+
+    async def fed(self, stream: Stream, chunk: bytes) -> None:
+        """Bytes came."""
+        self.raw[stream] += chunk
+        await self.do(self._conversation.feed(stream, chunk))
 
     def _write(self, data: bytes) -> None:
         assert self.process.stdin is not None
@@ -118,10 +122,13 @@ class Driven:
             self.process.kill()
 
 
+D = TypeVar("D", bound=Driven)
+
+
 @asynccontextmanager
 async def driven(
-    conversation: Conversation, request: StartRequest, env: Mapping[str, str] | None = None
-) -> AsyncGenerator[Driven]:
+    conversation: Conversation, request: StartRequest, env: Mapping[str, str] | None = None, kind: type[D] = Driven
+) -> AsyncGenerator[D]:
     """The engine of ``conversation`` as a child of this test; killed at the end of the block if it still runs."""
     command = conversation.command
     for file in command.files:
@@ -138,7 +145,7 @@ async def driven(
         env={"PATH": os.environ["PATH"], "HOME": request.home, "LANG": "C.UTF-8"} | dict(env or {}) | dict(command.env),
         start_new_session=True,
     )
-    engine = Driven(conversation, process)
+    engine = kind(conversation, process)
     try:
         yield engine
     finally:
