@@ -34,7 +34,7 @@ from executor.adapters.exits import outcome_of_exit
 from executor.adapters.framing import Framed, Line, Lines, LineTooLong
 from executor.adapters.questions import Questions
 from executor.adapters.unclaimed import note, raw, too_long, undecodable
-from shared.contracts.events import AttemptOutcome, InteractionResolved, SessionStarted
+from shared.contracts.events import AttemptOutcome, Diagnostic, InteractionResolved, SessionStarted
 from shared.contracts.interactions import Reply
 from shared.contracts.providers import Capabilities, EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError
@@ -85,7 +85,7 @@ class ClaudeConversation:
         self._permission = FREEDOM[request.engine_mode].asked
         self._session: str | None = None
         self._said = 0
-        self._waiting = [request.prompt()]
+        self._waiting: list[str] = []
         self._untaken: set[str] = set()
         self._is_ready = False
         self._result: Result | None = None
@@ -96,15 +96,16 @@ class ClaudeConversation:
     # ---- what the runner calls ----
 
     def opened(self) -> list[Step]:
+        ignored = [Emit(Diagnostic(code="option_ignored", message=each)) for each in claude_config.ignored_options(self._request)]
         schema = {} if self._request.output_schema is None else {"jsonSchema": self._request.output_schema}
-        return [Send(claude_protocol.request(INITIALIZE, "initialize", **schema))]
+        return [*ignored, Send(claude_protocol.request(INITIALIZE, "initialize", **schema))]
 
     def feed(self, stream: Stream, chunk: bytes) -> list[Step]:
         return [step for line in self._lines.feed(stream, chunk) for step in self._on_line(line)]
 
     def end_of(self, stream: Stream) -> list[Step]:
         steps = [step for line in self._lines.end_of(stream) for step in self._on_line(line)]
-        return [*steps, *self._events.ended()] if stream == STDOUT else steps
+        return [*steps, *self._events.ended(), *self._untold()] if stream == STDOUT else steps
 
     def answer(self, question_id: str, reply: Reply) -> list[Step]:
         request_id = self._questions.take(question_id)
@@ -145,10 +146,17 @@ class ClaudeConversation:
             return Outcome(AttemptOutcome.ERROR, ErrorCode.ENGINE_NO_OUTPUT, said, usage=usage)
         return Outcome(AttemptOutcome.SUCCESS, result=_answer(result, self._request), usage=usage)
 
+    def _untold(self) -> list[Step]:
+        """Nothing more is said to the engine: what it had not taken is told, never lost in silence."""
+        count = len(self._untaken) + len(self._waiting)
+        self._untaken, self._waiting = set(), []
+        said = f"{count} further message(s) had not been taken when claude-code ended"
+        return [Emit(Diagnostic(code="message_undeliverable", message=said))] if count else []
+
     # ---- what is said to it ----
 
     def _say_waiting(self) -> list[Step]:
-        """The prompt and further messages, in their order, once the engine is ready."""
+        """Further messages, once the engine is ready."""
         if not self._is_ready or self._is_stopping:
             return []
         waiting, self._waiting = self._waiting, []
@@ -241,7 +249,7 @@ class ClaudeConversation:
             self._failure = (ErrorCode.ENGINE_PROTOCOL_ERROR, answer.error)
             return self._close()
         self._is_ready = True
-        return self._say_waiting()
+        return [] if self._is_stopping else [self._say(self._request.prompt()), *self._say_waiting()]
 
     def _on_retry(self, retry: ApiRetry) -> list[Step]:
         """Asking again with the same credentials cannot help; nor can waiting longer than a person would."""

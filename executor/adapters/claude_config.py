@@ -30,6 +30,9 @@ CREDENTIALS = credentials.CREDENTIALS[Provider.CLAUDE_CODE]
 KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 ACCOUNT_TOKEN = "CLAUDE_CODE_OAUTH_TOKEN"
 BASE_URL = "ANTHROPIC_BASE_URL"
+MAX_TOLD = 10
+# The last two say something to the manager, and come along.
+OPTIONS = frozenset({"baseUrl", "reasoningEffort", "mcpServers", "timeoutMs", "runTimeoutMs"})
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 RETRIES = 2
 KEEP_SESSIONS_DAYS = 3650
@@ -115,6 +118,12 @@ def base_url_of(request: StartRequest) -> str | None:
     if not isinstance(given, str) or not given.startswith(("http://", "https://")):
         raise invalid("providerOptions.baseUrl", "must be an http or https URL")
     return given.rstrip("/").removesuffix("/v1")
+
+
+def ignored_options(request: StartRequest) -> list[str]:
+    """One sentence for every option that changes nothing, the first few."""
+    unknown = sorted(set(request.provider_options) - OPTIONS)[:MAX_TOLD]
+    return [f"providerOptions.{name[:64]} is not known to claude-code" for name in unknown]
 
 
 def _signed_in(request: StartRequest, base_url: str | None) -> dict[str, str]:

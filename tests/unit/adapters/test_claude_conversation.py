@@ -110,6 +110,29 @@ def test_an_answer_that_was_never_told_as_a_message_is_told_once_as_one() -> Non
     ]
 
 
+@pytest.mark.parametrize("is_ready", [False, True])
+def test_a_message_that_was_never_taken_is_told(is_ready: bool) -> None:
+    claude = working() if is_ready else conversation()
+    claude.message("more")
+    claude.interrupt()
+    [(kind, data)] = emitted(claude.end_of(STDOUT))
+    assert (kind, data["code"]) == ("diagnostic", "message_undeliverable")
+    assert data["message"].startswith("1 further")
+    assert emitted(claude.end_of(STDOUT)) == []
+
+
+def test_the_prompt_alone_is_no_further_message() -> None:
+    assert emitted(conversation().end_of(STDOUT)) == []
+    assert emitted(working().end_of(STDOUT)) == []
+
+
+def test_an_option_nobody_knows_is_told_and_changes_nothing() -> None:
+    claude = conversation(provider_options={"baseUrl": "http://gw.test", "reasoningSumary": "x", "timeoutMs": 5})
+    told = emitted(claude.opened())
+    assert [(kind, data["code"]) for kind, data in told] == [("diagnostic", "option_ignored")]
+    assert "reasoningSumary" in told[0][1]["message"]
+
+
 # ---- stop ----
 
 
