@@ -1,4 +1,7 @@
-"""Delivering intents: stop, replies and messages are rows first; here they reach the executor, until it confirms."""
+"""Delivering intents: stop, replies and messages are rows first; here they reach the executor, until it confirms.
+
+Replies and messages go in their order, and one that fails holds up those behind it. It never holds up a stop.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ log = structlog.get_logger("deliver")
 
 # Answers to a message that no repetition changes.
 _NEVER = frozenset({ErrorCode.CAPABILITY_UNAVAILABLE, ErrorCode.INVALID_REQUEST, ErrorCode.PAYLOAD_TOO_LARGE})
+_FAILURES = (NeverSentError, UnknownOutcomeError, RunyardError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +46,19 @@ class DeliverIntents:
         if run.status in TERMINAL or not run.attempt_living or run.placement is None:
             return
         try:
-            for answered in await self.interactions.answered(run_id):
-                await self._reply(run, run.placement, answered)
-            await self._messages(run, run.placement)
-            if run.stop_requested:
-                await self.manager.stop(run.placement.executor_id, run_id, run.attempt)
-        except (NeverSentError, UnknownOutcomeError, RunyardError) as error:
+            await self._said(run, run.placement)
+        except _FAILURES as error:
             log.info("intent.not_delivered", run_id=run_id, reason=str(error))
+        if run.stop_requested:
+            try:
+                await self.manager.stop(run.placement.executor_id, run_id, run.attempt)
+            except _FAILURES as error:
+                log.info("stop.not_delivered", run_id=run_id, reason=str(error))
+
+    async def _said(self, run: DrivenRun, placement: Placement) -> None:
+        for answered in await self.interactions.answered(run.run_id):
+            await self._reply(run, placement, answered)
+        await self._messages(run, placement)
 
     async def _reply(self, run: DrivenRun, placement: Placement, answered: Answered) -> None:
         if answered.attempt != run.attempt:

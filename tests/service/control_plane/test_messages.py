@@ -214,3 +214,14 @@ async def test_another_control_plane_delivers_what_the_first_one_took(
             while await notes(second, run_id, "message_delivered") != [message_id]:
                 await asyncio.sleep(0.02)  # polling a condition with a bound
         assert {each["messageId"] for each in attempt.messages} == {message_id}
+
+
+async def test_a_stop_is_delivered_although_a_reply_keeps_being_refused(replica: Replica, manager: FakeManager) -> None:
+    manager.moods["reply"] += [refuse(ErrorCode.PAYLOAD_TOO_LARGE)] * 1000
+    run_id = await replica.start()
+    (await manager.begun(run_id)).ask()
+    await replica.until(run_id, "waiting_user")
+    assert (await replica.reply(run_id, "q1", answer="x")).status_code == 200
+    await until(lambda: manager.calls["reply"] > 0)
+    await replica.stop(run_id)
+    await replica.until(run_id, "canceled", within=15)
