@@ -95,7 +95,8 @@ FREEDOM: Mapping[EngineMode, Freedom] = MappingProxyType(
 def command_for(request: StartRequest, session: str | None) -> Command:
     """Raises ``RunyardError``: ``auth_missing``, ``invalid_request`` for an option's or a tool's value."""
     base_url = base_url_of(request)
-    env = _signed_in(request, base_url) | QUIET | {"CLAUDE_ENV_FILE": f"{request.home}/{COMMAND_ENV_FILE}"}
+    places = {"CLAUDE_CONFIG_DIR": f"{request.home}/{FOLDER}", "CLAUDE_ENV_FILE": f"{request.home}/{COMMAND_ENV_FILE}"}
+    env = _signed_in(request, base_url) | QUIET | places
     argv = [
         request.executable, *STREAMS, "--setting-sources", "user", "--add-dir", request.workspace,
         "--mcp-config", f"{request.home}/{MCP_FILE}", "--strict-mcp-config",

@@ -121,6 +121,7 @@ def test_only_the_home_configures_the_engine() -> None:
     made = command()
     assert value_of(made, "--setting-sources") == "user"
     assert "--strict-mcp-config" in made.argv
+    assert made.env["CLAUDE_CONFIG_DIR"] == "/h/.claude"
     assert settings_of(made)["disableAllHooks"] is True
     assert {file.root for file in made.files} == {"home"}
     assert {file.mode for file in made.files} == {0o600}
