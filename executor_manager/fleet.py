@@ -24,6 +24,8 @@ ASK_SECONDS = 2.0
 RESOLVE_SECONDS = 2.0
 # A proposed attempt that was not started through us by then went another way, or never will.
 EXPECT_SECONDS = 2.0
+# Who is least loaded is told by figures no older than this, where they can be had so soon.
+FRESH_SECONDS = 0.25
 log = structlog.get_logger("fleet")
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -116,6 +118,16 @@ class ExecutorFleet:
             if self._rounds == before:
                 self._rounds += 1
                 await self._round()
+
+    async def freshen(self) -> None:
+        """Look again where the figures are old. Waits for nobody: not while an executor is known to be silent, nor for long."""
+        if self._clock() - self._asked_at <= FRESH_SECONDS or not self.everyone_answers():
+            return
+        try:
+            async with asyncio.timeout(FRESH_SECONDS):
+                await self.refresh()
+        except TimeoutError:
+            return  # the next regular look will say who was late
 
     async def _round(self) -> None:
         began = self._clock()

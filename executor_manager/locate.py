@@ -31,6 +31,7 @@ class ProposeExecutor:
 
     async def __call__(self, request: Propose) -> Proposal:
         """Raises ``queue_full`` when all who could are full, ``provider_unavailable`` when nobody can."""
+        await self.fleet.freshen()
         state = propose(self.fleet.members, request)
         if state is None and (self.fleet.has_guesses or refusal(self.fleet.members, request).code is _UNAVAILABLE):
             await self.fleet.refresh()
