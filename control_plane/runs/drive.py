@@ -157,8 +157,7 @@ class DriveRun:
         answered = await self.interactions.answered(run.run_id) if run.status is RunStatus.WAITING_USER else []
         replies = [(each.request, each.reply) for each in answered]
         carried = await self.messages.carried(run.run_id, run.attempt) if run.attempt > 1 else []
-        credentials = await self.apps.credentials(run.profile.app_id) if run.profile else {}
-        request = provider_run(run, replies, credentials, [each.text for each in carried])
+        request = provider_run(run, replies, await self._lent(run, maybe_heard), [each.text for each in carried])
         await self.start(executor_id, request, maybe_heard)
         news: list[News] = [Move(Signal.ATTEMPT_ACCEPTED)]
         if run.status is RunStatus.WAITING_USER:
@@ -166,6 +165,19 @@ class DriveRun:
         if carried:
             news.append(MessagesSettled(tuple(each.message_id for each in carried)))
         return await self.recorder.record(lease, news)
+
+    async def _lent(self, run: DrivenRun, maybe_heard: bool) -> dict[str, str]:
+        """Its profile's credentials. Raises ``StartRefused`` for a disabled one: the executor's own are not what it was to use.
+
+        A start that may have been heard is repeated all the same: whether its engine runs is to be known first.
+        """
+        if run.profile is None:
+            return {}
+        lent = await self.apps.credentials(run.profile.app_id)
+        if lent is None and not maybe_heard:
+            detail = f"the execution profile {run.profile.app_id} is disabled"
+            raise StartRefused(RunyardError(ErrorCode.PERMISSION_DENIED, detail))
+        return lent or {}
 
     async def _refused(self, lease: Lease, run: DrivenRun, refused: StartRefused) -> Change | None:
         """A definite no. None where it only means «not here, not now»: the same attempt may be placed again."""

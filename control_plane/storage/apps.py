@@ -42,11 +42,11 @@ class AppStore:
         with storage_errors():
             return [_app(row) for row in await self._pool.fetch(_SQL["page"], after, limit)]
 
-    async def credentials(self, app_id: str) -> dict[str, str]:
-        """Names and values; none of an app that is unknown or disabled."""
+    async def credentials(self, app_id: str) -> dict[str, str] | None:
+        """Names and values; None: the app is unknown or disabled, and lends nothing."""
         with storage_errors():
             text = await self._pool.fetchval(_SQL["credentials"], app_id)
-        return json.loads(text) if text is not None else {}
+        return json.loads(text) if text is not None else None
 
 
 def _app(row: Any) -> RegisteredApp:

@@ -77,6 +77,21 @@ async def test_a_changed_profile_leaves_a_run_as_it_was_but_lends_its_new_creden
     assert asked["credentialEnv"] == {"OPENAI_API_KEY": "rotated"}
 
 
+async def test_a_run_whose_profile_was_disabled_meanwhile_is_not_started_on_anybody_elses_account(
+    replica: Replica, manager: FakeManager
+) -> None:
+    await register(replica)
+    gate = Gate()
+    manager.moods["propose"].append(gate)
+    run_id = await replica.start(executionProfile="shop")
+    await gate.reached.wait()
+    await register(replica, enabled=False)
+    gate.open.set()
+    shown = await replica.until(run_id, "error", "running")
+    assert (shown["errorCode"], shown["errorMessage"]) == ("permission_denied", "the execution profile shop is disabled")
+    assert manager.attempts(run_id) == []
+
+
 async def test_a_retry_takes_the_profile_as_it_is_now(replica: Replica, manager: FakeManager) -> None:
     await register(replica)
     run_id = await replica.start(executionProfile="shop")
