@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("engine", metavar="ENGINE", help="a provider, or a short name of one")
     parser.add_argument("case", metavar="CASE", nargs="?", help="a case of tests/conformance; without one they are listed")
     parser.add_argument("--out", type=Path, help="write the recording here")
-    parser.add_argument("--keep", metavar="NAME", help="write it under tests/recordings, as ENGINE-FOLDER/NAME")
+    parser.add_argument("--keep", action="store_true", help="keep it under tests/recordings/conformance")
     arguments = parser.parse_args()
     engine = _engine(parser, arguments.engine)
     cases = {case.name: case for case in cases_of(engine)}
@@ -50,11 +50,12 @@ def main() -> int:
             recording = asyncio.run(asyncio.wait_for(record(engine, cases[arguments.case], Path(folder)), SECONDS))
         except LookupError as error:
             parser.error(str(error))
-    for place in (arguments.out, RECORDINGS / arguments.keep if arguments.keep else None):
+    verdict = _tell(engine, cases[arguments.case], recording)
+    for place in (arguments.out, _own(engine, arguments.case) if arguments.keep else None):
         if place is not None:
             recording.write(place)
             print(f"written to {place}")
-    return _tell(engine, cases[arguments.case], recording)
+    return verdict
 
 
 def _engine(parser: Parser, name: str) -> Engine:
@@ -66,24 +67,34 @@ def _engine(parser: Parser, name: str) -> Engine:
     return engine
 
 
+def _own(engine: Engine, case: str) -> Path:
+    return RECORDINGS / "conformance" / engine.provider / case.replace(":", "").replace(" ", "-")
+
+
+def _kept(engine: Engine, case: str) -> Path | None:
+    """What was recorded by this script, else the study's recording."""
+    named = engine.recordings.get(case)
+    return own if (own := _own(engine, case)).exists() else RECORDINGS / named if named else None
+
+
 def _tell(engine: Engine, case: Case, recording: Recording) -> int:
     is_right = True
     try:
         judge(case, recording.seen, engine)
-    except AssertionError as error:
+    except (AssertionError, LookupError) as error:
         is_right = False
         ended = f"{recording.seen.outcome}, {recording.seen.error_code}"
         print(f"! not as every engine's must be ({ended}): {error or 'see tests/conformance/cases.py'}")
-    kept = engine.recordings.get(case.name)
+    kept = _kept(engine, case.name)
     if kept is None:
         print("nothing is kept to compare it with")
         return 0 if is_right else 1
-    wrong, more = compared(RECORDINGS / kept, recording)
+    wrong, more = compared(kept, recording)
     for text in wrong:
         print(f"! {text}")
     for text in more:
         print(f"  {text}")
-    print(f"{len(wrong)} differences in substance from {kept}, {len(more)} new fields")
+    print(f"{len(wrong)} differences in substance from {kept.relative_to(RECORDINGS)}, {len(more)} new fields")
     return 1 if wrong or not is_right else 0
 
 

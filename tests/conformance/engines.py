@@ -10,16 +10,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from shared.contracts.providers import CLOSED, Provider
-from shared.errors import ErrorCode as E
 
 
 @dataclass(frozen=True)
 class Differs:
-    """How an engine differs in one case. ``code``: it ends so instead. ``absent``: it has no such case."""
+    """How an engine differs in one case. ``ends``: success, or the code of the failure it has instead; None: it has no such case.
+
+    ``why`` is the engine's own doing. A difference without such a reason is a fault of its adapter.
+    """
 
     why: str
-    code: E | None = None
-    absent: bool = False
+    ends: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,60 @@ ENGINES: Mapping[Provider, Engine] = {
                 "fails: empty": "claude/empty",
             },
         ),
-        Engine(Provider.GEMINI_CLI, key="GEMINI_API_KEY", model="gemini-2.5-flash"),
-        Engine(Provider.OPENCODE, key="OPENAI_API_KEY", model="stub-model"),
+        Engine(
+            Provider.GEMINI_CLI,
+            key="GEMINI_API_KEY",
+            model="gemini-2.5-flash",
+            differs={
+                "resume after stop": Differs(
+                    "it takes an interrupted prompt back; a session of nothing else is none", "not_found"
+                ),
+            },
+            recordings={
+                "plain": "gemini/acp-plain",
+                "approve": "gemini/acp-approve",
+                "interrupt": "gemini/acp-cancel",
+                "stop in a tool": "gemini/acp-cancel-tool",
+                "fails: 401": "gemini/acp-fail-auth",
+                "fails: cut": "gemini/acp-fail-disconnect",
+                "fails: empty": "gemini/acp-fail-empty",
+            },
+        ),
+        Engine(
+            Provider.OPENCODE,
+            key="OPENAI_API_KEY",
+            model="stub-model",
+            differs={
+                "fails: context too long": Differs("it shortens the conversation by itself and goes on", "success"),
+            },
+            recordings={
+                "plain": "opencode/acp-plain",
+                "reasoning": "opencode/acp-reason",
+                "approve": "opencode/acp-approve",
+                "interrupt": "opencode/acp-cancel",
+                "stop at a permission": "opencode/acp-cancel-permission",
+                "fails: 401": "opencode/acp-fail-auth",
+                "fails: 500": "opencode/acp-fail-server",
+                "fails: cut": "opencode/acp-fail-disconnect",
+                "fails: empty": "opencode/acp-fail-empty",
+            },
+        ),
         Engine(Provider.IFLOW_CLI, key="IFLOW_API_KEY", model=None),
-        Engine(Provider.QWEN_CODE, key="OPENAI_API_KEY", model="stub-model"),
+        Engine(
+            Provider.QWEN_CODE,
+            key="OPENAI_API_KEY",
+            model="stub-model",
+            recordings={
+                "plain": "qwen/acp-plain",
+                "reasoning": "qwen/acp-reason",
+                "approve": "qwen/acp-set-mode-default-approve",
+                "question": "qwen/acp-ask",
+                "interrupt": "qwen/acp-cancel",
+                "stop in a tool": "qwen/acp-cancel-tool",
+                "fails: 401": "qwen/acp-fail-auth",
+                "fails: cut": "qwen/acp-fail-disconnect",
+                "fails: empty": "qwen/acp-fail-empty",
+            },
+        ),
     )
 }

@@ -31,7 +31,7 @@ _UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{1
 _PORT = re.compile(rb"127\.0\.0\.1:\d{4,5}")
 
 
-Who = Literal["recv", "send", "person"]
+Who = Literal["recv", "stderr", "send", "person"]
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,13 @@ class Move:
 
 @dataclass(frozen=True)
 class Recording:
-    """``exit_code`` is negative for a signal."""
+    """``exit_code`` is negative for a signal; ``session`` is the one that was resumed."""
 
+    case: str
     argv: tuple[str, ...]
     moves: tuple[Move, ...]
-    stderr: bytes
     exit_code: int | None
+    session: str | None
     seen: Seen
 
     @property
@@ -60,11 +61,14 @@ class Recording:
     def write(self, folder: Path) -> None:
         """As the cases under tests/recordings are kept."""
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "case.txt").write_text(f"{self.case}\n")
         (folder / "argv.txt").write_text("".join(f"{each}\n" for each in self.argv))
         (folder / "exit.txt").write_text(f"exit_code={self.exit_code}\n")
+        if self.session is not None:
+            (folder / "session.txt").write_text(f"{self.session}\n")
         (folder / "stdout.jsonl").write_bytes(self.stdout)
         (folder / "stdin.jsonl").write_bytes(self._lines_of("send"))
-        (folder / "stderr.txt").write_bytes(self.stderr)
+        (folder / "stderr.txt").write_bytes(self._lines_of("stderr"))
         (folder / "transcript.jsonl").write_text(
             "".join(f"{json.dumps(_told(move), ensure_ascii=False)}\n" for move in self.moves)
         )
@@ -79,7 +83,7 @@ class Recorded(Driven):
     def __init__(self, conversation: Conversation, process: Any) -> None:
         self.moves: list[Move] = []
         self._began = time.monotonic()
-        self._unfinished = b""
+        self._unfinished = {STDOUT: b"", STDERR: b""}
         super().__init__(conversation, process)
 
     async def first(self, kind: str, number: int = 1) -> Data:
@@ -104,10 +108,6 @@ class Recorded(Driven):
     async def ended(self) -> Seen:
         return seen_of(self, await self.outcome())
 
-    def feed_moves(self, chunk: bytes) -> None:
-        *lines, self._unfinished = (self._unfinished + chunk).split(b"\n")
-        self.moves += [Move(self._ms(), "recv", line + b"\n") for line in lines]
-
     def _person(self, **does: Any) -> None:
         self.moves.append(Move(self._ms(), "person", json.dumps(does).encode()))
 
@@ -122,8 +122,8 @@ class Recorded(Driven):
         super()._write(data)
 
     async def fed(self, stream: Stream, chunk: bytes) -> None:
-        if stream == STDOUT:
-            self.feed_moves(chunk)
+        *lines, self._unfinished[stream] = (self._unfinished[stream] + chunk).split(b"\n")
+        self.moves += [Move(self._ms(), "recv" if stream == STDOUT else "stderr", line + b"\n") for line in lines]
         await super().fed(stream, chunk)
 
 
@@ -149,7 +149,8 @@ async def record(engine: Engine, case: Case, home: Path) -> Recording:
     same = _Sameness(home)
     moves = tuple(Move(move.ms, move.who, same(move.data)) for move in running.moves)
     argv = tuple(same(each.encode()).decode() for each in conversation.command.argv)
-    return Recording(argv, moves, same(running.raw[STDERR]), running.process.returncode, seen)
+    resumed = None if session is None else same(session.encode()).decode()
+    return Recording(case.name, argv, moves, running.process.returncode, resumed, seen)
 
 
 async def _earlier_session(engine: Engine, case: Case, home: Path, base_url: str) -> str:

@@ -38,6 +38,13 @@ class Seen:
         rest = (ended.get(name) for name in ("errorCode", "errorMessage", "result", "usage"))
         return cls(shown[:-1], ended["outcome"], *rest)
 
+    def golden(self) -> Data:
+        """What stands in ``events.json``."""
+        return {
+            "events": [[kind, data] for kind, data in self.events], "outcome": self.outcome, "errorCode": self.error_code,
+            "errorMessage": self.error_message, "result": self.result, "usage": self.usage,
+        }  # fmt: skip
+
     def data(self, kind: str) -> list[Data]:
         return [data for each, data in self.events if each == kind]
 
