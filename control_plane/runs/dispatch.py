@@ -49,6 +49,7 @@ class Dispatcher:
         self._delivering: set[str] = set()
         self._crashes: Counter[str] = Counter()
         self._wake = asyncio.Event()
+        self._room.on_place = self._wake.set
         self._intent = asyncio.Event()
         self._draining = False
 
@@ -95,7 +96,7 @@ class Dispatcher:
         self._wake.clear()
 
     async def _claim(self, tasks: asyncio.TaskGroup) -> int:
-        free = min(CLAIM_AT_ONCE, self._capacity - len(self._driven))
+        free = min(CLAIM_AT_ONCE - self._room.asking, self._capacity - len(self._driven))
         if free <= 0 or self._draining:
             return 0
         try:
@@ -110,6 +111,7 @@ class Dispatcher:
     def _begin(self, tasks: asyncio.TaskGroup, lease: Lease) -> None:
         task = tasks.create_task(self._one(lease))
         self._driven[lease.run_id] = task
+        self._room.asks(lease.run_id)
         self._leases.hold(lease, on_lost=task.cancel)
 
     async def _deliver_intents(self, tasks: asyncio.TaskGroup) -> None:
@@ -153,6 +155,7 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - the outermost loop of a driver: it logs and goes on
             await self._crashed(lease, error)
         finally:
+            self._room.is_placed(lease.run_id)
             self._leases.drop(lease)
             self._driven.pop(lease.run_id, None)
             self._wake.set()

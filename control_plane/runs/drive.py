@@ -79,6 +79,7 @@ class DriveRun:
                 if put is not None:
                     return put
                 continue
+            self.room.is_placed(run.run_id)
             change = await self._attempt(lease, run, maybe_heard=run.attempt not in tried.written)
             if change is None and run.placement is not None:
                 if (run.engine_session or run.resume_session) is not None:

@@ -1,7 +1,12 @@
-"""Providers that had room nowhere a moment ago. Claiming their runs meanwhile would let a young run overtake those that wait."""
+"""The line of runs that want an executor: how many ask for one at once, and which providers had room nowhere a moment ago.
+
+Both bounds keep the line in order: of runs that ask together any may win, and a run claimed meanwhile would overtake those that
+were just refused.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from shared.clock import Monotonic
@@ -15,7 +20,23 @@ class Room:
     """What this replica has just learned; it forgets after ``CLOSED_SECONDS``."""
 
     monotonic: Monotonic
+    on_place: Callable[[], None] = lambda: None
+    _asking: set[str] = field(default_factory=set[str])
     _closed: dict[Provider, float] = field(default_factory=dict[Provider, float])
+
+    @property
+    def asking(self) -> int:
+        """How many of our runs are on their way to an executor."""
+        return len(self._asking)
+
+    def asks(self, run_id: str) -> None:
+        self._asking.add(run_id)
+
+    def is_placed(self, run_id: str) -> None:
+        """It has its place, or gave up for now: the next may ask."""
+        if run_id in self._asking:
+            self._asking.discard(run_id)
+            self.on_place()
 
     def none_for(self, provider: Provider) -> None:
         """No executor takes its runs now. Said again while it is closed, it changes nothing."""
