@@ -125,7 +125,7 @@ BAD_STARTS: list[tuple[dict[str, Any], int, str]] = [
     ({"prompt": "x", "resumeSessionId": "none"}, 422, "resumeSessionId"),
     ({"prompt": "x", "providerOptions": {"timeoutMs": -1}}, 422, "providerOptions.timeoutMs"),
     ({"prompt": "x", "priority": 1000}, 422, "priority"),
-    ({"prompt": "x", "provider": "claude-code"}, 503, "claude-code"),
+    ({"prompt": "x", "provider": "iflow-cli"}, 503, "iflow-cli"),
     ({"prompt": "x", "executionProfile": "nobody"}, 422, "executionProfile"),
     ({"prompt": "x", "env": {"OPENAI_API_KEY": "x"}}, 422, "env.OPENAI_API_KEY"),
 ]

@@ -20,12 +20,16 @@ from tests.service.executor.kit import Inside, executor_inside, until
 pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).parents[2]
-BWRAP = next((ROOT / "engines" / "node_modules" / "@openai").glob("codex-linux-*/vendor/*/codex-resources/bwrap"))
+
+
+@pytest.fixture(scope="module")
+def bwrap() -> Path:
+    return next((ROOT / "engines" / "node_modules" / "@openai").glob("codex-linux-*/vendor/*/codex-resources/bwrap"))
 
 
 @pytest.fixture
-async def executor(tmp_path: Path) -> AsyncIterator[Inside]:
-    settings = {"containment": "required", "bwrap": BWRAP, "private_paths": [tmp_path / "private"]}
+async def executor(tmp_path: Path, bwrap: Path) -> AsyncIterator[Inside]:
+    settings = {"containment": "required", "bwrap": bwrap, "private_paths": [tmp_path / "private"]}
     (tmp_path / "private").mkdir()
     (tmp_path / "private" / "secret").write_text("the stack's own key")
     async with executor_inside(tmp_path / "state", **settings) as inside:
@@ -112,8 +116,8 @@ def test_what_is_required_and_does_not_work_refuses_to_serve(tmp_path: Path) -> 
         build_app(ExecutorSettings.model_validate({**settings, "bwrap": "/bin/false"}))
 
 
-def test_what_is_wanted_and_does_not_work_is_done_without() -> None:
+def test_what_is_wanted_and_does_not_work_is_done_without(bwrap: Path) -> None:
     assert containment("auto", Path("/bin/false"), (), ()).name is None
     assert containment("auto", Path("/no/such/program"), (), ()).name is None
-    assert containment("none", BWRAP, (), ()).name is None
-    assert containment("auto", BWRAP, (), ()).name == "bubblewrap"
+    assert containment("none", bwrap, (), ()).name is None
+    assert containment("auto", bwrap, (), ()).name == "bubblewrap"

@@ -66,6 +66,7 @@ async def test_a_drain_that_is_taken_back_was_none(executor: Inside) -> None:
 
 async def test_a_next_attempt_is_not_taken_by_a_draining_executor_and_the_one_before_goes_on(executor: Inside) -> None:
     await executor.begin("echo say up; sleep 300")
+    await executor.said("up")
     await drain(executor)
     assert (await executor.start("echo done", attempt=2)).status_code == 429
     shown = await executor.show()

@@ -21,13 +21,15 @@ from tests.service.executor_manager.conftest import TOKEN, Stack, manager
 
 async def received(upstream: Upstream, expected: int) -> bytes:
     """The stream's bytes without its leading heartbeats, until there are ``expected`` of them."""
-    got = b""
+    got = bytearray()
     async with asyncio.timeout(BOUND_SECONDS):
         while len(got) < expected:
             block = await upstream.next(5.0)
             assert block is not None, "ended too early"
-            got = (got + block).removeprefix(HEARTBEAT).removeprefix(HEARTBEAT)
-    return got
+            got += block
+            while got.startswith(HEARTBEAT):
+                del got[: len(HEARTBEAT)]
+    return bytes(got)
 
 
 async def ended(upstream: Upstream) -> None:
