@@ -10,7 +10,7 @@ from typing import Literal
 
 from executor.adapters import acp_tools
 from executor.adapters.acp_profile import AcpProfile, UsageFrom
-from executor.adapters.acp_protocol import Chunk, Plan, PromptEnded, Tokens, ToolCall
+from executor.adapters.acp_protocol import Chunk, Plan, PlanEntry, PromptEnded, Tokens, ToolCall
 from executor.adapters.acp_tools import Tool
 from executor.adapters.base import Emit, Step
 from executor.adapters.framing import Framed
@@ -96,6 +96,7 @@ class PromptEvents:
         if tool.status in acp_tools.OVER:
             told += self._start(tool)
             told.append(acp_tools.completed(tool, self.was_stopped))
+            told += self._planned(acp_tools.todos_of(tool)) if tool.status == "completed" else []
             self._forget(tool.id)
         elif tool.status != "pending" or self._starts_prepared:
             told += self._start(tool)
@@ -119,8 +120,7 @@ class PromptEvents:
         return [Emit(acp_tools.ended_as(tool, "declined"))]
 
     def plan(self, plan: Plan, line: Framed) -> list[Step]:
-        items = [PlanItem(text=each.content, status=_PLAN_STATUS.get(each.status, "pending")) for each in plan.entries]
-        return _at(line, [PlanUpdated(items=items)])
+        return _at(line, self._planned(plan.entries))
 
     # ---- ends ----
 
@@ -149,6 +149,10 @@ class PromptEvents:
         return [Emit(payload) for payload in self._add(tokens)]
 
     # ---- the parts of it ----
+
+    def _planned(self, entries: Sequence[PlanEntry]) -> list[Payload]:
+        items = [PlanItem(text=each.content, status=_PLAN_STATUS.get(each.status, "pending")) for each in entries]
+        return [PlanUpdated(items=items)] if items else []
 
     def _told(self, news: News) -> list[Payload]:
         told: list[Payload] = [_restarted() for _ in range(news.restarts)]

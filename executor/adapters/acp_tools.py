@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from executor.adapters.acp_protocol import ToolCall, ToolContent
+from executor.adapters.acp_protocol import PlanEntry, ToolCall, ToolContent
 from executor.adapters.capping import MAX_TOOL_BYTES, capped
 from shared.contracts.events import ToolCompleted, ToolStarted
 from shared.contracts.interactions import AskedTool
@@ -86,6 +86,14 @@ def completed(tool: Tool, was_stopped: bool) -> ToolCompleted:
         tool_id=tool.id, name=tool.name, status="canceled" if was_stopped else ended,
         output=shown, truncated=truncated, exit_code=exit_code,
     )  # fmt: skip
+
+
+def todos_of(tool: Tool) -> list[PlanEntry]:
+    """The list a tool keeps for the model, where an engine tells its plan in no other way."""
+    try:
+        return msgspec.convert(tool.input.get("todos", []), type=list[PlanEntry])
+    except msgspec.ValidationError:
+        return []
 
 
 def ended_as(tool: Tool, status: Status) -> ToolCompleted:

@@ -46,14 +46,16 @@ APIS: Mapping[str, _Api] = MappingProxyType(
         "anthropic": _Api("@ai-sdk/anthropic", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "anthropic"),
     }
 )
-# What is asked about and what is not offered, in OpenCode's words.
+# Tools that only look, or keep a list. Its own default lets every tool run, those of MCP servers too.
+HARMLESS = dict.fromkeys(("read", "glob", "grep", "list", "lsp", "skill", "task", "todowrite", "todoread"), ALLOW)
+# What is asked about and what is not offered, in OpenCode's words; the last that fits a tool counts.
 PERMISSIONS: Mapping[EngineMode, Mapping[str, str]] = MappingProxyType(
     {
-        EngineMode.PLAN: {"edit": DENY, "bash": DENY, "external_directory": DENY},
-        EngineMode.READ_ONLY: {"edit": DENY, "bash": DENY, "external_directory": DENY},
-        EngineMode.ASK: {"edit": ASK, "bash": ASK, "webfetch": ASK, "external_directory": ASK},
-        EngineMode.AUTO_EDIT: {"edit": ALLOW, "bash": ASK, "webfetch": ASK, "external_directory": ASK},
-        EngineMode.FULL: {"edit": ALLOW, "bash": ALLOW, "webfetch": ALLOW, "external_directory": ALLOW, "doom_loop": ALLOW},
+        EngineMode.PLAN: {"*": DENY, **HARMLESS},
+        EngineMode.READ_ONLY: {"*": DENY, **HARMLESS},
+        EngineMode.ASK: {"*": ASK, **HARMLESS},
+        EngineMode.AUTO_EDIT: {"*": ASK, **HARMLESS, "edit": ALLOW},
+        EngineMode.FULL: {"*": ALLOW},
     }
 )
 _OWN_LOG = r"^timestamp=\S+ level=(?:DEBUG|INFO|WARN|ERROR) "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from shared.contracts.events import (
     InteractionResolved,
     MessageCompleted,
     MessageDelta,
+    PlanUpdated,
     ReasoningCompleted,
     RetryScheduled,
     SessionStarted,
@@ -57,19 +59,21 @@ class Row:
     key: str
     model: str
     counts: tuple[int, int]
+    mcp_tool: str
     failures: dict[str, ErrorCode] = field(default_factory=dict[str, ErrorCode])
     apart: frozenset[str] = frozenset()
     retries: frozenset[str] = frozenset()
 
 
 ROWS = {
-    "gemini": Row(GeminiAdapter(), "GEMINI_API_KEY", "gemini-2.5-flash", (1200, 42)),
+    "gemini": Row(GeminiAdapter(), "GEMINI_API_KEY", "gemini-2.5-flash", (1200, 42), "mcp_box_echo"),
     "opencode": Row(
-        OpenCodeAdapter(), "OPENAI_API_KEY", "stub-model", (1200, 42), retries=frozenset({"429", "500", "529", "cut"}),
+        OpenCodeAdapter(), "OPENAI_API_KEY", "stub-model", (1200, 42), "box_echo",
+        retries=frozenset({"429", "500", "529", "cut"}),
         apart=frozenset({"toolong"}),  # it makes the conversation shorter and goes on
     ),
     "qwen": Row(
-        QwenAdapter(), "OPENAI_API_KEY", "stub-model", (1200, 42), failures={"quota": ErrorCode.RATE_LIMITED},
+        QwenAdapter(), "OPENAI_API_KEY", "stub-model", (1200, 42), "mcp__box__echo", failures={"quota": ErrorCode.RATE_LIMITED},
         apart=frozenset({"429", "quota", "500", "529", "refused"}),
     ),
 }  # fmt: skip
@@ -86,6 +90,15 @@ FAILURES = {
     "empty": ErrorCode.ENGINE_NO_OUTPUT,
     "refused": ErrorCode.NETWORK_ERROR,
 }
+# What runs without ALL=1: a process takes seconds to start, and there are three engines.
+SLICE = frozenset({
+    "test_text_is_streamed_and_is_the_result",
+    "test_an_accepted_command_runs",
+    "test_a_declined_command_does_not_run_and_the_reason_reaches_the_model",
+    "test_an_interrupt_ends_a_running_command",
+    "test_a_session_is_resumed_by_another_process_and_tells_nothing_again",
+    "test_a_question_reaches_a_person_and_the_answer_the_model",
+})  # fmt: skip
 CUT = "This answer will be cut"
 FAILING_AT_ONCE = 6
 
@@ -146,7 +159,9 @@ def tools_in(body: dict[str, Any]) -> set[str]:
 
 
 @pytest.fixture
-def engine(row: Row, executable: str, tmp_path: Path, stub: ModelStub) -> Engine:
+def engine(request: pytest.FixtureRequest, row: Row, executable: str, tmp_path: Path, stub: ModelStub) -> Engine:
+    if not os.environ.get("ALL") and request.node.originalname not in SLICE:
+        pytest.skip("with ALL=1 only")
     return Engine(row, executable, tmp_path, stub)
 
 
@@ -255,6 +270,39 @@ async def test_an_engine_mode_decides_what_is_asked_and_what_is_written(
         await driven.outcome()
     assert bool(driven.payloads(InteractionRequested)) is asks
     assert edited.exists() is writes
+
+
+async def test_a_question_reaches_a_person_and_the_answer_the_model(engine: Engine) -> None:
+    if not engine.row.adapter.capabilities.questions:
+        pytest.skip("this engine asks its user nothing over ACP")
+    async with engine.running("[[question]]") as driven:
+        asked = await driven.until(InteractionRequested)
+        assert (asked.type, asked.prompt) == (InteractionType.QUESTION, "Tabs or spaces?")
+        assert [option.label for option in asked.options] == ["Tabs", "Spaces"]
+        await driven.answer(asked.question_id, Reply(answer="Spaces"))
+        outcome = await driven.outcome()
+    assert outcome.result is not None, outcome.error_message
+    assert "Spaces" in outcome.result
+
+
+async def test_a_plan_is_shown_as_a_todo_list(engine: Engine) -> None:
+    if not engine.row.adapter.capabilities.plan:
+        pytest.skip("this engine tells no plan over ACP")
+    async with engine.running("[[plan]]") as driven:
+        await driven.outcome()
+    plan = driven.payloads(PlanUpdated)[-1]
+    assert [(item.text, item.status) for item in plan.items] == [("look", "in_progress"), ("act", "pending")]
+
+
+async def test_a_tool_of_an_mcp_server_is_asked_about_and_runs(engine: Engine) -> None:
+    servers = {"box": {"command": sys.executable, "args": [str(Path(__file__).parent / "mcp_echo.py")]}}
+    call = f'[[call:{engine.row.mcp_tool} {{"text": "pomelo"}}]]'
+    options = {"baseUrl": engine.stub.base_url, "mcpServers": servers}
+    async with engine.running(call, provider_options=options) as driven:
+        asked = await driven.until(InteractionRequested)
+        await driven.answer(asked.question_id, Reply(decision=Decision.ACCEPT))
+        outcome = await driven.outcome()
+    assert "echo: pomelo" in str(outcome.result)
 
 
 async def test_an_interrupt_ends_text_at_once(engine: Engine) -> None:
