@@ -55,9 +55,10 @@ class ClaudeAdapter:
     capabilities = CAPABILITIES
     install = Install(
         command="claude",
+        # the program itself first: the other one is made of it by an install script, which may not have run
         globs=(
-            "node_modules/@anthropic-ai/claude-code/bin/claude.exe",
             "node_modules/@anthropic-ai/claude-code-linux-*/claude",
+            "node_modules/@anthropic-ai/claude-code/bin/claude.exe",
         ),
         version_pattern=r"(\d+\.\d+\.\d+) \(Claude Code\)",
         pinned="2.1.197",
