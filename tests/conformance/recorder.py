@@ -27,6 +27,7 @@ from tests.engines.drive import Driven, driven, request_for
 from tests.loopback import unused_port
 from tests.model_stub.server import serving
 
+LONG_LINE, LONG_TEXT = 16 * 1024, 500
 _UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _PORT = re.compile(rb"127\.0\.0\.1:\d{4,5}")
 
@@ -147,7 +148,7 @@ async def record(engine: Engine, case: Case, home: Path) -> Recording:
                 await case.person(running)
             seen = await running.ended()
     same = _Sameness(home)
-    moves = tuple(Move(move.ms, move.who, same(move.data)) for move in running.moves)
+    moves = tuple(Move(move.ms, move.who, same(move.data, move.who == "send")) for move in running.moves)
     argv = tuple(same(each.encode()).decode() for each in conversation.command.argv)
     resumed = None if session is None else same(session.encode()).decode()
     return Recording(case.name, argv, moves, running.process.returncode, resumed, seen)
@@ -199,22 +200,45 @@ class _Sameness:
         self._places = ((str(home / "workspace"), "/workspace"), (str(home), "/home/agent"), (str(ENGINES_DIR), "/engines"))
         self._ids: dict[bytes, bytes] = {}
 
-    def __call__(self, data: bytes) -> bytes:
+    def __call__(self, data: bytes, is_ours: bool = False) -> bytes:
+        """An id that we chose ourselves stays: it is the same every time, and we know it again."""
+        for found in _UUID.findall(data) if is_ours else ():
+            self._ids.setdefault(found, found)
         for place, name in self._places:
             data = data.replace(place.encode(), name.encode())
-        return _UUID.sub(self._id, _PORT.sub(b"127.0.0.1:8000", data))
+        data = _UUID.sub(self._id, _PORT.sub(b"127.0.0.1:8000", data))
+        return _shortened(data) if len(data) > LONG_LINE else data
 
     def _id(self, found: re.Match[bytes]) -> bytes:
         number = len(self._ids) + 1
         return self._ids.setdefault(found[0], b"00000000-0000-4000-8000-%012d" % number)
 
 
-def _told(move: Move) -> dict[str, Any]:
+def _shortened(line: bytes) -> bytes:
+    """An engine's long texts (its commands, its skills) say nothing about its protocol."""
     try:
-        said: Any = json.loads(move.data)
+        said = json.loads(line)
     except ValueError:
-        said = move.data.decode(errors="replace").rstrip("\n")
-    return {"dir": move.who, "t_ms": move.ms, "msg": said}
+        return line
+    return json.dumps(_without_long_texts(said), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _without_long_texts(value: Any) -> Any:
+    match value:
+        case str() if len(value) > LONG_TEXT:
+            return f"{value[:100]}… ({len(value)} characters)"
+        case dict():
+            return {name: _without_long_texts(each) for name, each in value.items()}
+        case list():
+            return [_without_long_texts(each) for each in value]
+        case _:
+            return value
+
+
+def _told(move: Move) -> dict[str, Any]:
+    """What the engine printed stands in files of its own."""
+    said = {} if move.who in ("recv", "stderr") else {"msg": json.loads(move.data)}
+    return {"dir": move.who, "t_ms": move.ms, **said}
 
 
 def _data(payload: Payload) -> Data:

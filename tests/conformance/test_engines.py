@@ -15,11 +15,13 @@ import pytest
 from executor.adapters import ADAPTERS
 from tests.conformance.cases import Case
 from tests.conformance.engines import ENGINES, Engine
-from tests.conformance.ground import Executor, Ground, executor_at, ground_for
+from tests.conformance.ground import BOUND, Executor, Ground, executor_at, ground_for
 from tests.conformance.invariants import check, no_secret_in
 from tests.conformance.suite import cases_of, play
 from tests.conformance.unable import UNABLE, Refusal
 from tests.model_stub.server import serving
+
+pytestmark = pytest.mark.timeout(3 * BOUND)
 
 IS_WHOLE = os.environ.get("RUNYARD_CONFORMANCE") == "all"
 
