@@ -19,6 +19,7 @@ from executor.credentials import CredentialStore
 from executor.heartbeat import Heartbeat, keep_beating, keep_counting
 from executor.live_runs import LiveRuns, Places
 from executor.prepare import Identity, Prepare
+from executor.prices import load_prices
 from executor.process_tree import Forest
 from executor.readiness import Readiness
 from executor.routes import Executor, document_routes, executor_routes
@@ -62,6 +63,7 @@ def build_app(
     prepare = Prepare(
         table, credential_names, store, readiness, settings.workspaces(), identity, settings.output_quota_bytes, forest.sandbox,
         _containment(settings, state), load_command_profiles(settings.command_profiles),
+        load_prices(settings.prices),
     )  # fmt: skip
     runs = LiveRuns(prepare, forest, Places(state.journal, settings.workspaces(), settings.slots), identity, clock)
     executor = Executor(runs, readiness, identity, settings.slots, settings.workspaces(), table, store)

@@ -19,6 +19,7 @@ from executor.containment import Containment
 from executor.credentials import CredentialStore, SignIn
 from executor.engine_process import Launch
 from executor.environment import engine_environment, refuse_reserved
+from executor.prices import Prices
 from executor.readiness import Readiness
 from executor.redaction import secrets_in
 from executor.runner import Plan
@@ -54,6 +55,7 @@ class Prepare:
     sandbox: str
     containment: Containment
     profiles: CommandProfiles
+    prices: Prices
 
     def __call__(self, request: StartProviderRun) -> tuple[Plan, Workspace]:
         """Raises ``RunyardError``; the workspace exists and holds the adapter's files afterwards."""
@@ -67,7 +69,8 @@ class Prepare:
         workspace = Workspace.at(self.workspaces, request.workspace.key)
         workspace.make()
         profile = self.profiles.get(request.provider, NONE)
-        conversation = _conversation(adapter, _with_profile(request, profile), executable, workspace, sign_in)
+        asked = _with_profile(request, profile)
+        conversation = _conversation(adapter, asked, executable, workspace, sign_in)
         command = conversation.command
         if command.transport == "http":
             raise RunyardError(ErrorCode.CAPABILITY_UNAVAILABLE, f"{request.provider} needs HTTP to its engine")
@@ -89,7 +92,7 @@ class Prepare:
             secrets=secrets_in(sign_in.values()),
             started=self._started(request),
             output_quota_bytes=self.output_quota_bytes,
-            fit=fit,
+            fit=lambda outcome: self.prices.estimated(fit(outcome), asked.model),
         )
         return plan, workspace
 

@@ -53,6 +53,10 @@ class ExecutorSettings(ServiceSettings):
         default=None, validation_alias="EXECUTOR_COMMAND_PROFILES",
         description="JSON: default `arguments`, `model`, `options` by provider, over `executor/engine_command_profiles.json`.",
     )  # fmt: skip
+    prices: Path | None = Field(
+        default=None, validation_alias="EXECUTOR_PRICES",
+        description="TOML: your prices of models, before those of `executor/prices.toml`; for engines that name no cost.",
+    )  # fmt: skip
     slots: int = Field(
         default=4, ge=1, le=1_000, validation_alias="EXECUTOR_SLOTS", description="How many attempts may live at once."
     )
