@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from executor.adapters.base import Adapter
-from executor.adapters.gemini_cli import GeminiAdapter
-from executor.adapters.opencode import OpenCodeAdapter
-from executor.adapters.qwen_code import QwenAdapter
 from shared.contracts.events import (
     AttemptOutcome,
     InteractionRequested,
@@ -27,7 +18,6 @@ from shared.contracts.events import (
     MessageDelta,
     PlanUpdated,
     ReasoningCompleted,
-    RetryScheduled,
     SessionStarted,
     ToolCompleted,
     ToolStarted,
@@ -35,134 +25,11 @@ from shared.contracts.events import (
 from shared.contracts.interactions import Decision, InteractionType, Reply
 from shared.contracts.providers import EngineMode
 from shared.errors import ErrorCode
-from tests.engines.drive import Driven, driven, request_for
-from tests.loopback import unused_port
-from tests.model_stub.server import ModelStub, serving
+from tests.engines import gemini_opencode_qwen as rows
+from tests.engines.gemini_opencode_qwen import ANSWER, KEY, Engine, tools_in
 
 pytestmark = pytest.mark.engine
-
-ENGINES = Path(__file__).parent.parent.parent / "engines"
-KEY = "sk-never-shown-to-anyone-0123456789"
-ANSWER = "Hello from the model stub. The answer is 42."
-
-
-@dataclass(frozen=True)
-class Row:
-    """An engine, and what is its own.
-
-    ``failures``: what it does not tell us well enough to name as the others. ``apart``: what it tries again for more than a
-    minute, without a word and without a setting that ends it, or what it helps itself out of. ``retries``: the failures whose
-    retries it tells.
-    """
-
-    adapter: Adapter
-    key: str
-    model: str
-    counts: tuple[int, int]
-    mcp_tool: str
-    failures: dict[str, ErrorCode] = field(default_factory=dict[str, ErrorCode])
-    apart: frozenset[str] = frozenset()
-    retries: frozenset[str] = frozenset()
-
-
-ROWS = {
-    "gemini": Row(GeminiAdapter(), "GEMINI_API_KEY", "gemini-2.5-flash", (1200, 42), "mcp_box_echo"),
-    "opencode": Row(
-        OpenCodeAdapter(), "OPENAI_API_KEY", "stub-model", (1200, 42), "box_echo",
-        retries=frozenset({"429", "500", "529", "cut"}),
-        apart=frozenset({"toolong"}),  # it makes the conversation shorter and goes on
-    ),
-    "qwen": Row(
-        QwenAdapter(), "OPENAI_API_KEY", "stub-model", (1200, 42), "mcp__box__echo", failures={"quota": ErrorCode.RATE_LIMITED},
-        apart=frozenset({"429", "quota", "500", "529", "refused"}),
-    ),
-}  # fmt: skip
-FAILURES = {
-    "401": ErrorCode.AUTH_FAILED,
-    "403": ErrorCode.AUTH_FAILED,
-    "404": ErrorCode.MODEL_NOT_FOUND,
-    "429": ErrorCode.RATE_LIMITED,
-    "quota": ErrorCode.QUOTA_EXCEEDED,
-    "500": ErrorCode.MODEL_UNAVAILABLE,
-    "529": ErrorCode.MODEL_UNAVAILABLE,
-    "toolong": ErrorCode.CONTEXT_OVERFLOW,
-    "cut": ErrorCode.MODEL_UNAVAILABLE,
-    "empty": ErrorCode.ENGINE_NO_OUTPUT,
-    "refused": ErrorCode.NETWORK_ERROR,
-}
-# What runs without ALL=1: a process takes seconds to start, and there are three engines.
-SLICE = frozenset({
-    "test_text_is_streamed_and_is_the_result",
-    "test_an_accepted_command_runs",
-    "test_a_declined_command_does_not_run_and_the_reason_reaches_the_model",
-    "test_an_interrupt_ends_a_running_command",
-    "test_a_session_is_resumed_by_another_process_and_tells_nothing_again",
-    "test_a_question_reaches_a_person_and_the_answer_the_model",
-})  # fmt: skip
-CUT = "This answer will be cut"
-FAILING_AT_ONCE = 6
-
-
-@pytest.fixture(scope="module", params=sorted(ROWS))
-def row(request: pytest.FixtureRequest) -> Row:
-    return ROWS[request.param]
-
-
-@pytest.fixture(scope="module")
-def executable(row: Row) -> str:
-    found = [path for pattern in row.adapter.install.globs for path in ENGINES.glob(pattern)]
-    assert found, f"{row.adapter.provider} is not installed: python scripts/install_engines.py"
-    return str(found[0])
-
-
-@pytest.fixture
-async def stub() -> AsyncGenerator[ModelStub]:
-    async with serving() as running:
-        yield running
-
-
-@dataclass(frozen=True)
-class Engine:
-    """Starts conversations of one engine with one HOME against one stub."""
-
-    row: Row
-    executable: str
-    home: Path
-    stub: ModelStub
-
-    @property
-    def workspace(self) -> Path:
-        return self.home / "workspace"
-
-    @asynccontextmanager
-    async def running(self, prompt: str, session: str | None = None, **more: Any) -> AsyncGenerator[Driven]:
-        fields: dict[str, Any] = {
-            "model": self.row.model,
-            "provider_options": {"baseUrl": self.stub.base_url},
-            "credential_env": {self.row.key: KEY},
-        }
-        request = request_for(self.home, prompt, self.executable, **(fields | more))
-        adapter = self.row.adapter
-        conversation = adapter.start(request) if session is None else adapter.resume(request, session)
-        async with driven(conversation, request) as engine:
-            yield engine
-
-    def asked(self) -> list[dict[str, Any]]:
-        """What the model was asked, without the engine's own side requests."""
-        return [request for request in self.stub.requests if "tools" in request["body"]]
-
-
-def tools_in(body: dict[str, Any]) -> set[str]:
-    """The names of the tools a request to the model offers, in either dialect."""
-    given = [each for tool in body["tools"] for each in tool.get("functionDeclarations", [tool.get("function")])]
-    return {each["name"] for each in given if each}
-
-
-@pytest.fixture
-def engine(request: pytest.FixtureRequest, row: Row, executable: str, tmp_path: Path, stub: ModelStub) -> Engine:
-    if not os.environ.get("ALL") and request.node.originalname not in SLICE:
-        pytest.skip("with ALL=1 only")
-    return Engine(row, executable, tmp_path, stub)
+row, executable, stub, engine = rows.row, rows.executable, rows.stub, rows.engine
 
 
 async def test_text_is_streamed_and_is_the_result(engine: Engine) -> None:
@@ -382,32 +249,6 @@ async def test_a_session_that_does_not_exist_is_not_found(engine: Engine) -> Non
     async with engine.running("hi", session=nobody) as driven:
         outcome = await driven.outcome()
     assert (outcome.outcome, outcome.error_code) == (AttemptOutcome.ERROR, ErrorCode.NOT_FOUND), outcome.error_message
-
-
-async def failed(engine: Engine, scenario: str, turn: asyncio.Semaphore) -> tuple[str, str, bool]:
-    """What a run ends with whose model fails like this: the code, what was shown of the answer, whether a retry was told."""
-    url = f"http://127.0.0.1:{unused_port()}/v1" if scenario == "refused" else engine.stub.base_url
-    home = replace(engine, home=engine.home / scenario)
-    async with turn, home.running(f"x [[{scenario}]]", provider_options={"baseUrl": url}) as driven:
-        outcome = await driven.outcome()
-    assert outcome.outcome is AttemptOutcome.ERROR
-    assert outcome.error_message
-    assert KEY not in outcome.error_message
-    said = "".join(each.text for each in driven.payloads(MessageDelta))
-    return str(outcome.error_code), said, bool(driven.payloads(RetryScheduled))
-
-
-async def test_each_failure_of_the_model_is_named(engine: Engine) -> None:
-    turn = asyncio.Semaphore(FAILING_AT_ONCE)
-    expected = FAILURES | engine.row.failures
-    scenarios = sorted(expected.keys() - engine.row.apart)
-    ended = await asyncio.gather(*(failed(engine, scenario, turn) for scenario in scenarios))
-    told = {scenario: code for scenario, (code, _, _) in zip(scenarios, ended, strict=True)}
-    assert told == {scenario: expected[scenario] for scenario in scenarios}
-    for scenario, (_, said, retried) in zip(scenarios, ended, strict=True):
-        assert said == (CUT if scenario == "cut" else "")
-        assert not (retried and scenario in {"401", "403", "404", "toolong"})
-        assert retried or scenario not in engine.row.retries
 
 
 async def test_the_models_instructions_hold_the_workspaces_own(engine: Engine) -> None:
