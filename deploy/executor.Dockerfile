@@ -25,7 +25,8 @@ ARG NPM_CONFIG_REGISTRY
 ARG NODE_EXTRA_CA_CERTS
 WORKDIR /engines
 COPY engines/package.json engines/package-lock.json engines/.npmrc ./
-RUN npm ci --omit=dev --no-audit --no-fund
+# What scripts/install_engines.py does; `npm ci` refuses the lock files that two of the engines bring along.
+RUN npm install --no-save --omit=dev --no-audit --no-fund
 
 FROM python:3.11-slim-bookworm
 # What engines call besides themselves. An image for a team's own toolchain adds to the list, or starts FROM this one.
@@ -36,6 +37,9 @@ RUN groupadd --gid 10001 runyard && useradd --uid 10001 --gid 10001 --no-create-
 COPY --from=engines /usr/local/bin/node /usr/local/bin/node
 COPY --from=engines /engines /opt/runyard/engines
 COPY --from=builder /opt/runyard /opt/runyard
+COPY scripts/install_engines.py /opt/runyard/engines/install_engines.py
+# Each engine answers with the version its adapter was recorded with, or there is no image.
+RUN HOME=/tmp/asked /opt/runyard/bin/python /opt/runyard/engines/install_engines.py --check --dir /opt/runyard/engines && rm -rf /tmp/asked
 COPY deploy/executor_place.py /opt/runyard/executor_place.py
 ENV PATH=/opt/runyard/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     EXECUTOR_HOST=0.0.0.0 EXECUTOR_ENGINES_DIR=/opt/runyard/engines
