@@ -37,7 +37,7 @@ from shared.contracts.provider_runs import (
 )
 from shared.contracts.providers import ProviderList, ProviderName, provider_named
 from shared.contracts.runs import LogRange
-from shared.errors import ErrorCode, RunyardError, invalid
+from shared.errors import ErrorCode, RunyardError
 from shared.web import Answer, Call, Handler, Operation, get, post
 
 PREFIX = "/api"
@@ -50,8 +50,20 @@ _FULL = (ErrorCode.QUEUE_FULL, ErrorCode.PROVIDER_UNAVAILABLE)
 _PARAM = re.compile(r"\{(\w+)(:path)?\}")
 
 
+class Named(BaseModel):
+    """Of calls that are about no one run, or about one that nobody knows yet; what else stands in the query is the executor's
+    to judge."""
+
+    model_config = ConfigDict(extra="allow")
+
+    executor: str = Field(max_length=128)
+
+    def passed_on(self) -> dict[str, str | int | None]:
+        return {name: str(value) for name, value in (self.model_extra or {}).items()}
+
+
 class Addressed(BaseModel):
-    """What every provider-run route takes; what else stands in the query is the executor's to judge."""
+    """Of calls about a run."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -94,8 +106,6 @@ class Passage:
         path = executor_path(template, call.path)
         if call.query.executor is not None:
             return await self.locate.executor(call.query.executor) + path
-        if "run_id" not in call.path:
-            raise invalid("query.executor", "is required here")
         return await self.locate.run(call.path["run_id"], call.query.attempt) + path
 
     def control(self, method: str, template: str) -> Handler:
@@ -134,7 +144,7 @@ def provider_run_routes(proposal: ProposeExecutor, passage: Passage, timeouts: T
     return (
         post(f"{RUNS}/propose", propose, body=Propose, returns=Proposal, errors=_FULL, access="service",
              summary="An executor for an attempt. Nothing is reserved."),
-        post(f"{RUNS}/start", start, body=StartProviderRun, query=Addressed, returns=ProviderRunAccepted, status=201,
+        post(f"{RUNS}/start", start, body=StartProviderRun, query=Named, returns=ProviderRunAccepted, status=201,
              also={200: "It was started before."},
              errors=(*_FULL, *_UNREACHED), access="service", summary="Start an attempt at the named executor."),
         *_control_routes(passage),
@@ -144,9 +154,9 @@ def provider_run_routes(proposal: ProposeExecutor, passage: Passage, timeouts: T
 
 def _control_routes(passage: Passage) -> tuple[Operation, ...]:
     def control(method: str, path: str, summary: str, **more: Any) -> Operation:
-        handler = passage.control(method, path)
+        handler, query = passage.control(method, path), Addressed if path.startswith(RUN) else Named
         return Operation(
-            method, path, handler, query=Addressed, errors=_UNREACHED, access="service", raw=True, summary=summary, **more
+            method, path, handler, query=query, errors=_UNREACHED, access="service", raw=True, summary=summary, **more
         )
 
     return (
