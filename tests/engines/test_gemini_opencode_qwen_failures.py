@@ -54,6 +54,7 @@ async def test_each_failure_of_the_model_is_named(engine: Engine) -> None:
     told = {scenario: code for scenario, (code, _, _) in zip(scenarios, ended, strict=True)}
     assert told == {scenario: expected[scenario] for scenario in scenarios}
     for scenario, (_, said, retried) in zip(scenarios, ended, strict=True):
-        assert said == (CUT if scenario == "cut" else "")
+        # how much arrives before a connection is reset is not ours to say; that it is shown once is
+        assert (CUT if scenario == "cut" else "").startswith(said)
         assert not (retried and scenario in {"401", "403", "404", "toolong"})
         assert retried or scenario not in engine.row.retries
