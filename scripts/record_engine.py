@@ -1,7 +1,7 @@
 """Records a case of the conformance suite with a real engine against the model stub, and tells how it differs from the kept one.
 
-Used when an engine's version is raised, or when a new engine comes. Texts, ids, times and how often a line comes are no
-difference; kinds of lines, their order and their fields are.
+Used when an engine's version is raised, or when a new engine comes. Texts, ids, times, order, and how often a line
+comes are no difference; kinds of lines and their fields are.
 
 exit status:
   0   nothing differs in substance, or there was nothing to compare with
@@ -94,7 +94,7 @@ def _tell(engine: Engine, case: Case, recording: Recording) -> int:
         print(f"! {text}")
     for text in more:
         print(f"  {text}")
-    print(f"{len(wrong)} differences in substance from {kept.relative_to(RECORDINGS)}, {len(more)} new fields")
+    print(f"{len(wrong)} differences in substance from {kept.relative_to(RECORDINGS)}, {len(more)} notes")
     return 1 if wrong or not is_right else 0
 
 

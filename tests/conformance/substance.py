@@ -1,6 +1,7 @@
-"""What of a recording is substance: which kinds of lines an engine prints, in which order they first come, and their fields.
+"""What of a recording is substance: which kinds of lines an engine prints, and their fields.
 
-Texts, ids, times, and how often a kind comes are not: another model, another day. Pure; knows no engine.
+Texts, ids, times, how often a kind comes are not: another model, another day. Nor is the order in which kinds first come: an
+engine does several things at once. Pure; knows no engine.
 """
 
 from __future__ import annotations
@@ -39,14 +40,12 @@ def kind_of(message: Mapping[str, Any]) -> str:
 
 
 def differences(kept: bytes, new: bytes) -> tuple[list[str], list[str]]:
-    """What an adapter must be looked at for, and what it may ignore: a field that is only new."""
+    """What an adapter must be looked at for, and what it may ignore: another order, a field that is only new."""
     before, now = substance(kept), substance(new)
     wrong = [f"no longer said: {kind}" for kind in before if kind not in now]
     wrong += [f"never said before: {kind}" for kind in now if kind not in before]
     both = [kind for kind in before if kind in now]
-    if not wrong and both != [kind for kind in now if kind in before]:
-        wrong.append(f"in another order: {', '.join(now)}")
-    more: list[str] = []
+    more = [] if both == [kind for kind in now if kind in before] else [f"in another order: {', '.join(now)}"]
     for kind in both:
         wrong += [f"{kind}: {path} is gone" for path in before[kind] if path not in now[kind]]
         wrong += [f"{kind}: {path} {text}" for path, text in _retyped(before[kind], now[kind])]
