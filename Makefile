@@ -35,7 +35,7 @@ engines: $(STAMP) ## Install the pinned engine CLIs
 	$(BIN)/python scripts/install_engines.py
 
 test-engines: engines ## Run the tests that drive the real engine CLIs against a model stub (ALL=1: every case of every engine)
-	$(if $(ALL),RUNYARD_CONFORMANCE=all )$(PYTEST) -m engine -n 2 --dist worksteal
+	$(PYTEST) -m engine -n 2 --dist worksteal
 
 health: $(STAMP) ## Ask the stack that is up whether a provider can be used (HEALTH="--provider codex --strict")
 	scripts/provider-runtime-health-check.sh $(HEALTH)

@@ -23,7 +23,7 @@ from tests.model_stub.server import serving
 
 pytestmark = pytest.mark.timeout(3 * BOUND)
 
-IS_WHOLE = os.environ.get("RUNYARD_CONFORMANCE") == "all"
+IS_WHOLE = bool(os.environ.get("ALL"))
 
 
 def _living() -> list[Engine]:

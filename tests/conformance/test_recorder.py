@@ -13,7 +13,7 @@ from tests.conformance.suite import ALL_CASES, judge
 from tests.conformance.test_recordings import OWN
 from tests.service.scripts.commands import run_script
 
-IS_WHOLE = os.environ.get("RUNYARD_CONFORMANCE") == "all"
+IS_WHOLE = bool(os.environ.get("ALL"))
 KEPT = sorted(path.parent for path in OWN.glob("*/*/case.txt") if IS_WHOLE or path.parent.name == "approve")
 
 
