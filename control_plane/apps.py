@@ -28,6 +28,8 @@ class KeepApp:
         if not caller.admin:
             raise RunyardError(ErrorCode.PERMISSION_DENIED, "only an admin key registers apps")
         defaults = _checked(request.runtime_defaults)
+        if "\\u0000" in request.model_dump_json():
+            raise invalid("app", "a NUL character can be neither stored nor passed on")
         await self.apps.register(request.model_copy(update={"runtime_defaults": defaults}))
         kept = await self.apps.one(request.app_id)
         assert kept is not None  # nothing deletes an app

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from control_plane.domain.timeouts import LONGEST
 from shared.contracts.interactions import OnExpiry
-from shared.contracts.providers import CREDENTIAL_NAMES, may_be_set
+from shared.contracts.providers import CREDENTIAL_NAMES, REDIRECTING_NAMES, may_be_set
 from shared.contracts.runs import MAX_METADATA_BYTES, MAX_PROMPT_BYTES, StartRun
 from shared.errors import ErrorCode, RunyardError, invalid
 from shared.schemas import Schema
@@ -27,7 +27,7 @@ def admit(request: StartRun, caller: Caller) -> None:
     if any("\0" in each.content for each in request.conversation()):
         raise invalid("prompt", "a NUL character cannot be passed on")
     _check_metadata(request.metadata)
-    _check_env(request.env)
+    _check_env(request.env, caller)
     check_options(request.provider_options, admin=caller.admin)
     if request.resume_run_id is not None and request.resume_session_id is not None:
         raise invalid("resumeSessionId", "give either resumeRunId or resumeSessionId")
@@ -50,11 +50,13 @@ def _check_metadata(metadata: dict[str, Any]) -> None:
         raise invalid("metadata", "a NUL character cannot be stored")
 
 
-def _check_env(env: Mapping[str, str]) -> None:
+def _check_env(env: Mapping[str, str], caller: Caller) -> None:
     for name, value in env.items():
         _refuse_ours("env", name, value)
         if name in CREDENTIAL_NAMES:
             raise invalid(f"env.{name}", "a credential is set by the app or on the executor, never by a request")
+        if name.upper() in REDIRECTING_NAMES and not caller.admin:
+            raise RunyardError(ErrorCode.PERMISSION_DENIED, f"env.{name} may be set by an admin key only")
 
 
 def _refuse_ours(where: str, name: str, value: str) -> None:

@@ -59,6 +59,12 @@ CREDENTIAL_NAMES: frozenset[str] = frozenset({
 RESERVED_NAMES: frozenset[str] = frozenset({"HOME", "TMPDIR"})
 RESERVED_PREFIXES = ("RUNYARD_", "LD_")
 
+# Variables that load code into an engine or send its traffic, and with it its credentials, elsewhere: an operator's to set.
+REDIRECTING_NAMES: frozenset[str] = frozenset({
+    "ALL_PROXY", "BASH_ENV", "HTTPS_PROXY", "HTTP_PROXY", "NODE_EXTRA_CA_CERTS", "NODE_OPTIONS", "NODE_TLS_REJECT_UNAUTHORIZED",
+    "PYTHONSTARTUP", "SSL_CERT_DIR", "SSL_CERT_FILE",
+})  # fmt: skip
+
 
 def may_be_set(name: str, value: str) -> bool:
     """Whether a caller may put this variable into an engine's environment."""

@@ -155,6 +155,29 @@ async def test_a_request_cannot_replace_a_credential_of_its_profile(replica: Rep
     assert f"env.{name}" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"appId": "."}, {"appId": ".."}, {"name": "a\0b"}, {"members": [{"userId": "a\0"}]},
+        {"runtimeDefaults": {"model": "m\0"}}, {"runtimeDefaults": {"providerOptions": {"a": ["\0"]}}},
+    ],
+)  # fmt: skip
+async def test_an_app_nobody_could_fetch_or_take_is_refused(replica: Replica, changes: dict[str, Any]) -> None:
+    answer = await replica.http.post("/api/apps/register", json={**SHOP, **changes})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request"), answer.text
+    assert (await replica.http.get("/api/apps")).json()["items"] == []
+
+
+@pytest.mark.parametrize("name", ["NODE_OPTIONS", "HTTPS_PROXY", "https_proxy", "SSL_CERT_FILE", "BASH_ENV"])
+async def test_only_an_operator_sends_an_engines_traffic_elsewhere_or_code_into_it(
+    replica: Replica, manager: FakeManager, name: str
+) -> None:
+    refused = await start_as(replica, await key(replica, "shop"), provider="scripted", env={name: "x"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "permission_denied")
+    run_id = await replica.start(env={name: "x"})
+    assert (await manager.begun(run_id)).request["env"] == {name: "x"}
+
+
 async def test_only_an_admin_registers_apps(replica: Replica) -> None:
     answer = await replica.http.post("/api/apps/register", json=SHOP, headers=await key(replica, "shop"))
     assert answer.status_code == 403
