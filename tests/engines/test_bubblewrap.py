@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def bwrap() -> Path:
 
 @pytest.fixture
 async def executor(tmp_path: Path, bwrap: Path) -> AsyncIterator[Inside]:
-    settings = {"containment": "required", "bwrap": bwrap, "private_paths": [tmp_path / "private"]}
+    settings: dict[str, Any] = {"containment": "required", "bwrap": bwrap, "private_paths": [tmp_path / "private"]}
     (tmp_path / "private").mkdir()
     (tmp_path / "private" / "secret").write_text("the stack's own key")
     async with executor_inside(tmp_path / "state", **settings) as inside:

@@ -182,7 +182,7 @@ async def test_a_reader_that_is_closed_while_it_waits_wakes_up() -> None:
     async with scripted_server(script) as url:
         upstream = await open_stream(url, {}, 5.0)
         waiting = asyncio.ensure_future(upstream.next(60.0))
-        await until(lambda: upstream._waiter is not None)
+        await until(lambda: upstream._waiter._future is not None)
         await upstream.close()
         with pytest.raises(CutError):
             await asyncio.wait_for(waiting, BOUND_SECONDS)

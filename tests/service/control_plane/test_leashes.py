@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -24,7 +24,7 @@ async def leashes(manager_url: str) -> AsyncIterator[Leashes]:
 
 
 @asynccontextmanager
-async def running(leashes: Leashes) -> AsyncIterator[None]:
+async def running(leashes: Leashes) -> AsyncGenerator[None]:
     task = asyncio.ensure_future(leashes.run())
     try:
         yield
