@@ -143,7 +143,7 @@ async def record(engine: Engine, case: Case, home: Path) -> Recording:
         request = _request(engine, home, base_url, case.marker, dict(case.asks))
         adapter = ADAPTERS[engine.provider]
         conversation = adapter.start(request) if session is None else adapter.resume(request, session)
-        async with driven(conversation, request, _places(home), kind=Recorded) as running:
+        async with driven(conversation, request, kind=Recorded) as running:
             if case.person is not None:
                 await case.person(running)
             seen = await running.ended()
@@ -157,7 +157,7 @@ async def record(engine: Engine, case: Case, home: Path) -> Recording:
 async def _earlier_session(engine: Engine, case: Case, home: Path, base_url: str) -> str:
     prompt = f"remember the word {WORD}" + ("" if case.after == "ended" else " [[slow:400]]")
     request = _request(engine, home, base_url, prompt, {})
-    async with driven(ADAPTERS[engine.provider].start(request), request, _places(home), kind=Recorded) as running:
+    async with driven(ADAPTERS[engine.provider].start(request), request, kind=Recorded) as running:
         session = (await running.until(SessionStarted)).engine_session
         if case.after != "ended":
             await running.first("message.delta")
@@ -168,13 +168,6 @@ async def _earlier_session(engine: Engine, case: Case, home: Path, base_url: str
         outcome = await running.outcome()
     assert (outcome.outcome is AttemptOutcome.SUCCESS) is (case.after == "ended"), outcome.error_message
     return session
-
-
-def _places(home: Path) -> dict[str, str]:
-    """As the executor lays them: no HOME stands in the folder for temporary files, where some engines would not trust it."""
-    folder = home / "tmp"
-    folder.mkdir(exist_ok=True)
-    return {"TMPDIR": str(folder)}
 
 
 def _request(engine: Engine, home: Path, base_url: str, prompt: str, asks: dict[str, Any]) -> StartRequest:

@@ -129,8 +129,13 @@ D = TypeVar("D", bound=Driven)
 async def driven(
     conversation: Conversation, request: StartRequest, env: Mapping[str, str] | None = None, kind: type[D] = Driven
 ) -> AsyncGenerator[D]:
-    """The engine of ``conversation`` as a child of this test; killed at the end of the block if it still runs."""
+    """The engine of ``conversation`` as a child of this test; killed at the end of the block if it still runs.
+
+    As the executor lays it, no HOME stands in the folder for temporary files: codex would not put its sandbox there.
+    """
     command = conversation.command
+    temporary = Path(request.home) / "tmp"
+    temporary.mkdir(exist_ok=True)
     for file in command.files:
         path = Path(request.home if file.root == "home" else request.workspace) / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +147,9 @@ async def driven(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=request.workspace,
-        env={"PATH": os.environ["PATH"], "HOME": request.home, "LANG": "C.UTF-8"} | dict(env or {}) | dict(command.env),
+        env={"PATH": os.environ["PATH"], "HOME": request.home, "TMPDIR": str(temporary), "LANG": "C.UTF-8"}
+        | dict(env or {})
+        | dict(command.env),
         start_new_session=True,
     )
     engine = kind(conversation, process)
