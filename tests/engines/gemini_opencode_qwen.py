@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -122,7 +121,5 @@ def tools_in(body: dict[str, Any]) -> set[str]:
 
 
 @pytest.fixture
-def engine(request: pytest.FixtureRequest, row: Row, executable: str, tmp_path: Path, stub: ModelStub) -> Engine:
-    if not os.environ.get("ALL") and request.node.originalname not in SLICE:
-        pytest.skip("with ALL=1 only")
+def engine(row: Row, executable: str, tmp_path: Path, stub: ModelStub) -> Engine:
     return Engine(row, executable, tmp_path, stub)

@@ -139,9 +139,8 @@ async def test_an_engine_mode_decides_what_is_asked_and_what_is_written(
     assert edited.exists() is writes
 
 
+@pytest.mark.needs("questions")
 async def test_a_question_reaches_a_person_and_the_answer_the_model(engine: Engine) -> None:
-    if not engine.row.adapter.capabilities.questions:
-        pytest.skip("this engine asks its user nothing over ACP")
     async with engine.running("[[question]]") as driven:
         asked = await driven.until(InteractionRequested)
         assert (asked.type, asked.prompt) == (InteractionType.QUESTION, "Tabs or spaces?")
@@ -152,9 +151,8 @@ async def test_a_question_reaches_a_person_and_the_answer_the_model(engine: Engi
     assert "Spaces" in outcome.result
 
 
+@pytest.mark.needs("plan")
 async def test_a_plan_is_shown_as_a_todo_list(engine: Engine) -> None:
-    if not engine.row.adapter.capabilities.plan:
-        pytest.skip("this engine tells no plan over ACP")
     async with engine.running("[[plan]]") as driven:
         await driven.outcome()
     plan = driven.payloads(PlanUpdated)[-1]
