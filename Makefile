@@ -23,7 +23,7 @@ up: $(STAMP) ## Start a local stack and keep it running until Ctrl-C
 	$(BIN)/runyard up
 
 test: $(STAMP) ## Run all tests but those that need engine CLIs or break a running stack
-	$(PYTEST) -m "not engine and not chaos" -n 2
+	$(PYTEST) -m "not engine and not chaos" -n 3 --dist worksteal
 
 fuzz: $(STAMP) ## Ask the services for whatever their documents allow, and for what they do not, at length
 	RUNYARD_FUZZ_EXAMPLES=$${RUNYARD_FUZZ_EXAMPLES:-200} $(PYTEST) tests/service -k schemathesis
