@@ -13,6 +13,7 @@ from shared.clock import Monotonic
 from shared.contracts.providers import Provider
 
 CLOSED_SECONDS = 0.25
+FEW = 32  # the next ones are claimed together, not one by one
 
 
 @dataclass(slots=True)
@@ -25,9 +26,9 @@ class Room:
     _closed: dict[Provider, float] = field(default_factory=dict[Provider, float])
 
     @property
-    def asking(self) -> int:
-        """How many of our runs are on their way to an executor."""
-        return len(self._asking)
+    def may_ask(self) -> bool:
+        """Whether so few of our runs are on their way to an executor that the next ones may ask."""
+        return len(self._asking) <= FEW
 
     def asks(self, run_id: str) -> None:
         self._asking.add(run_id)
@@ -36,7 +37,8 @@ class Room:
         """It has its place, or gave up for now: the next may ask."""
         if run_id in self._asking:
             self._asking.discard(run_id)
-            self.on_place()
+            if len(self._asking) == FEW:
+                self.on_place()
 
     def none_for(self, provider: Provider) -> None:
         """No executor takes its runs now. Said again while it is closed, it changes nothing."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from control_plane.runs import dispatch
-from control_plane.runs.room import Room
+from control_plane.runs.room import FEW, Room
 from shared.contracts.providers import Provider
 from shared.errors import ErrorCode, RunyardError
 from tests.loopback import until
@@ -162,7 +162,7 @@ async def test_a_run_that_takes_too_long_is_stopped_by_the_sweeper(
 
 async def test_young_runs_do_not_overtake_those_that_wait_for_room(replica: Replica, manager: FakeManager) -> None:
     """Refused a moment ago, the older ones keep their places; the younger would else take what frees while they rest."""
-    count, has_room = dispatch.CLAIM_AT_ONCE, asyncio.Event()
+    count, has_room = FEW + dispatch.CLAIM_AT_ONCE, asyncio.Event()
 
     async def full(_manager: FakeManager, _executor: Any, _body: Any) -> None:
         if not has_room.is_set():
@@ -170,14 +170,14 @@ async def test_young_runs_do_not_overtake_those_that_wait_for_room(replica: Repl
 
     manager.moods["propose"].extend([full] * 10_000)
     older = [await replica.start() for _ in range(count)]
-    younger = [await replica.start() for _ in range(count // 2)]
+    younger = [await replica.start() for _ in range(dispatch.CLAIM_AT_ONCE)]
     refused = manager.calls["propose"]
     await until(lambda: manager.calls["propose"] > refused + 2 * count)
     has_room.set()
     for run_id in (*older, *younger):
         await manager.begun(run_id)
     begun = [run_id for run_id, _number in manager.executors["one"].attempts]
-    assert set(begun[: count // 2]) <= set(older)
+    assert set(begun[: dispatch.CLAIM_AT_ONCE]) <= set(older)
 
 
 async def test_runs_of_another_provider_do_not_wait_for_room(replica: Replica, manager: FakeManager) -> None:
