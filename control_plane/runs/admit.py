@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, cast
 
+from control_plane.domain.run import IdempotencyKey
 from control_plane.domain.timeouts import LONGEST
 from shared.contracts.interactions import OnExpiry
 from shared.contracts.providers import CREDENTIAL_NAMES, REDIRECTING_NAMES, may_be_set
@@ -14,6 +16,7 @@ from shared.errors import ErrorCode, RunyardError, invalid
 from shared.schemas import Schema
 from shared.web import Caller
 
+MAX_KEY = 255
 # Only who may spend an operator's credentials may send them elsewhere (design §4.4).
 _ADMIN_OPTIONS = ("baseUrl", "wireApi")
 
@@ -87,3 +90,12 @@ def _check_schema(schema: Any, where: str) -> None:
         Schema(cast(dict[str, Any], schema))
     except ValueError as error:
         raise invalid(where, str(error)) from error
+
+
+def idempotency_key(key: str | None, body: str) -> IdempotencyKey | None:
+    """The caller's ``Idempotency-Key`` with the hash of what it stands for; None without one. Raises ``invalid_request``."""
+    if key is None:
+        return None
+    if not 1 <= len(key) <= MAX_KEY or not key.isprintable():
+        raise invalid("Idempotency-Key", f"1 to {MAX_KEY} printable characters")
+    return IdempotencyKey(key, hashlib.sha256(body.encode()).digest())

@@ -7,9 +7,9 @@ import json
 from dataclasses import dataclass, replace
 
 from control_plane.domain.profile import Profile, frozen, merged_options
-from control_plane.domain.run import IdempotencyKey, NewRun, Resumable
+from control_plane.domain.run import NewRun, Resumable
 from control_plane.domain.timeouts import INTERACTION_MS
-from control_plane.runs.admit import admit
+from control_plane.runs.admit import admit, idempotency_key
 from control_plane.storage.apps import AppStore
 from control_plane.storage.runs import RunStore
 from shared.contracts.events import RunStatusChanged
@@ -22,7 +22,6 @@ from shared.ids import NewId
 from shared.web import Caller
 
 QUEUE_RETRY_SECONDS = 5
-MAX_KEY = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,8 @@ class CreateRun:
         ``idempotency_conflict`` and ``queue_full``; nothing is stored then.
         """
         admit(request, caller)
-        idempotency = _idempotency(key, request)
+        body = json.dumps(request.model_dump(mode="json", by_alias=True), sort_keys=True)
+        idempotency = idempotency_key(key, body)
         if idempotency is not None and (run_id := await self.runs.of_key(caller.app_id, idempotency)) is not None:
             return run_id
         run = await self._resolved(request, caller)
@@ -148,12 +148,3 @@ def _workspace_key(run_id: str, session_id: str | None, app_id: str | None) -> s
     if session_id is None:
         return run_id
     return "ses_" + hashlib.sha256(f"{app_id or ''}\0{session_id}".encode()).hexdigest()[:32]
-
-
-def _idempotency(key: str | None, request: StartRun) -> IdempotencyKey | None:
-    if key is None:
-        return None
-    if not 1 <= len(key) <= MAX_KEY or not key.isprintable():
-        raise invalid("Idempotency-Key", f"1 to {MAX_KEY} printable characters")
-    body = json.dumps(request.model_dump(mode="json", by_alias=True), sort_keys=True)
-    return IdempotencyKey(key, hashlib.sha256(body.encode()).digest())

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import structlog
 
-from control_plane.domain.run import IdempotencyKey
 from control_plane.manager_client import ManagerClient
+from control_plane.runs.admit import idempotency_key
 from control_plane.storage.messages import MessageStore, NewMessage
 from control_plane.storage.runs import RunStore
 from shared.contracts.runs import MAX_PROMPT_BYTES, MessageAccepted, SendMessage
-from shared.errors import ErrorCode, RunyardError, invalid
+from shared.errors import ErrorCode, RunyardError
 from shared.http import NoAnswerError
 from shared.ids import NewId
 from shared.web import Caller
 
 log = structlog.get_logger("messages")
-
-MAX_KEY = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,7 @@ class SendRunMessage:
             raise RunyardError(ErrorCode.NOT_FOUND, f"no run {run_id}")
         if len(message.text.encode()) > MAX_PROMPT_BYTES:
             raise RunyardError(ErrorCode.PAYLOAD_TOO_LARGE, f"text: more than {MAX_PROMPT_BYTES} bytes")
-        idempotency = _idempotency(key, run_id, message)
+        idempotency = idempotency_key(key, f"message\0{run_id}\0{message.text}")
         if row.finished_at is None and not await self._takes_messages(row.provider):
             raise RunyardError(ErrorCode.CAPABILITY_UNAVAILABLE, f"{row.provider} takes no message into a running turn")
         sender = caller.user_id or caller.key_id
@@ -61,11 +58,3 @@ class SendRunMessage:
             log.info("messages.capabilities_unknown", provider=provider, reason=str(error))
             return True
         return all(each.capabilities.messages for each in known if each.provider == provider)
-
-
-def _idempotency(key: str | None, run_id: str, message: SendMessage) -> IdempotencyKey | None:
-    if key is None:
-        return None
-    if not 1 <= len(key) <= MAX_KEY or not key.isprintable():
-        raise invalid("Idempotency-Key", f"1 to {MAX_KEY} printable characters")
-    return IdempotencyKey(key, hashlib.sha256(f"message\0{run_id}\0{message.text}".encode()).digest())
