@@ -167,32 +167,40 @@ class SessionStarted(Payload):
     engine_session: str = Field(description="The engine's own handle; what a later run resumes from.")
 
 
-class MessageDelta(Payload):
+class Said(Payload):
+    """Base of what a model says and does."""
+
+    parent_tool_id: str | None = Field(
+        default=None, description="The tool call whose sub-agent this is of; what a sub-agent says is never the answer."
+    )
+
+
+class MessageDelta(Said):
     KIND = Kind.MESSAGE_DELTA
     message_id: str
     text: str
 
 
-class MessageCompleted(Payload):
+class MessageCompleted(Said):
     KIND = Kind.MESSAGE_COMPLETED
     message_id: str
     text: str
     final: bool = Field(default=False, description="This message is the answer.")
 
 
-class ReasoningDelta(Payload):
+class ReasoningDelta(Said):
     KIND = Kind.REASONING_DELTA
     message_id: str
     text: str
 
 
-class ReasoningCompleted(Payload):
+class ReasoningCompleted(Said):
     KIND = Kind.REASONING_COMPLETED
     message_id: str
     text: str
 
 
-class ToolStarted(Payload):
+class ToolStarted(Said):
     KIND = Kind.TOOL_STARTED
     tool_id: str
     name: str
@@ -200,7 +208,7 @@ class ToolStarted(Payload):
     truncated: bool | None = None
 
 
-class ToolCompleted(Payload):
+class ToolCompleted(Said):
     KIND = Kind.TOOL_COMPLETED
     tool_id: str
     name: str
