@@ -52,7 +52,7 @@ from control_plane.storage.migrate import migrate
 from control_plane.storage.pool import make_pool, opened
 from control_plane.storage.run_log import RunLog
 from control_plane.storage.runs import RunStore
-from control_plane.storage.wakeups import Channel, Listener
+from control_plane.storage.wakeups import Channel, Wakeups
 from control_plane.views.workbench import FLAT_FRAMES
 from shared.clock import monotonic
 from shared.contracts.events import PAYLOADS
@@ -74,12 +74,12 @@ def build_app(  # long: the composition root, read in one piece
     fit = (bounds or Bounds()).check()
     dsn, token = settings.dsn(), settings.token()
     pool, lease_pool = make_pool(dsn, settings.pool_size), make_pool(dsn, 1, fit.renew_every)
-    runs, events, interactions, keys = RunStore(pool), EventStore(pool), InteractionStore(pool), KeyStore(pool)
-    apps, messages = AppStore(pool), MessageStore(pool)
-    manager = ManagerClient(settings.manager_urls, token, fit.call)
+    wakeups, manager = Wakeups(dsn), ManagerClient(settings.manager_urls, token, fit.call)
+    runs, events, messages = RunStore(pool, wakeups.tell), EventStore(pool), MessageStore(pool, wakeups.tell)
+    interactions, keys, apps = InteractionStore(pool, wakeups.tell), KeyStore(pool), AppStore(pool)
 
     hub = TailHub(runs, events)
-    run_log = RunLog(pool, on_commit=(hub.committed, count))
+    run_log = RunLog(pool, on_commit=(hub.committed, wakeups.committed, count))
     recorder = Recorder(run_log)
     leases = Leases(RunStore(lease_pool), fit.lease, fit.renew_every)
     leashes = Leashes(manager, fit.renew_every, fit.probe)
@@ -89,9 +89,9 @@ def build_app(  # long: the composition root, read in one piece
     deliver = DeliverIntents(runs, interactions, messages, manager, run_log)
     dispatcher = Dispatcher(runs, drive, deliver, leases, recorder, settings.drives)
     reaper = Reaper(runs, run_log, ExpireQuestions(interactions, run_log), fit.sweep_every, settings.queue_seconds)
-    ears = {
+    wakeups.hear({
         Channel.EVENTS: hub.heard, Channel.WORK: dispatcher.work_heard, Channel.INTENTS: dispatcher.intent_heard,
-    }  # fmt: skip
+    })  # fmt: skip
 
     driven = frozenset(Provider) if settings.provider_mode == "scripted" else DRIVEN
     create = CreateRun(runs, apps, new_id, Provider(settings.default_provider), driven, settings.queue_limit)
@@ -114,7 +114,7 @@ def build_app(  # long: the composition root, read in one piece
         stopping.on(hub.stop)
 
     loops = Loops({
-        "recorder": recorder.run, "tails": hub.run, "wakeups": Listener(dsn, ears).run, "leases": leases.run,
+        "recorder": recorder.run, "tails": hub.run, "wakeups": wakeups.run, "leases": leases.run,
         "leashes": leashes.run, "reaper": reaper.run,
     })  # fmt: skip
 

@@ -13,7 +13,7 @@ import asyncpg
 
 from control_plane.storage.failures import storage_errors
 from control_plane.storage.queries import load
-from control_plane.storage.wakeups import Channel
+from control_plane.storage.wakeups import Channel, Tell, nobody
 from shared.contracts.events import InteractionRequested
 from shared.contracts.interactions import Interaction, InteractionStatus, OnExpiry, Reply
 
@@ -31,8 +31,11 @@ class Answered(NamedTuple):
 
 
 class InteractionStore:
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    """``tell`` hears of replies that wait for delivery, after their commit."""
+
+    def __init__(self, pool: asyncpg.Pool, tell: Tell = nobody) -> None:
         self._pool = pool
+        self._tell = tell
 
     async def one(self, run_id: str, question_id: str) -> Interaction | None:
         with storage_errors():
@@ -47,9 +50,10 @@ class InteractionStore:
                 await connection.execute(_SQL["lock_head"], run_id)
                 if await connection.fetchval(_SQL["answer"], run_id, question_id, text, by, late) is None:
                     return False
-                if await connection.fetchval(_SQL["wake_parked"], run_id) is not None:
-                    await connection.execute(_SQL["notify"], Channel.WORK, "")
-                await connection.execute(_SQL["notify"], Channel.INTENTS, run_id)
+                parked = await connection.fetchval(_SQL["wake_parked"], run_id)
+        if parked is not None:
+            self._tell(Channel.WORK, "")
+        self._tell(Channel.INTENTS, run_id)
         return True
 
     async def answered(self, run_id: str) -> list[Answered]:

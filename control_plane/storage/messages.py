@@ -14,7 +14,7 @@ import asyncpg
 from control_plane.domain.run import IdempotencyKey
 from control_plane.storage.failures import storage_errors
 from control_plane.storage.queries import load
-from control_plane.storage.wakeups import Channel
+from control_plane.storage.wakeups import Channel, Tell, nobody
 from shared.contracts.runs import TERMINAL, RunStatus
 from shared.errors import ErrorCode, RunyardError
 
@@ -47,8 +47,11 @@ class PendingMessage(NamedTuple):
 
 
 class MessageStore:
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    """``tell`` hears of messages that wait for delivery, after their commit."""
+
+    def __init__(self, pool: asyncpg.Pool, tell: Tell = nobody) -> None:
         self._pool = pool
+        self._tell = tell
 
     async def add(self, message: NewMessage, key: IdempotencyKey | None) -> StoredMessage:
         """Write the message, or find the one the key has made.
@@ -65,7 +68,7 @@ class MessageStore:
                     _SQL["add"], message.run_id, message.message_id, json.dumps({"text": message.text}), message.sent_by,
                     key.key if key is not None else None,
                 )  # fmt: skip
-                await connection.execute(_SQL["notify"], Channel.INTENTS, message.run_id)
+        self._tell(Channel.INTENTS, message.run_id)
         return StoredMessage(message.message_id, "pending", at, is_repeat=False)
 
     async def to_hand_over(self, run_id: str, attempt: int) -> list[PendingMessage]:

@@ -19,7 +19,6 @@ from control_plane.domain.lifecycle import IllegalTransition
 from control_plane.domain.recording import Change, FromExecutor, Locked, News, Note, Settle, Told, absorb
 from control_plane.storage.failures import LOST_CONNECTION, lost_connection
 from control_plane.storage.queries import load
-from control_plane.storage.wakeups import Channel, announcement
 from shared.contracts.events import Kind
 from shared.contracts.runs import RunStatus
 from shared.errors import ERRORS, ErrorCode
@@ -165,9 +164,7 @@ async def _write_window(connection: Any, changes: Sequence[tuple[Locked, Change]
         if _touches_head(run, change)
     ]
     if events or heads:
-        announced = list(announcement((change.run_id, change.last_cursor) for _, change in changes if change.events))
-        columns = (*_columns(events, 7), *_columns(heads, 4))
-        await connection.execute(_SQL["write_window"], *columns, Channel.EVENTS, announced)
+        await connection.execute(_SQL["write_window"], *_columns(events, 7), *_columns(heads, 4))
 
 
 async def _append_raw(connection: Any, changes: Sequence[tuple[Locked, Change]]) -> None:
@@ -202,7 +199,6 @@ async def _apply_rare(connection: Any, run: Locked, change: Change) -> None:
     run_id, attempt = change.run_id, run.attempt
     if change.stop_reason is not None:
         await connection.execute(_SQL["ask_to_stop"], run_id, change.stop_reason)
-        await connection.execute(_SQL["notify"], Channel.INTENTS, run_id)
     if change.run_ms is not None:
         await connection.execute(_SQL["begin_active_time"], run_id, change.run_ms)
     if change.accepted:

@@ -16,7 +16,7 @@ from control_plane.domain.profile import Profile
 from control_plane.domain.run import DrivenRun, IdempotencyKey, Lease, NewRun, Placement, Resumable, RunFilter, RunRow
 from control_plane.storage.failures import storage_errors
 from control_plane.storage.queries import load
-from control_plane.storage.wakeups import Channel
+from control_plane.storage.wakeups import Channel, Tell, nobody
 from shared.contracts.events import AttemptOutcome
 from shared.contracts.providers import Provider
 from shared.contracts.runs import RunStatus
@@ -26,8 +26,11 @@ _SQL = load("runs")
 
 
 class RunStore:
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    """``tell`` hears of what waits for a driver, after its commit."""
+
+    def __init__(self, pool: asyncpg.Pool, tell: Tell = nobody) -> None:
         self._pool = pool
+        self._tell = tell
 
     # ---- create ----
 
@@ -39,14 +42,20 @@ class RunStore:
         with storage_errors():
             if key is None and run.session_id is None:  # one statement is a transaction of its own
                 await self._insert(self._pool, run)
-                return run.run_id
-            async with self._pool.acquire() as connection, connection.transaction():
-                if key is not None and not await self._take_key(connection, run, key):
-                    return await self._run_of(connection, run.app_id, key)
-                if run.session_id is not None:
-                    await connection.execute(_SQL["lock_session"], f"{run.app_id or ''}/{run.session_id}")
-                await self._insert(connection, run)
+            elif (made_before := await self._insert_alone(run, key)) is not None:
+                return made_before
+        self._tell(Channel.WORK, "")
         return run.run_id
+
+    async def _insert_alone(self, run: NewRun, key: IdempotencyKey | None) -> str | None:
+        """One run of a key, and of a session one after the other. Returns the run that was made with this key before."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            if key is not None and not await self._take_key(connection, run, key):
+                return await self._run_of(connection, run.app_id, key)
+            if run.session_id is not None:
+                await connection.execute(_SQL["lock_session"], f"{run.app_id or ''}/{run.session_id}")
+            await self._insert(connection, run)
+        return None
 
     async def of_key(self, app_id: str | None, key: IdempotencyKey) -> str | None:
         """The run a key has made already, or None. Raises ``idempotency_conflict`` like ``create``."""
@@ -65,7 +74,7 @@ class RunStore:
         await connection.execute(
             _SQL["create_run"], run.run_id, run.source, run.source_ref, run.session_id, json.dumps(run.metadata), run.app_id,
             run.provider.value, run.model, run.interaction_ms, run.on_expiry.value, run.priority, run.workspace_key,
-            run.resume_session, run.request, run.profile, run.first_event, Channel.WORK,
+            run.resume_session, run.request, run.profile, run.first_event,
         )  # fmt: skip
 
     async def forget_idempotency_keys(self, older_than_seconds: float) -> None:
@@ -102,10 +111,9 @@ class RunStore:
     async def let_go(self, lease: Lease, after_seconds: float = 0) -> None:
         """Hand a run back to whoever claims it next, at once or after a while."""
         with storage_errors():
-            async with self._pool.acquire() as connection:
-                await connection.execute(_SQL["let_go"], lease.run_id, lease.token, after_seconds)
-                if not after_seconds:
-                    await connection.execute(_SQL["notify"], Channel.WORK, "")
+            await self._pool.execute(_SQL["let_go"], lease.run_id, lease.token, after_seconds)
+        if not after_seconds:
+            self._tell(Channel.WORK, "")
 
     async def next_attempt(self, lease: Lease, at: Placement) -> int | None:
         """Write the next attempt before its executor hears of it. None: no longer ours, over, or about to be stopped."""

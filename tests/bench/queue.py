@@ -19,6 +19,7 @@ from pgqueuer.adapters.drivers.asyncpg import AsyncpgDriver, AsyncpgPoolDriver
 from pgqueuer.qm import QueueManager
 from pgqueuer.queries import Queries
 
+from control_plane.app import Loops
 from control_plane.domain.bounds import Bounds
 from control_plane.domain.lifecycle import Signal
 from control_plane.domain.recording import Move
@@ -31,7 +32,7 @@ from control_plane.runs.room import Room
 from control_plane.storage.pool import make_pool
 from control_plane.storage.run_log import RunLog
 from control_plane.storage.runs import RunStore
-from control_plane.storage.wakeups import Channel, Listener
+from control_plane.storage.wakeups import Channel, Wakeups
 from shared.errors import ErrorCode
 from tests.bench.kit.ground import Database, Ground, Role
 from tests.bench.kit.meters import Stopwatch, percentile
@@ -104,14 +105,15 @@ async def _our_worker(port: int, dsn: str) -> None:
     tally, fit = Tally(), Bounds()
     pool, lease_pool = make_pool(dsn), make_pool(dsn, 1)
     async with pool, lease_pool:
-        runs, recorder = RunStore(pool), Recorder(RunLog(pool, ()))
+        wakeups = Wakeups(dsn)
+        runs, recorder = RunStore(pool, wakeups.tell), Recorder(RunLog(pool, (wakeups.committed,)))
         leases = Leases(RunStore(lease_pool), fit.lease, fit.renew_every)
         drive = _EndAtOnce(recorder, tally, Room(time.monotonic))
         dispatcher = Dispatcher(runs, cast(Any, drive), cast(Any, None), leases, recorder, DRIVES)
         await tally.serve(port)
         async with asyncio.TaskGroup() as tasks:
-            ears = {Channel.WORK: dispatcher.work_heard, Channel.INTENTS: dispatcher.intent_heard}
-            for run in (recorder.run, leases.run, Listener(dsn, ears).run, dispatcher.run):
+            wakeups.hear({Channel.WORK: dispatcher.work_heard, Channel.INTENTS: dispatcher.intent_heard})
+            for run in (recorder.run, leases.run, wakeups.run, dispatcher.run):
                 tasks.create_task(run())
 
 
@@ -161,8 +163,9 @@ async def _pgqueuer_worker(port: int, dsn: str) -> None:
 
 @asynccontextmanager
 async def our_caller(dsn: str) -> AsyncGenerator[Enqueue]:
-    async with pool_of(dsn, IN_FLIGHT) as pool:
-        store = RunStore(pool)
+    wakeups = Wakeups(dsn)
+    async with pool_of(dsn, IN_FLIGHT) as pool, Loops({"wakeups": wakeups.run}).running():
+        store = RunStore(pool, wakeups.tell)
         yield lambda at: store.create(new_run(str(at)), None)
 
 

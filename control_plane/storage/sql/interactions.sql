@@ -19,8 +19,6 @@ WHERE run_id = $1 AND claim_after IS NULL
   AND EXISTS (SELECT FROM agent_runs WHERE id = $1 AND status = 'waiting_user')
 RETURNING run_id;
 
--- name: notify
-SELECT pg_notify($1, $2);
 
 -- name: answered
 -- Accepted replies that were not confirmed yet, oldest first.

@@ -32,23 +32,20 @@ FROM unnest($1::text[], $2::int[], $3::text[], $4::bigint[], $5::text[]) AS new 
 
 -- name: write_window
 -- The frequent rows of all runs of a window: one statement, because a window is as cheap as its round trips are few.
--- $1 to $7 events; $8 to $11 heads, let_go: the run is over or parked, its lease is dropped and nobody is to drive it;
--- $12 the channel and $13 the texts of the announcement.
+-- $1 to $7 events; $8 to $11 heads, let_go: the run is over or parked, its lease is dropped and nobody is to drive it.
 WITH appended AS (
     INSERT INTO run_events (run_id, cursor, attempt, kind, at, data, raw_ref, fcmp_seq)
     SELECT *, 0
     FROM unnest($1::text[], $2::bigint[], $3::int[], $4::text[], $5::timestamptz[], $6::text[], $7::text[])
-), moved AS (
-    UPDATE run_heads AS head
-    SET last_cursor = new.last_cursor,
-        executor_cursor = new.executor_cursor,
-        lease_token = CASE WHEN new.let_go THEN NULL ELSE head.lease_token END,
-        lease_until = CASE WHEN new.let_go THEN NULL ELSE head.lease_until END,
-        claim_after = CASE WHEN new.let_go THEN NULL ELSE head.claim_after END
-    FROM unnest($8::text[], $9::bigint[], $10::bigint[], $11::boolean[]) AS new (run_id, last_cursor, executor_cursor, let_go)
-    WHERE head.run_id = new.run_id
 )
-SELECT pg_notify($12, text) FROM unnest($13::text[]) AS announced (text);
+UPDATE run_heads AS head
+SET last_cursor = new.last_cursor,
+    executor_cursor = new.executor_cursor,
+    lease_token = CASE WHEN new.let_go THEN NULL ELSE head.lease_token END,
+    lease_until = CASE WHEN new.let_go THEN NULL ELSE head.lease_until END,
+    claim_after = CASE WHEN new.let_go THEN NULL ELSE head.claim_after END
+FROM unnest($8::text[], $9::bigint[], $10::bigint[], $11::boolean[]) AS new (run_id, last_cursor, executor_cursor, let_go)
+WHERE head.run_id = new.run_id;
 
 -- name: move_runs
 -- Active time is settled whenever a run stops or starts being ``running``.
@@ -114,6 +111,3 @@ WHERE run_id = ANY ($1::text[]) AND status = 'pending' ORDER BY run_id, position
 -- name: settle_message
 UPDATE run_messages SET status = $3, settled_at = now(), attempt = CASE WHEN $3 = 'delivered' THEN $4::int END
 WHERE run_id = $1 AND message_id = $2 AND status = 'pending';
-
--- name: notify
-SELECT pg_notify($1, $2);

@@ -28,8 +28,6 @@ LIMIT 1;
 INSERT INTO run_messages (run_id, message_id, content, sent_by, idempotency_key) VALUES ($1, $2, $3::text::json, $4, $5)
 RETURNING created_at;
 
--- name: notify
-SELECT pg_notify($1, $2);
 
 -- name: pending
 -- What is to be handed over, oldest first. $2 an attempt: what does not travel with its start; $3: only what does.

@@ -18,8 +18,8 @@ DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(secs => $1
 SELECT pg_advisory_xact_lock(hashtextextended($1, 7204115));
 
 -- name: create_run
--- All rows of a new run and the hint that it waits, in one round trip.
--- $1 to $10 the summary, $11 its priority, $12 to $15 the request, $16 the first event's data, $17 the channel.
+-- All rows of a new run, in one round trip.
+-- $1 to $10 the summary, $11 its priority, $12 to $15 the request, $16 the first event's data.
 WITH run AS (
     INSERT INTO agent_runs
         (id, source, source_ref, session_id, metadata, app_id, provider, model, interaction_ms, on_expiry, created_at)
@@ -30,14 +30,9 @@ WITH run AS (
 ), request AS (
     INSERT INTO run_requests (run_id, workspace_key, resume_session, request, profile)
     SELECT id, $12, $13, $14::text::json, $15::text::json FROM run
-), first_event AS (
-    INSERT INTO run_events (run_id, cursor, attempt, kind, at, data, fcmp_seq)
-    SELECT id, 1, 0, 'run.status', clock_timestamp(), $16, 0 FROM run
 )
-SELECT pg_notify($17, '');
-
--- name: notify
-SELECT pg_notify($1, $2);
+INSERT INTO run_events (run_id, cursor, attempt, kind, at, data, fcmp_seq)
+SELECT id, 1, 0, 'run.status', clock_timestamp(), $16, 0 FROM run;
 
 -- name: queued
 SELECT count(*) FROM (SELECT FROM agent_runs WHERE status = 'queued' AND driven_by = 'runyard' LIMIT $1) AS queued;
