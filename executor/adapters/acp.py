@@ -62,7 +62,7 @@ class AcpConversation:
         self._request = request
         self._session = session
         self._lines = Lines()
-        self._events = PromptEvents(profile, request.engine_mode is EngineMode.FULL)
+        self._events = PromptEvents(profile)
         self._questions: Questions[RpcId] = Questions(request.attempt)
         self._asked: dict[RpcId, Asked] = {}
         self._sent = 0

@@ -40,10 +40,8 @@ _PLAN_STATUS: dict[str, Literal["pending", "in_progress", "completed"]] = {
 class PromptEvents:
     """The events of one conversation. ``answer`` is its prompt's last whole message, ``usage`` this attempt's tokens so far."""
 
-    def __init__(self, profile: AcpProfile, nobody_is_asked: bool = False) -> None:
-        """``nobody_is_asked``: tools run as soon as they are prepared."""
+    def __init__(self, profile: AcpProfile) -> None:
         self._profile = profile
-        self._starts_prepared = profile.tells_no_progress and nobody_is_asked
         self.answer: str | None = None
         self.usage: Usage | None = None
         self.was_stopped = False
@@ -94,11 +92,13 @@ class PromptEvents:
             return []
         told, tool = self._learn(call)
         if tool.status in acp_tools.OVER:
+            # what ends without having begun was refused by the engine, whoever stopped it since
+            was_ended = tool.is_told and self.was_stopped
             told += self._start(tool)
-            told.append(acp_tools.completed(tool, self.was_stopped))
+            told.append(acp_tools.completed(tool, was_ended))
             told += self._planned(acp_tools.todos_of(tool)) if tool.status == "completed" else []
             self._forget(tool.id)
-        elif tool.status != "pending" or self._starts_prepared:
+        elif tool.status != "pending":
             told += self._start(tool)
         return _at(line, told)
 

@@ -40,7 +40,6 @@ class AcpProfile:
     ``ends_turn_on_no``: after a person's «no» the engine stops instead of telling the model.
     ``says_again``: a broken stream is streamed again from its first word, and nothing announces it.
     ``needs_model_usage``: a prompt that «ended» without having counted any model call has failed.
-    ``tells_no_progress``: of a tool nobody is asked about it tells the preparation and the end, but not the beginning.
     ``caches_apart``: cached tokens are not in the input's, thoughts not in the output's.
     ``log``: the lines of its own log on stderr, the first that matches; ``max_calls``: of one step, where calls are told.
     """
@@ -53,7 +52,6 @@ class AcpProfile:
     says_again: bool = False
     needs_model_usage: bool = False
     caches_apart: bool = False
-    tells_no_progress: bool = False
     own_remarks: re.Pattern[str] | None = None
     log: tuple[tuple[re.Pattern[str], LogLine], ...] = ()
     max_calls: int = 3

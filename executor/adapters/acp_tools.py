@@ -77,14 +77,15 @@ def asked(tool: Tool) -> AskedTool:
     return AskedTool(name=tool.name, input=input if isinstance(input, dict) else {"json": input})  # pyright: ignore[reportUnknownArgumentType]
 
 
-def completed(tool: Tool, was_stopped: bool) -> ToolCompleted:
-    """``was_stopped``: someone asked for the end, so a tool that did not get to its own was canceled and has not failed."""
+def completed(tool: Tool, was_ended: bool) -> ToolCompleted:
+    """``was_ended``: someone asked for the end while it ran. Some engines call such a tool completed, some failed, and none
+    tells an exit code one could believe."""
     output, exit_code = _output_of(tool)
     shown, truncated = bounded(output)
     ended: Status = "completed" if tool.status == "completed" else "failed"
     return ToolCompleted(
-        tool_id=tool.id, name=tool.name, status="canceled" if was_stopped else ended,
-        output=shown, truncated=truncated, exit_code=exit_code,
+        tool_id=tool.id, name=tool.name, status="canceled" if was_ended else ended,
+        output=shown, truncated=truncated, exit_code=None if was_ended else exit_code,
     )  # fmt: skip
 
 

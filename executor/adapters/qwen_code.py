@@ -49,7 +49,6 @@ PROFILE = AcpProfile(
     usage=UsageFrom.CHUNKS,
     error_code=error_code,
     ends_turn_on_no=True,
-    tells_no_progress=True,
 )
 
 

@@ -283,7 +283,7 @@ CASES: tuple[Case, ...] = (
     Case("stop at once", "[[slow:400]]", [SLOW], ends="canceled", person=stops_at(None), holds=unanswered),
     Case("interrupt", "[[slow:400]]", [SLOW], ends="canceled", needs=("deltas",), person=stops_at("message.delta"),
          holds=unanswered, in_slice=True),
-    Case("stop in a tool", "[[tool:sleep 97]]", None, ends="canceled", needs=("tools",), asks=FULL,
+    Case("stop in a tool", "[[tool:touch began; sleep 97]]", None, ends="canceled", needs=("tools",), asks=FULL,
          person=stops_at("tool.started"), holds=then(with_tools("canceled"), unanswered)),
     Case("stop at a permission", f"[[tool:{MAKE}]]", [PERMISSION], ends="canceled", needs=("permissions",),
          person=stops_at("interaction.requested"), holds=unanswered, proves=made(None)),

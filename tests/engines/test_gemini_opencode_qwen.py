@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -26,6 +27,7 @@ from shared.contracts.interactions import Decision, InteractionType, Reply
 from shared.contracts.providers import EngineMode
 from shared.errors import ErrorCode
 from tests.engines import gemini_opencode_qwen as rows
+from tests.engines.drive import PATIENCE_SECONDS
 from tests.engines.gemini_opencode_qwen import ANSWER, KEY, Engine, tools_in
 
 pytestmark = pytest.mark.engine
@@ -181,8 +183,12 @@ async def test_an_interrupt_ends_text_at_once(engine: Engine) -> None:
 
 
 async def test_an_interrupt_ends_a_running_command(engine: Engine) -> None:
-    async with engine.running("[[tool:sleep 55]]", engine_mode=EngineMode.FULL) as driven:
+    # an engine refuses what does nothing but sleep
+    async with engine.running("[[tool:touch began; sleep 55]]", engine_mode=EngineMode.FULL) as driven:
         await driven.until(ToolStarted)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not (engine.workspace / "began").exists():
+                await asyncio.sleep(0.02)  # polling a condition with a bound
         await driven.interrupt()
         outcome = await driven.outcome()
     assert outcome.outcome is AttemptOutcome.CANCELED

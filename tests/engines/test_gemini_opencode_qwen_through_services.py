@@ -14,7 +14,7 @@ import pytest
 from shared.contracts.providers import CLOSED, Provider
 from tests.e2e.conftest import make_folder
 from tests.e2e.kit import Stack, alive, processes_with, soon
-from tests.engines.test_codex_through_services import ANSWER, KEY, Codex, engines_at, of_kind, texts
+from tests.engines.test_codex_through_services import ANSWER, KEY, Codex, engines_at, of_kind, sleepers, texts
 from tests.model_stub.server import serving
 
 pytestmark = pytest.mark.engine
@@ -69,10 +69,10 @@ async def test_a_conversation_from_start_to_a_later_run(caller: Caller) -> None:
 
 
 async def test_a_stop_ends_a_running_command_and_leaves_nothing(caller: Caller) -> None:
-    run_id = await caller.start("[[tool:sleep 97]]", engineMode="full")
+    run_id = await caller.start("[[tool:touch began; sleep 97]]", engineMode="full")  # one refuses what does nothing but sleep
     await caller.first(run_id, "tool.started")
+    assert soon(lambda: bool(sleepers(run_id)))
     pids = processes_with("RUNYARD_RUN", f"{run_id}.")
-    assert pids
     assert (await caller.stack.stop(run_id)).status_code == 200
     shown, events = await caller.ended(run_id)
     assert (shown["status"], shown["errorCode"]) == ("canceled", "user_canceled")

@@ -17,6 +17,7 @@ from shared.contracts.events import (
     MessageDelta,
     RetryScheduled,
     ToolCompleted,
+    ToolStarted,
 )
 from shared.contracts.interactions import Decision, InteractionType, Reply
 from shared.contracts.provider_runs import Message
@@ -54,7 +55,7 @@ class Peer:
         number = [each["id"] for each in self.sent if each.get("method") == method][-1]
         return self.says(id=number, **({"error": error} if error else {"result": result or {}}))
 
-    def updates(self, kind: str, **update: Any) -> list[Step]:
+    def updates(self, kind: str, /, **update: Any) -> list[Step]:
         told = {"sessionId": "s1", "update": {"sessionUpdate": kind} | update}
         return self.says(method="session/update", params=told)
 
@@ -182,6 +183,37 @@ def test_a_stop_answers_the_open_question_and_waits_for_the_prompts_end() -> Non
     peer.answers("session/prompt", {"stopReason": "cancelled"})
     assert isinstance(peer.steps[-1], CloseInput)
     assert peer.conversation.ended(0).error_code is ErrorCode.USER_CANCELED
+
+
+PREPARED = {"toolCallId": "t1", "status": "pending", "kind": "execute", "title": "Shell", "rawInput": {}}
+BEGUN = PREPARED | {"status": "in_progress", "title": "Shell: sleep 97", "rawInput": {"command": "sleep 97"}}
+
+
+def test_a_tool_begins_when_it_runs_and_not_when_it_is_prepared() -> None:
+    peer = Peer(Provider.QWEN_CODE, engine_mode=EngineMode.FULL).prompted()
+    peer.updates("tool_call", **PREPARED)
+    assert peer.emitted(ToolStarted) == []
+    peer.updates("tool_call_update", **BEGUN)
+    assert [(each.name, each.input) for each in peer.emitted(ToolStarted)] == [("shell", {"command": "sleep 97"})]
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_what_an_engine_would_not_run_has_failed_and_was_not_canceled(is_stopped: bool) -> None:
+    peer = Peer(Provider.QWEN_CODE, engine_mode=EngineMode.FULL).prompted()
+    peer.updates("tool_call", **PREPARED)
+    if is_stopped:
+        peer.steps += peer.conversation.interrupt()
+    peer.updates("tool_call_update", toolCallId="t1", status="failed", rawOutput={"output": "Blocked", "exitCode": 1})
+    assert [(each.status, each.output, each.exit_code) for each in peer.emitted(ToolCompleted)] == [("failed", "Blocked", 1)]
+
+
+@pytest.mark.parametrize("status", ["completed", "failed"])
+def test_a_command_that_ran_when_it_was_stopped_is_canceled_whatever_the_engine_calls_it(status: str) -> None:
+    peer = Peer(Provider.QWEN_CODE, engine_mode=EngineMode.FULL).prompted()
+    peer.updates("tool_call", **BEGUN)
+    peer.steps += peer.conversation.interrupt()
+    peer.updates("tool_call_update", toolCallId="t1", status=status, rawOutput={"output": "begun", "exitCode": 0})
+    assert [(each.status, each.output, each.exit_code) for each in peer.emitted(ToolCompleted)] == [("canceled", "begun", None)]
 
 
 @pytest.mark.parametrize("method", ["initialize", "session/new", "session/set_mode"])
