@@ -99,7 +99,8 @@ class ClaudeConversation:
     def opened(self) -> list[Step]:
         ignored = [Emit(Diagnostic(code="option_ignored", message=each)) for each in claude_config.ignored_options(self._request)]
         schema = {} if self._request.output_schema is None else {"jsonSchema": self._request.output_schema}
-        return [*ignored, Send(claude_protocol.request(INITIALIZE, "initialize", **schema))]
+        hello = claude_protocol.request(INITIALIZE, "initialize", forwardSubagentText=True, **schema)
+        return [*ignored, Send(hello)]
 
     def feed(self, stream: Stream, chunk: bytes) -> list[Step]:
         return [step for line in self._lines.feed(stream, chunk) for step in self._on_line(line)]
@@ -280,10 +281,7 @@ class ClaudeConversation:
         if isinstance(asked, str):
             refused = Send(claude_protocol.refusal(id, f"{asked} is not supported here"))
             return [refused, note(line, "request_refused", f"claude-code asked for {asked}")]
-        begun = [
-            Emit(payload, line.byte_from, line.byte_to)
-            for payload in self._events.begun(asked.tool_use_id, asked.tool_name, asked.input)
-        ]
+        begun = [Emit(payload, line.byte_from, line.byte_to) for payload in self._events.asked(asked)]
         before = [*self._events.release(final=False), *begun]
         decided = self._decided(asked)
         if decided is not None:

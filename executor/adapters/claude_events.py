@@ -3,7 +3,7 @@
 It remembers only what one event needs of an earlier one. It sends nothing and decides no outcome.
 
 An answer is told twice: streamed, and block by block as it becomes whole. The stream is shown, the whole block completes it.
-What helpers of the engine say is told as the output of the tool that called them, so of them only their tools are shown.
+What helpers of the engine say comes block by block only; it is told as theirs, beside the tool call that started them.
 """
 
 from __future__ import annotations
@@ -19,18 +19,22 @@ from executor.adapters.claude_protocol import (
     ApiRetry,
     Assistant,
     Block,
+    CanUseTool,
     CompactBoundary,
     Delta,
+    Message,
     ModelEvent,
     RateLimited,
     Result,
     Streamed,
+    TaskStarted,
     Tokens,
     Told,
     User,
 )
 from executor.adapters.framing import Line
 from executor.adapters.repeats import Repeats, Shown
+from executor.adapters.sub_agents import marked
 from shared.contracts.events import (
     Diagnostic,
     MessageCompleted,
@@ -59,6 +63,7 @@ class _Answer:
 class _Call:
     tool: str
     input: Any
+    parent: str | None = None
     status: claude_tools.Status | None = None
 
 
@@ -99,6 +104,8 @@ class TurnEvents:
         self._reasoning = Repeats()
         self._held: tuple[Shown, Line] | None = None
         self._calls: dict[str, _Call] = {}
+        self._helpers: dict[str, str] = {}
+        self._said_by_helpers = 0
         self._tasks = claude_tools.TaskList()
         self._counted = _Counted()
 
@@ -123,13 +130,9 @@ class TurnEvents:
         payload = MessageCompleted(message_id="answer", text=text, final=True)
         return [*self.release(final=False), Emit(payload, line.byte_from, line.byte_to)]
 
-    def begun(self, tool_id: str, tool: str, given: Any) -> Iterator[Payload]:
-        """A tool is called; nothing when that was told, or is told otherwise."""
-        if not tool_id or tool_id in self._calls:
-            return
-        self._calls[tool_id] = _Call(tool, given)
-        if tool not in claude_tools.SILENT:
-            yield claude_tools.started(tool_id, tool, given)
+    def asked(self, asked: CanUseTool) -> Iterator[Payload]:
+        """A person is to be asked about a call."""
+        return self._begun(asked.tool_use_id, asked.tool_name, asked.input, self._helpers.get(asked.agent_id or ""))
 
     def declined(self, tool_id: str) -> None:
         """Somebody said no to a call that was begun."""
@@ -140,7 +143,7 @@ class TurnEvents:
         """Nothing more will come: tools that never ended were canceled."""
         open_calls, self._calls = dict(self._calls), {}
         gone = [
-            ToolCompleted(tool_id=id, name=claude_tools.name_of(call.tool), status="canceled")
+            ToolCompleted(tool_id=id, name=claude_tools.name_of(call.tool), status="canceled", parent_tool_id=call.parent)
             for id, call in open_calls.items()
             if call.tool not in claude_tools.SILENT
         ]
@@ -167,10 +170,21 @@ class TurnEvents:
         match told:
             case Streamed(event=event, parent_tool_use_id=None):
                 yield from self._on_stream(event)
-            case Assistant():
+            case Assistant(parent_tool_use_id=None):
                 yield from self._on_blocks(told, line)
+            case Assistant(parent_tool_use_id=str(parent), error=None):
+                yield from self._on_helper(told.message, parent)
             case User(is_replay=False):
                 yield from self._on_results(told)
+            case Result():
+                yield from self._count_up(told)
+            case _:
+                yield from self._on_notice(told)
+
+    def _on_notice(self, told: Told) -> Iterator[Payload]:
+        match told:
+            case TaskStarted(task_id=task, tool_use_id=str(tool)):
+                self._helpers[task] = tool
             case ApiRetry():
                 yield self._on_retry(told)
             case CompactBoundary():
@@ -178,8 +192,6 @@ class TurnEvents:
             case RateLimited(rate_limit_info=info) if info.status != "allowed":
                 message = f"the account's limit ({info.rate_limit_type or 'unnamed'}) is {info.status}"
                 yield Diagnostic(code="claude_rate_limit", severity="warning", message=message)
-            case Result():
-                yield from self._count_up(told)
             case _:
                 pass
 
@@ -221,28 +233,39 @@ class TurnEvents:
             self.error = told.error
             return
         self.error = None
-        is_own = told.parent_tool_use_id is None
-        if is_own and told.message.id != self._answer.id:
+        if told.message.id != self._answer.id:
             # an answer that was not streamed: a broken stream is asked for again without one
             if self._answer.is_open:
                 self._broken()
             self._answer = _Answer(told.message.id)
         for block in told.message.blocks:
-            if is_own and not self._answer.is_open:
+            if not self._answer.is_open:
                 self._answer.index += 1
             yield from self._let_go()
-            yield from self._on_block(block, is_own, line)
+            yield from self._on_block(block, line)
 
-    def _on_block(self, block: Block, is_own: bool, line: Line) -> Iterator[Payload]:
+    def _on_block(self, block: Block, line: Line) -> Iterator[Payload]:
         if block.type == "tool_use":
-            yield from self.begun(block.id, block.name, block.input)
-        elif is_own and block.type == "text" and block.text:
+            yield from self._begun(block.id, block.name, block.input, parent=None)
+        elif block.type == "text" and block.text:
             yield from self._on_message(self._messages.completed(self._block_id(), block.text), line)
-        elif is_own and block.type == "thinking" and block.thinking:
+        elif block.type == "thinking" and block.thinking:
             shown = self._reasoning.completed(self._block_id(), block.thinking)
             yield from (
                 ReasoningCompleted(message_id=each.message_id, text=each.text) for each in shown if each.what == "completed"
             )
+
+    def _on_helper(self, message: Message, parent: str) -> Iterator[Payload]:
+        """A helper's blocks; why it has no answer stands in what its tool call gave."""
+        for block in message.blocks:
+            self._said_by_helpers += 1
+            id = f"{message.id}-helper-{self._said_by_helpers}"
+            if block.type == "tool_use":
+                yield from self._begun(block.id, block.name, block.input, parent)
+            elif block.type == "text" and block.text:
+                yield MessageCompleted(message_id=id, text=block.text, parent_tool_id=parent)
+            elif block.type == "thinking" and block.thinking:
+                yield ReasoningCompleted(message_id=id, text=block.thinking, parent_tool_id=parent)
 
     def _on_message(self, shown: Sequence[Shown], line: Line) -> Iterator[Payload]:
         for each in shown:
@@ -284,6 +307,14 @@ class TurnEvents:
 
     # ---- tools ----
 
+    def _begun(self, tool_id: str, tool: str, given: Any, parent: str | None) -> Iterator[Payload]:
+        """A tool is called; nothing when that was told, or is told otherwise. ``parent``: the call of the helper that does."""
+        if not tool_id or tool_id in self._calls:
+            return
+        self._calls[tool_id] = _Call(tool, given, parent)
+        if tool not in claude_tools.SILENT:
+            yield marked(claude_tools.started(tool_id, tool, given), parent)
+
     def _on_results(self, told: User) -> Iterator[Payload]:
         for block in told.message.blocks:
             call = self._calls.pop(block.tool_use_id, None) if block.type == "tool_result" else None
@@ -291,7 +322,8 @@ class TurnEvents:
                 continue
             self._settled()
             if call.tool not in claude_tools.SILENT:
-                yield claude_tools.completed(call.tool, block, self._status(call, block), told.tool_use_result)
+                done = claude_tools.completed(call.tool, block, self._status(call, block), told.tool_use_result)
+                yield marked(done, call.parent)
             elif not block.is_error and self._tasks.read(call.tool, call.input, told.tool_use_result):
                 yield PlanUpdated(items=self._tasks.items)
 

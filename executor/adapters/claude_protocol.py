@@ -109,6 +109,13 @@ class ApiRetry(Told):
     error: str | None = None
 
 
+class TaskStarted(Told):
+    """A helper (or a long command) began: its id, and the tool call that it is."""
+
+    task_id: str = ""
+    tool_use_id: str | None = None
+
+
 class CompactBoundary(Told):
     """The engine summed up the conversation so far, to make room."""
 
@@ -149,6 +156,7 @@ class CanUseTool(Struct):
     tool_name: str
     input: dict[str, Any]
     tool_use_id: str = ""
+    agent_id: str | None = None  # the helper that asks
     permission_suggestions: list[dict[str, Any]] | None = None
 
 
@@ -179,6 +187,7 @@ LINES: Mapping[tuple[str, str], type[Told]] = MappingProxyType(
     {
         ("system", "init"): Init,
         ("system", "api_retry"): ApiRetry,
+        ("system", "task_started"): TaskStarted,
         ("system", "compact_boundary"): CompactBoundary,
         ("stream_event", ""): Streamed,
         ("assistant", ""): Assistant,
@@ -193,7 +202,7 @@ LINES: Mapping[tuple[str, str], type[Told]] = MappingProxyType(
 # Seen or named by the engine itself, and of no use to a run's reader: neither event nor raw line.
 NOISE = frozenset({"keep_alive", "tool_progress", "tool_use_summary", "auth_status", "prompt_suggestion"})
 SYSTEM_NOISE = frozenset({
-    "status", "thinking_tokens", "task_started", "task_progress", "task_updated", "task_notification", "session_state_changed",
+    "status", "thinking_tokens", "task_progress", "task_updated", "task_notification", "session_state_changed",
     "hook_started", "hook_progress", "hook_response", "files_persisted", "post_turn_summary",
 })  # fmt: skip
 

@@ -15,6 +15,7 @@ from executor.adapters import codex_config, codex_protocol
 from executor.adapters.base import STDOUT, CloseInput, Emit, Install, Outcome, Send, StartRequest, Step, Stream
 from executor.adapters.codex_errors import code_of, code_of_text, reason_of
 from executor.adapters.codex_events import TurnEvents
+from executor.adapters.codex_helpers import Helpers
 from executor.adapters.codex_protocol import (
     INVALID_REQUEST,
     Asked,
@@ -84,6 +85,7 @@ class CodexConversation:
         self._session = session
         self._lines = Lines()
         self._events = TurnEvents()
+        self._helpers = Helpers()
         self._questions: Questions[RpcId] = Questions(request.attempt)
         self._asked: dict[RpcId, Asked] = {}
         self._sent = 0
@@ -110,7 +112,7 @@ class CodexConversation:
 
     def end_of(self, stream: Stream) -> list[Step]:
         steps = [step for line in self._lines.end_of(stream) for step in self._on_line(line)]
-        return [*steps, *self._events.ended(), *self._untold()] if stream == STDOUT else steps
+        return [*steps, *self._helpers.ended(), *self._events.ended(), *self._untold()] if stream == STDOUT else steps
 
     def answer(self, question_id: str, reply: Reply) -> list[Step]:
         rpc_id = self._questions.take(question_id)
@@ -133,6 +135,7 @@ class CodexConversation:
         if self._is_stopping or self._is_closed:
             return []
         self._is_stopping = self._events.was_stopped = True
+        self._helpers.stop()
         return self._interrupt_turn()
 
     def ended(self, exit_code: int | None) -> Outcome:
@@ -308,6 +311,7 @@ class CodexConversation:
         if method not in codex_protocol.NOTIFICATIONS:
             return [] if codex_protocol.is_noise(method) else raw(line)
         said = msgspec.json.decode(incoming.params, type=codex_protocol.NOTIFICATIONS[method])
+        self._helpers.learn(said)
         match said:
             case RequestResolved(request_id=id):
                 self._asked.pop(id, None)
@@ -316,8 +320,8 @@ class CodexConversation:
                 return []  # a resumed thread first tells the tokens of its last turn
             case UsageMoved(thread_id=thread) if thread != self._thread:
                 return [Emit(payload, line.byte_from, line.byte_to) for payload in self._events.count(said)]
-            case _ if getattr(said, "thread_id", self._thread) not in {self._thread, ""}:
-                return []
+            case _ if (thread := getattr(said, "thread_id", "")) not in {self._thread, ""}:
+                return self._helpers.read(thread, method, said, line)
             case TurnMoved():
                 return self._on_turn_completed(said) if method == "turn/completed" else []
             case ErrorRaised(error=error, will_retry=True) if code_of(error) is ErrorCode.AUTH_FAILED:
@@ -340,7 +344,8 @@ class CodexConversation:
             return [_refuse(id, method), note(line, "request_refused", f"codex asked for {method}")]
         asked = msgspec.json.decode(incoming.params, type=codex_protocol.REQUESTS[method])
         self._asked[id] = asked
-        diffs = self._events.diffs_of(asked.item_id if isinstance(asked, AskEdit) else "")
+        item_id = asked.item_id if isinstance(asked, AskEdit) else ""
+        diffs = self._events.diffs_of(item_id) or self._helpers.diffs_of(item_id)
         payload = self._questions.open(id, **question_of(asked, diffs))
         return [*self._events.release(final=False), Emit(payload, line.byte_from, line.byte_to)]
 

@@ -6,7 +6,7 @@ fields are ignored, so that a newer engine can be read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -305,6 +305,20 @@ class OtherTool(Named):
         return str(self.fields.get("status", "completed"))
 
 
+class Started(Named):
+    """As much of an item as tells which call started a helper, and the helper's thread; two forms, by the engine's settings."""
+
+    id: str
+    tool: str = ""
+    receiver_thread_ids: list[str] = []
+    kind: str = ""
+    agent_thread_id: str | None = None
+
+    @property
+    def threads(self) -> Sequence[str]:
+        return self.receiver_thread_ids if self.agent_thread_id is None else (self.agent_thread_id,)
+
+
 Tool = CommandRun | FileEdit | McpCall | OtherTool
 Item = AgentMessage | Reasoning | Tool
 ITEMS: Mapping[str, type[AgentMessage] | type[Reasoning] | type[CommandRun] | type[FileEdit] | type[McpCall]] = MappingProxyType(
@@ -318,6 +332,7 @@ ITEMS: Mapping[str, type[AgentMessage] | type[Reasoning] | type[CommandRun] | ty
     }
 )
 SILENT_ITEMS = frozenset({"userMessage", "hookPrompt", "enteredReviewMode", "exitedReviewMode", "contextCompaction"})
+STARTING_ITEMS = frozenset({"collabAgentToolCall", "subAgentActivity"})
 _BOOKKEEPING = frozenset({"type", "id", "status", "startedAtMs", "completedAtMs", "durationMs"})
 
 _incoming = msgspec.json.Decoder(Incoming)
@@ -339,6 +354,14 @@ def read_item(item: Raw) -> Item | None:
     fields = msgspec.json.decode(item, type=dict[str, Any])
     shown = {name: value for name, value in fields.items() if name not in _BOOKKEEPING or name == "status"}
     return OtherTool(id=head.id, type=head.type, fields=shown)
+
+
+def started_by(item: Raw) -> Started | None:
+    """None for an item that starts no helper."""
+    if _head.decode(item).type not in STARTING_ITEMS:
+        return None
+    started = msgspec.json.decode(item, type=Started)
+    return started if started.tool == "spawnAgent" or started.kind == "started" else None
 
 
 def is_noise(method: str) -> bool:

@@ -84,5 +84,7 @@ def test_every_line_we_send_is_one_json_object() -> None:
 
 
 def _core(sent: Any) -> Any:
-    """A message without the ids that each client chooses for itself."""
-    return {name: value for name, value in sent.items() if name not in ("uuid", "request_id")}
+    """A message without the ids that each client chooses for itself, and what the older recordings' client did not ask for."""
+    core = {name: value for name, value in sent.items() if name not in ("uuid", "request_id")}
+    is_hello = sent.get("request", {}).get("subtype") == "initialize"
+    return core | ({"request": core["request"] | {"forwardSubagentText": True}} if is_hello else {})

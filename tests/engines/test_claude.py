@@ -121,20 +121,26 @@ async def test_tasks_are_shown_as_a_plan(tmp_path: Path, executable: str, stub: 
     assert engine.payloads(ToolStarted) == []
 
 
-async def test_what_a_helper_says_is_its_tools_output_and_not_the_answer(
-    tmp_path: Path, executable: str, stub: ModelStub
-) -> None:
+async def test_what_a_helper_says_is_marked_as_its_and_not_the_answer(tmp_path: Path, executable: str, stub: ModelStub) -> None:
     task = {"description": "help", "prompt": "<<tool:touch sub.txt>>", "subagent_type": "general-purpose"}
     prompt = f"[[call:Task {json.dumps(task)}]]"
     async with running(tmp_path, executable, stub.base_url, prompt, engine_mode=EngineMode.FULL) as engine:
         outcome = await engine.outcome()
-    assert [each.name for each in engine.payloads(ToolStarted)] == ["Task", "shell"]
+    [task, _] = engine.payloads(ToolStarted)
+    assert [(each.name, each.parent_tool_id) for each in engine.payloads(ToolStarted)] == [
+        ("Task", None),
+        ("shell", task.tool_id),
+    ]
     assert [(each.name, each.status) for each in engine.payloads(ToolCompleted)] == [
         ("shell", "completed"),
         ("Task", "completed"),
     ]
     assert "Done. The tool said" in engine.payloads(ToolCompleted)[1].output
-    assert [(each.text, each.final) for each in engine.payloads(MessageCompleted)] == [(outcome.result, True)]
+    [helpers, answer] = engine.payloads(MessageCompleted)
+    assert (helpers.parent_tool_id, helpers.final) == (task.tool_id, False)
+    assert helpers.text.startswith("Done. The tool said")
+    assert (answer.text, answer.final, answer.parent_tool_id) == (outcome.result, True, None)
+    assert {each.parent_tool_id for each in engine.payloads(MessageDelta)} == {None}
     assert outcome.usage is not None
     assert outcome.usage.output_tokens == 4 * 42, "the helper's tokens were not counted"
 

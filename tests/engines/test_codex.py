@@ -304,3 +304,18 @@ async def test_a_message_into_a_running_command_is_taken_when_it_ends(tmp_path: 
         outcome = await engine.outcome()
     assert outcome.result == "Hello from the model stub. The answer is 42."
     assert [each.output.strip() for each in engine.payloads(ToolCompleted)] == ["slept"]
+
+
+async def test_what_a_helper_says_is_marked_as_its_and_not_the_answer(tmp_path: Path, executable: str, stub: ModelStub) -> None:
+    prompt = '[[call:multi_agent_v1/spawn_agent {"message": "<<reasoning>>"}]]'
+    async with running(tmp_path, executable, stub.base_url, prompt) as engine:
+        spawned = await engine.until(ToolCompleted)
+        await engine.message("[[slow:8]]")  # the engine ends its helpers with itself
+        helpers = await engine.until(MessageCompleted, lambda message: message.parent_tool_id is not None)
+        outcome = await engine.outcome()
+    assert (helpers.text, helpers.parent_tool_id, helpers.final) == ("After some thought: 42.", spawned.tool_id, False)
+    assert [each.parent_tool_id for each in engine.payloads(ReasoningCompleted)] == [spawned.tool_id]
+    answer = engine.payloads(MessageCompleted)[-1]
+    assert (answer.text, answer.final, answer.parent_tool_id) == (outcome.result, True, None)
+    assert outcome.usage is not None
+    assert outcome.usage.output_tokens == 42 * len(stub.requests), "the helper's tokens were not counted"

@@ -125,7 +125,10 @@ def _tool_call(reply: RunCommand | EditFile | MakePlan | AskUser | CallTool) -> 
 
 
 def _function(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "function_call", "call_id": _id("call"), "name": name, "arguments": json.dumps(arguments)}
+    """``namespace/name`` for a tool that was given within a namespace."""
+    namespace, _, own = name.rpartition("/")
+    call = {"type": "function_call", "call_id": _id("call"), "name": own, "arguments": json.dumps(arguments)}
+    return call | ({"namespace": namespace} if namespace else {})
 
 
 def _done(item: dict[str, Any]) -> bytes:

@@ -9,8 +9,8 @@ import pytest
 from executor.adapters.base import STDOUT
 from shared.contracts.interactions import Decision, Reply
 from shared.contracts.providers import EngineMode
-from shared.errors import RunyardError
-from tests.unit.adapters.claude_lines import answered, asks, called, emitted, feed, gave, said, working
+from shared.errors import ErrorCode, RunyardError
+from tests.unit.adapters.claude_lines import answered, asks, called, emitted, feed, gave, result, said, working
 
 TABS = {"question": "Tabs or spaces?", "header": "Indent", "options": [{"label": "Tabs", "description": "t"}]}
 WIDTH = {"question": "How wide?", "header": "Width", "options": []}
@@ -256,15 +256,44 @@ def test_long_output_is_cut_and_says_so() -> None:
     assert (done["name"], done["truncated"], len(done["output"].encode())) == ("own_server.look", True, 65536)
 
 
-def test_what_helpers_say_is_not_shown_and_their_tools_are() -> None:
+def test_what_helpers_say_and_do_is_marked_as_theirs_and_never_the_answer() -> None:
     claude = working()
     feed(claude, called("t1", "Task", {"prompt": "help"}))
-    assert feed(claude, said("I am a helper", "h1", parent="t1")) == []
+    thinks = {"type": "assistant", "message": {"id": "h0", "content": [{"type": "thinking", "thinking": "hm"}]}}
+    told = emitted(feed(claude, thinks | {"parent_tool_use_id": "t1"}, said("I am a helper", "h1", parent="t1")))
+    assert [(kind, data["text"], data["parentToolId"], data.get("final")) for kind, data in told] == [
+        ("reasoning.completed", "hm", "t1", None),
+        ("message.completed", "I am a helper", "t1", False),
+    ]
     deltas = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "helper"}}
     assert feed(claude, {"type": "stream_event", "event": deltas, "parent_tool_use_id": "t1"}) == []
     [(kind, started)] = emitted(feed(claude, called("t2", "Read", {"file_path": "/w/a"}) | {"parent_tool_use_id": "t1"}))
-    assert (kind, started["name"]) == ("tool.started", "Read")
-    assert "helper" not in str(emitted(claude.end_of(STDOUT)))
+    assert (kind, started["name"], started["parentToolId"]) == ("tool.started", "Read", "t1")
+    [(kind, done)] = emitted(feed(claude, gave("t2", "content")))
+    assert (kind, done["parentToolId"]) == ("tool.completed", "t1")
+    assert "parentToolId" not in str(emitted(feed(claude, said("I am the engine", "m2"), result("I am the engine"))))
+    assert claude.ended(0).result == "I am the engine"
+
+
+def test_two_things_a_helper_says_are_two_messages() -> None:
+    claude = working()
+    both = emitted(feed(claude, said("one", "h1", parent="t1"), said("two", "h1", parent="t1")))
+    assert len({data["messageId"] for _, data in both}) == 2
+
+
+def test_what_a_helper_asks_for_is_its_call() -> None:
+    claude = working()
+    begun = {"type": "system", "subtype": "task_started", "task_id": "a1", "tool_use_id": "t0"}
+    told = emitted(feed(claude, begun, asks("Bash", {"command": "ls"}, agent_id="a1")))
+    assert [(kind, data.get("parentToolId")) for kind, data in told] == [("tool.started", "t0"), ("interaction.requested", None)]
+    assert [data["parentToolId"] for _, data in emitted(claude.end_of(STDOUT))] == ["t0"]
+
+
+def test_why_a_helper_has_no_answer_is_not_why_the_run_has_none() -> None:
+    claude = working()
+    feed(claude, said("API Error: 529", "h1", parent="t1") | {"error": "rate_limit"})
+    feed(claude, result("nothing went well", is_error=True))
+    assert claude.ended(0).error_code is ErrorCode.ENGINE_EXIT_NONZERO
 
 
 def test_tools_that_never_ended_were_canceled() -> None:
