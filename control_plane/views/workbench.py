@@ -10,6 +10,7 @@
 | the end of the log | ``run.closed`` |
 
 A question gives no frame: these callers ask for open ones at ``/api/human-loop/pending``, and they take ``blocked`` for the end.
+What a sub-agent says gives none either: they take every ``message.delta`` for the answer.
 
 What a frame says may depend on what came before it (had the message deltas, which items changed), so the projection always
 reads the log from its beginning; ``after`` only decides what is shown. A resumed stream is therefore a suffix of the whole one.
@@ -146,6 +147,8 @@ class Workbench:
         return FlatStatus(**self._head(event), status="blocked" if blocked else "failed", detail=detail)
 
     def _delta(self, event: Envelope, data: _Data) -> list[Flat]:
+        if data.get("parentToolId"):
+            return []
         self._streamed.add((event.attempt, data.get("messageId", "")))
         return [FlatDelta(**self._head(event), text=data["text"])]
 
@@ -154,7 +157,8 @@ class Workbench:
         if message in self._streamed:
             self._streamed.discard(message)
             return []
-        return [FlatDelta(**self._head(event), text=data["text"])] if data["text"] else []
+        is_answer = data["text"] and not data.get("parentToolId")
+        return [FlatDelta(**self._head(event), text=data["text"])] if is_answer else []
 
     def _plan(self, event: Envelope, data: _Data) -> list[Flat]:
         """The items that changed; one the plan no longer has is canceled unless it was done."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from runyard.api import Event
 from runyard.cli.replies import parse_reply
-from runyard.cli.show import brief, clean
+from runyard.cli.show import Live, brief, clean
 
 PERMISSION = {"type": "permission", "tool": {"name": "shell", "input": {"command": "rm -r x"}}}
 CHOICE = {"type": "question", "options": [{"label": "red"}, {"label": "blue"}]}
@@ -41,3 +42,20 @@ def test_what_is_shown_in_one_line_stays_one_line() -> None:
     assert brief("a\nb\n" + "x" * 500).startswith("a b x")
     assert len(brief("x" * 500)) == 160
     assert brief({"command": "ls"}) == '{"command": "ls"}'
+
+
+def test_what_a_sub_agent_says_and_does_is_shown_aside_and_never_as_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    live, helpers = Live("run_1"), {"parentToolId": "t1"}
+    said = [
+        ("message.delta", {"messageId": "m1", "text": "the "}),
+        ("message.delta", {"messageId": "h1", "text": "look"} | helpers),
+        ("tool.started", {"toolId": "t2", "name": "shell", "input": "ls"} | helpers),
+        ("message.completed", {"messageId": "h1", "text": "look at this", "final": False} | helpers),
+        ("message.delta", {"messageId": "m1", "text": "answer"}),
+        ("message.completed", {"messageId": "m1", "text": "the answer", "final": True}),
+    ]
+    for cursor, (kind, data) in enumerate(said, 1):
+        live.event(Event(cursor, kind, "run_1", 1, "", data, ""))
+    shown = capsys.readouterr()
+    assert shown.out.replace("\n", "") == "the answer"
+    assert [line.strip() for line in shown.err.splitlines()] == ["│ ▸ shell ls", "│ look at this"]

@@ -82,6 +82,9 @@ class Live:
         self._aside(text, "bold")
 
     def _delta(self, data: Json) -> None:
+        """Of a sub-agent only whole messages are shown, because it speaks while others do."""
+        if data.get("parentToolId"):
+            return
         id = str(data.get("messageId"))
         if self._open != id:
             self._end_line()
@@ -90,25 +93,26 @@ class Live:
         self._say(str(data.get("text", "")))
 
     def _message(self, data: Json) -> None:
-        if data.get("messageId") not in self._streamed:
+        if data.get("parentToolId"):
+            self._aside(f"{_indent(data)}{clean(str(data.get('text', '')))}", "dim")
+        elif data.get("messageId") not in self._streamed:
             self._end_line()
             self._say(str(data.get("text", "")) + "\n")
         else:
             self._end_line()
 
     def _reasoning(self, data: Json) -> None:
-        self._aside(f"  {clean(str(data.get('text', '')))}", "dim italic")
+        self._aside(f"{_indent(data)}{clean(str(data.get('text', '')))}", "dim italic")
 
     def _tool_started(self, data: Json) -> None:
         given = "" if data.get("input") is None else f" {brief(data['input'])}"
-        self._aside(f"  ▸ {brief(data.get('name', 'tool'))}{given}", "cyan")
+        self._aside(f"{_indent(data)}▸ {brief(data.get('name', 'tool'))}{given}", "cyan")
 
     def _tool_completed(self, data: Json) -> None:
         status = str(data.get("status"))
         output = "" if data.get("output") is None else f" {brief(data['output'])}"
-        self._aside(
-            f"  {_MARKS.get(status, '·')} {brief(data.get('name', 'tool'))}{output}", "red" if status == "failed" else "dim"
-        )
+        said = f"{_indent(data)}{_MARKS.get(status, '·')} {brief(data.get('name', 'tool'))}{output}"
+        self._aside(said, "red" if status == "failed" else "dim")
 
     def _plan(self, data: Json) -> None:
         for item in data.get("items", []):
@@ -173,6 +177,11 @@ class Live:
             self._open = None
             sys.stdout.write("\n")
             sys.stdout.flush()
+
+
+def _indent(data: Json) -> str:
+    """What a sub-agent says and does stands further in."""
+    return "    │ " if data.get("parentToolId") else "  "
 
 
 def run_table(runs: Sequence[Mapping[str, Any]]) -> Table:

@@ -95,6 +95,16 @@ def test_a_message_without_deltas_is_told_and_one_with_deltas_is_not_told_twice(
     assert [each["text"] for each in told(log)] == ["a", "b"]
 
 
+def test_what_a_sub_agent_says_is_nobodys_answer() -> None:
+    log = log_of(
+        ("message.delta", {"messageId": "h1", "text": "a", "parentToolId": "t1"}),
+        ("message.completed", {"messageId": "h1", "text": "a", "final": False, "parentToolId": "t1"}),
+        ("message.completed", {"messageId": "h2", "text": "b", "final": False, "parentToolId": "t1"}),
+        ("message.completed", {"messageId": "m1", "text": "c", "final": True}),
+    )
+    assert [each["text"] for each in told(log)] == ["c"]
+
+
 def test_a_message_that_was_cut_off_does_not_hide_its_namesake_of_the_next_attempt() -> None:
     first = log_of(("message.delta", {"messageId": "m1", "text": "a"}))
     event = {
