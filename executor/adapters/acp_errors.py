@@ -1,75 +1,55 @@
-"""Which failure of ours a model's refusal is: one table by HTTP status, one by what it says.
+"""Which failure of ours a model's refusal is, where an ACP engine passes it on: by HTTP status and by what it says.
 
 Where an engine puts the two stands with the engine.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from executor.adapters.acp_protocol import AUTH_REQUIRED, NOT_FOUND, RpcError
 from executor.adapters.capping import MAX_REASON_BYTES, capped
+from executor.adapters.http_status import code_in, code_of_status, words
 from shared.errors import ErrorCode
 
 _C = ErrorCode
 
-BY_STATUS: Mapping[int, ErrorCode] = MappingProxyType(
-    {
-        400: _C.INVALID_REQUEST,
-        401: _C.AUTH_FAILED,
-        402: _C.QUOTA_EXCEEDED,
-        403: _C.AUTH_FAILED,
-        404: _C.MODEL_NOT_FOUND,
-        413: _C.CONTEXT_OVERFLOW,
-        422: _C.INVALID_REQUEST,
-        429: _C.RATE_LIMITED,
-    }
-)
 # Stand above the status: the same status says several things. The first that is found wins.
-BEFORE_STATUS: tuple[tuple[re.Pattern[str], ErrorCode], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), code)
-    for pattern, code in (
-        (r"closed unexpectedly|reset by server", _C.MODEL_UNAVAILABLE),
-        (r"API_KEY_INVALID|api key not valid", _C.AUTH_FAILED),
-        (r"insufficient_quota|exceeded your current quota|exhausted your daily quota|PerDay", _C.QUOTA_EXCEEDED),
-        (
-            r"context_length|context window|token count .{0,60}exceeds|prompt is too long|ContextOverflow|maximum context",
-            _C.CONTEXT_OVERFLOW,
-        ),
-        (r"fetch failed|ECONNREFUSED|ENOTFOUND|EAI_AGAIN|connection error|cannot connect|unable to connect", _C.NETWORK_ERROR),
-        (r"empty response text", _C.ENGINE_NO_OUTPUT),
-    )
+BEFORE_STATUS = words(
+    (r"closed unexpectedly|reset by server", _C.MODEL_UNAVAILABLE),
+    (r"API_KEY_INVALID|api key not valid", _C.AUTH_FAILED),
+    (r"insufficient_quota|exceeded your current quota|exhausted your daily quota|PerDay", _C.QUOTA_EXCEEDED),
+    (
+        r"context_length|context window|token count .{0,60}exceeds|prompt is too long|ContextOverflow|maximum context",
+        _C.CONTEXT_OVERFLOW,
+    ),
+    (r"fetch failed|ECONNREFUSED|ENOTFOUND|EAI_AGAIN|connection error|cannot connect|unable to connect", _C.NETWORK_ERROR),
+    (r"empty response text", _C.ENGINE_NO_OUTPUT),
 )
-AFTER_STATUS: tuple[tuple[re.Pattern[str], ErrorCode], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), code)
-    for pattern, code in (
-        (r"api key is missing|authentication required", _C.AUTH_MISSING),
-        (r"api.key|unauthorized|forbidden|credential|may not use", _C.AUTH_FAILED),
-        (r"rate.?limit|too many requests", _C.RATE_LIMITED),
-        (r"model.{0,80}(does not exist|not found|not supported)|model_not_found", _C.MODEL_NOT_FOUND),
-        (r"terminated|reset|socket|overloaded|server.?error|internal error|bad gateway|unavailable|broken", _C.MODEL_UNAVAILABLE),
-    )
+AFTER_STATUS = words(
+    (r"api key is missing|authentication required", _C.AUTH_MISSING),
+    (r"api.key|unauthorized|forbidden|credential|may not use", _C.AUTH_FAILED),
+    (r"rate.?limit|too many requests", _C.RATE_LIMITED),
+    (r"model.{0,80}(does not exist|not found|not supported)|model_not_found", _C.MODEL_NOT_FOUND),
+    (r"terminated|reset|socket|overloaded|server.?error|internal error|bad gateway|unavailable|broken", _C.MODEL_UNAVAILABLE),
 )
 
 
 def code_of(error: RpcError, status: int | None) -> ErrorCode:
     """The closed list's row for an error answer; ``engine_exit_nonzero`` for what nothing names."""
     said = text_of(error)
-    found = next((code for pattern, code in BEFORE_STATUS if pattern.search(said)), None)
+    found = code_in(said, BEFORE_STATUS)
     if found is not None:
         return found
     if status is not None:
-        return BY_STATUS.get(status, _C.MODEL_UNAVAILABLE if status >= 500 else _C.INVALID_REQUEST)
+        return code_of_status(status)
     if error.code == AUTH_REQUIRED:
         return _C.AUTH_MISSING
     if error.code == NOT_FOUND:
         return _C.NOT_FOUND
-    return next((code for pattern, code in AFTER_STATUS if pattern.search(said)), _C.ENGINE_EXIT_NONZERO)
+    return code_in(said, AFTER_STATUS) or _C.ENGINE_EXIT_NONZERO
 
 
 def text_of(error: RpcError) -> str:

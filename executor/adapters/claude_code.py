@@ -146,7 +146,8 @@ class ClaudeConversation:
         if not result.result and result.structured_output is None:
             said = "claude-code finished without an answer"
             return Outcome(AttemptOutcome.ERROR, ErrorCode.ENGINE_NO_OUTPUT, said, usage=usage)
-        return Outcome(AttemptOutcome.SUCCESS, result=_answer(result, self._request), usage=usage)
+        answer = result.result if result.structured_output is None else result.structured_output
+        return Outcome(AttemptOutcome.SUCCESS, result=answer, usage=usage)
 
     def _untold(self) -> list[Step]:
         """Nothing more is said to the engine: what it had not taken is told, never lost in silence."""
@@ -318,15 +319,3 @@ class ClaudeConversation:
     def _told_withdrawn(self, gone: list[InteractionResolved]) -> list[Step]:
         """Only what the engine did by itself is news; what becomes of questions after our own stop is the runner's to say."""
         return [] if self._is_stopping else [Emit(payload) for payload in gone]
-
-
-def _answer(result: Result, request: StartRequest) -> Any:
-    """The answer's text; where a schema was given, the JSON it is. Whether it fits the schema is checked by the platform."""
-    if request.output_schema is None:
-        return result.result
-    if result.structured_output is not None:
-        return result.structured_output
-    try:
-        return msgspec.json.decode(result.result or "")
-    except msgspec.DecodeError:
-        return result.result

@@ -5,41 +5,26 @@ Its exit status and the ``subtype`` of its result say nothing of this: an error 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
 from executor.adapters.capping import MAX_REASON_BYTES, capped
 from executor.adapters.claude_protocol import ApiRetry, Result
+from executor.adapters.http_status import code_in, code_of_status, words
 from shared.errors import ErrorCode
 
 _C = ErrorCode
 
 BY_TERMINAL_REASON: Mapping[str, ErrorCode] = MappingProxyType({"prompt_too_long": _C.CONTEXT_OVERFLOW})
 BY_SUBTYPE: Mapping[str, ErrorCode] = MappingProxyType({"error_max_structured_output_retries": _C.OUTPUT_INVALID})
-BY_TEXT: tuple[tuple[re.Pattern[str], ErrorCode], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), code)
-    for pattern, code in (
-        (r"not logged in|please run /login", _C.AUTH_MISSING),
-        (r"no conversation found", _C.NOT_FOUND),
-        (r"credit balance|usage limit|your current quota|spend(ing)? limit|insufficient_quota", _C.QUOTA_EXCEEDED),
-        (r"prompt is too long|context window|context_length", _C.CONTEXT_OVERFLOW),
-        (r"output token maximum", _C.OUTPUT_LIMIT),
-        (r"connectionrefused|econnrefused|enotfound|eai_again|etimedout|timed out|failedtoopensocket", _C.NETWORK_ERROR),
-        (r"econnreset|connection to the api was lost|overloaded|socket", _C.MODEL_UNAVAILABLE),
-    )
-)
-BY_STATUS: Mapping[int, ErrorCode] = MappingProxyType(
-    {
-        400: _C.INVALID_REQUEST,
-        401: _C.AUTH_FAILED,
-        402: _C.QUOTA_EXCEEDED,
-        403: _C.AUTH_FAILED,
-        404: _C.MODEL_NOT_FOUND,
-        413: _C.CONTEXT_OVERFLOW,
-        422: _C.INVALID_REQUEST,
-        429: _C.RATE_LIMITED,
-    }
+BY_TEXT = words(
+    (r"not logged in|please run /login", _C.AUTH_MISSING),
+    (r"no conversation found", _C.NOT_FOUND),
+    (r"credit balance|usage limit|your current quota|spend(ing)? limit|insufficient_quota", _C.QUOTA_EXCEEDED),
+    (r"prompt is too long|context window|context_length", _C.CONTEXT_OVERFLOW),
+    (r"output token maximum", _C.OUTPUT_LIMIT),
+    (r"connectionrefused|econnrefused|enotfound|eai_again|etimedout|timed out|failedtoopensocket", _C.NETWORK_ERROR),
+    (r"econnreset|connection to the api was lost|overloaded|socket", _C.MODEL_UNAVAILABLE),
 )
 BY_WORD: Mapping[str, ErrorCode] = MappingProxyType(
     {
@@ -60,7 +45,7 @@ def code_of(result: Result, word: str | None) -> ErrorCode:
     """``word``: the engine's own name of the error, told beside its answer. ``engine_exit_nonzero``: nothing names it."""
     known = BY_TERMINAL_REASON.get(result.terminal_reason or "") or BY_SUBTYPE.get(result.subtype)
     said = reason_of(result)
-    named = known or _by_text(said) or _by_status(result.api_error_status) or BY_WORD.get(word or "")
+    named = known or code_in(said, BY_TEXT) or _by_status(result.api_error_status) or BY_WORD.get(word or "")
     return named or (_C.MODEL_UNAVAILABLE if said.startswith(_FROM_ENDPOINT) else _C.ENGINE_EXIT_NONZERO)
 
 
@@ -83,11 +68,5 @@ def reason_of_retry(retry: ApiRetry) -> str:
     return f"{status} ({retry.error})" if retry.error else status
 
 
-def _by_text(said: str) -> ErrorCode | None:
-    return next((code for pattern, code in BY_TEXT if pattern.search(said)), None)
-
-
 def _by_status(status: int | None) -> ErrorCode | None:
-    if status is None:
-        return None
-    return BY_STATUS.get(status, _C.MODEL_UNAVAILABLE if status >= 500 else _C.INVALID_REQUEST)
+    return None if status is None else code_of_status(status)

@@ -1,4 +1,4 @@
-"""Which failure of ours a failure of Codex is: one table by its error info, one by HTTP status, one by what it says."""
+"""Which failure of ours a failure of Codex is: by its error info, by HTTP status, by what it says."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from executor.adapters.capping import MAX_REASON_BYTES, capped
 from executor.adapters.codex_protocol import TurnError
+from executor.adapters.http_status import code_in, code_of_status, words
 from shared.errors import ErrorCode
 
 _C = ErrorCode
@@ -32,35 +33,20 @@ BY_INFO: Mapping[str, ErrorCode] = MappingProxyType(
         "sandboxError": _C.WORKSPACE_ERROR,
     }
 )
-BY_STATUS: Mapping[int, ErrorCode] = MappingProxyType(
-    {
-        400: _C.INVALID_REQUEST,
-        401: _C.AUTH_FAILED,
-        402: _C.QUOTA_EXCEEDED,
-        403: _C.AUTH_FAILED,
-        404: _C.MODEL_NOT_FOUND,
-        413: _C.CONTEXT_OVERFLOW,
-        422: _C.INVALID_REQUEST,
-        429: _C.RATE_LIMITED,
-    }
-)
 # The first that is found wins.
-BY_TEXT: tuple[tuple[re.Pattern[str], ErrorCode], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), code)
-    for pattern, code in (
-        (r"missing environment variable", _C.AUTH_MISSING),
-        (r"quota exceeded|insufficient_quota", _C.QUOTA_EXCEEDED),
-        (r"context window|context_length", _C.CONTEXT_OVERFLOW),
-        (r"max_output_tokens", _C.OUTPUT_LIMIT),
-        (r"model.{0,80}(does not exist|not found|not supported)|model_not_found", _C.MODEL_NOT_FOUND),
-        (
-            r"connection failed|error sending request|connection refused|dns error|failed to lookup address|waiting for network",
-            _C.NETWORK_ERROR,
-        ),
-        (r"stream disconnected|high demand|overloaded|response\.failed", _C.MODEL_UNAVAILABLE),
-        (r"no rollout found|thread not found", _C.NOT_FOUND),
-        (r"model provider .{0,80} not found|invalid_request_error|failed to load configuration", _C.INVALID_REQUEST),
-    )
+BY_TEXT = words(
+    (r"missing environment variable", _C.AUTH_MISSING),
+    (r"quota exceeded|insufficient_quota", _C.QUOTA_EXCEEDED),
+    (r"context window|context_length", _C.CONTEXT_OVERFLOW),
+    (r"max_output_tokens", _C.OUTPUT_LIMIT),
+    (r"model.{0,80}(does not exist|not found|not supported)|model_not_found", _C.MODEL_NOT_FOUND),
+    (
+        r"connection failed|error sending request|connection refused|dns error|failed to lookup address|waiting for network",
+        _C.NETWORK_ERROR,
+    ),
+    (r"stream disconnected|high demand|overloaded|response\.failed", _C.MODEL_UNAVAILABLE),
+    (r"no rollout found|thread not found", _C.NOT_FOUND),
+    (r"model provider .{0,80} not found|invalid_request_error|failed to load configuration", _C.INVALID_REQUEST),
 )
 _STATUS_IN_TEXT = re.compile(r"(?:unexpected|last) status:? (\d{3})")
 
@@ -72,18 +58,14 @@ def code_of(error: TurnError) -> ErrorCode:
         return BY_INFO[info]
     said = f"{error.message} {error.additional_details or ''}"
     status = _status_in(info)
-    return code_of_text(said) if status is None else _code_of_status(status)
+    return code_of_text(said) if status is None else code_of_status(status)
 
 
 def code_of_text(said: str) -> ErrorCode:
     status = _status_in_text(said)
     if status is not None:
-        return _code_of_status(status)
-    return next((code for pattern, code in BY_TEXT if pattern.search(said)), _C.ENGINE_EXIT_NONZERO)
-
-
-def _code_of_status(status: int) -> ErrorCode:
-    return BY_STATUS.get(status, _C.MODEL_UNAVAILABLE if status >= 500 else _C.INVALID_REQUEST)
+        return code_of_status(status)
+    return code_in(said, BY_TEXT) or _C.ENGINE_EXIT_NONZERO
 
 
 def reason_of(error: TurnError) -> str:
