@@ -90,7 +90,7 @@ def _words(ours: list[str]) -> tuple[list[str], Path | None, bool]:
             if value is None:
                 raise invalid("--run-dir", "give a folder")
             run_dir = Path(value)
-        elif word.startswith("-"):
+        elif word.startswith("-") and not (words[:1] == ["resume"] and len(words) == 2):  # a message may begin so
             raise invalid(word[:64], "the harness has no such option; the engine's stand behind --")
         else:
             words.append(word)

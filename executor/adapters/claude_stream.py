@@ -54,4 +54,4 @@ class StreamReader:
 
 
 def resume_arguments(session: str, message: str, more: Sequence[str]) -> tuple[str, ...]:
-    return ("--resume", session, "--print", "--output-format", "stream-json", "--verbose", *more, message)
+    return ("--resume", session, "--print", "--output-format", "stream-json", "--verbose", *more, "--", message)

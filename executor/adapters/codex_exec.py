@@ -132,7 +132,7 @@ def _tool(kind: str, moment: str, item: _Item, line: Line) -> list[Step]:
 
 
 def resume_arguments(session: str, message: str, more: Sequence[str]) -> tuple[str, ...]:
-    return ("exec", "resume", "--json", *more, session, message)
+    return ("exec", "resume", "--json", *more, session, "--", message)
 
 
 def _todo(item: _Item) -> PlanItem:

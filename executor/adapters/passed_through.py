@@ -43,6 +43,7 @@ class PassedThrough:
         self.command = Command((executable, *arguments))
         self._reader = reader
         self._lines = Lines()
+        self._was_understood = False
 
     def opened(self) -> list[Step]:
         return []
@@ -65,8 +66,8 @@ class PassedThrough:
 
     def ended(self, exit_code: int | None) -> Outcome:
         told = self._reader.ended(exit_code) if self._reader is not None else None
-        if told is None and exit_code == 0 and self._reader is None:
-            return Outcome(AttemptOutcome.SUCCESS)
+        if told is None and exit_code == 0 and not self._was_understood:
+            return Outcome(AttemptOutcome.SUCCESS)  # `--help`, or a form for people: its status is all we know of it
         return told or outcome_of_exit(exit_code)
 
     def _on_line(self, line: Framed) -> list[Step]:
@@ -78,7 +79,10 @@ class PassedThrough:
             steps = self._reader.read(line)
         except msgspec.DecodeError as error:
             return undecodable(line, str(error))
-        return raw(line) if steps is None else steps
+        if steps is None:
+            return raw(line)
+        self._was_understood = True
+        return steps
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,21 @@ def claude(_stub: ModelStub, prompt: str) -> list[str]:
     return ["--print", "--output-format", "stream-json", "--verbose", prompt]
 
 
-ENGINES = {"codex": codex, "claude": claude}
+def gemini(_stub: ModelStub, prompt: str) -> list[str]:
+    return ["--prompt", prompt, "--model", "gemini-2.5-flash", "--output-format", "stream-json", "--approval-mode", "yolo"]
+
+
+def opencode(_stub: ModelStub, prompt: str) -> list[str]:
+    return ["run", "--format", "json", prompt]
+
+
+def qwen(_stub: ModelStub, prompt: str) -> list[str]:
+    return ["--prompt", prompt, "--output-format", "stream-json", "--include-partial-messages", "--approval-mode", "yolo"]
+
+
+ENGINES = {"codex": codex, "claude": claude, "gemini": gemini, "opencode": opencode, "qwen": qwen}
+# What a user says again at each resumption, because it is no part of the session.
+AGAIN = {"codex": ["--skip-git-repo-check"], "gemini": ["--model", "gemini-2.5-flash"]}
 
 
 class Place:
@@ -51,7 +65,13 @@ class Place:
             "ANTHROPIC_API_KEY": "sk-1", "ANTHROPIC_BASE_URL": stub.base_url.removesuffix("/v1"), "DISABLE_TELEMETRY": "1",
             "MINE": "passed on",
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "EXECUTOR_ENGINES_DIR": str(ROOT / "engines"), "IS_SANDBOX": "1",
+            "OPENAI_API_KEY": "sk-1", "OPENAI_BASE_URL": stub.base_url, "OPENAI_MODEL": "stub", "GEMINI_API_KEY": "sk-1",
+            "GOOGLE_GEMINI_BASE_URL": stub.base_url.removesuffix("/v1"), "GEMINI_CLI_TRUST_WORKSPACE": "true",
+            "OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1", "npm_config_registry": "http://127.0.0.1:9/",
+            "OPENCODE_CONFIG_CONTENT": json.dumps(_opencode(stub)), "NO_COLOR": "1",
         }  # fmt: skip
+        (folder / ".gemini").mkdir()
+        (folder / ".gemini" / "settings.json").write_text('{"security": {"auth": {"selectedType": "gemini-api-key"}}}')
 
     async def harness(self, *words: str) -> subprocess.CompletedProcess[str]:
         return await asyncio.to_thread(
@@ -67,6 +87,13 @@ class Place:
         (folder / name).chmod(0o755)
         self.env["PATH"] = f"{folder}:{self.env['PATH']}"
         self.env["EXECUTOR_ENGINES_DIR"] = str(self.folder)
+
+
+def _opencode(stub: ModelStub) -> dict[str, Any]:
+    options = {"baseURL": stub.base_url, "apiKey": "{env:OPENAI_API_KEY}"}
+    provider = {"npm": "@ai-sdk/openai-compatible", "options": options, "models": {"stub": {"tool_call": True}}}
+    models = {"model": "stub/stub", "small_model": "stub/stub"}
+    return {"autoupdate": False, "share": "disabled", "enabled_providers": ["stub"], "provider": {"stub": provider}} | models
 
 
 @pytest.fixture
@@ -104,11 +131,12 @@ async def test_a_real_engine_is_run_shown_kept_and_gone_on_with(place: Place, st
         provider = f'name = "stub"\nbase_url = "{stub.base_url}"\nenv_key = "STUB_KEY"\n'
         settings = f'model_provider = "stub"\n[model_providers.stub]\n{provider}'
         (place.folder / ".codex" / "config.toml").write_text(settings)
-    more = ["--", "--skip-git-repo-check"] if engine == "codex" else []
-    second = await place.harness("resume", ended["handle"], "and again [[text]]", "--json", *more)
+    second = await place.harness("resume", ended["handle"], "-- and again [[text]]", "--json", "--", *AGAIN.get(engine, []))
     assert second.returncode == 0, second.stderr
     assert answer(second) == ANSWER
     assert events(second)[-1]["data"]["session"] == ended["session"]
+    conversation = json.dumps([request["body"] for request in stub.requests if "and again" in json.dumps(request["body"])])
+    assert "say it [[text]]" in conversation, "the engine went on without what was said before"
     assert (kept / "attempt-2" / "stdout").stat().st_size > 0
 
 
@@ -147,7 +175,7 @@ async def test_the_run_dir_is_where_the_engine_works_also_when_resumed(place: Pl
     handle = next(place.state.iterdir()).name
     await place.harness("resume", handle, "more words")
     said = (place.state / handle / "attempt-2" / "stdout").read_text().splitlines()[1]
-    assert said == f"{elsewhere} ['exec', 'resume', '--json', 't1', 'more words']"
+    assert said == f"{elsewhere} ['exec', 'resume', '--json', 't1', '--', 'more words']"
 
 
 @pytest.mark.parametrize(
