@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from control_plane.views.workbench import FLAT_FRAMES
 from executor.adapters import ADAPTERS
+from executor.adapters.engine_modes import MODES, told
 from scripts import print_openapi
 from scripts.generated_parts import ROOT, Part, print_or_write, table
 from shared.contracts.events import PAYLOADS, Kind, RawRef, RunEvent, StreamGap, Timeouts, Usage
@@ -106,6 +107,13 @@ def capabilities() -> str:
     return table(("", *(f"`{name}`" for name in ADAPTERS)), [*rows, modes, pinned, credentials])
 
 
+def engine_modes() -> str:
+    """What each engine is told in each mode, and what becomes of what it asks for beyond that."""
+    named = [each for each in ADAPTERS if each is not Provider.SCRIPTED]
+    rows = [(f"`{mode}`", row.asked.value, *(told(each, mode) for each in named)) for mode, row in MODES.items()]
+    return table(("", "asked for more", *(f"`{each}`" for each in named)), rows)
+
+
 def providers() -> str:
     rows = [
         (
@@ -139,6 +147,7 @@ PARTS = {
     "executor operations": Part(f"{REFERENCE}/http.md", lambda: operations("executor")),
     "providers": Part(f"{REFERENCE}/capabilities.md", providers),
     "capabilities": Part(f"{REFERENCE}/capabilities.md", capabilities),
+    "engine modes": Part(f"{REFERENCE}/capabilities.md", engine_modes),
     "timeouts": Part(f"{REFERENCE}/timeouts.md", timeouts),
 }
 

@@ -14,7 +14,6 @@ import msgspec
 
 from executor.adapters import claude_config, claude_protocol
 from executor.adapters.base import STDOUT, CloseInput, Emit, Install, Outcome, Send, StartRequest, Step, Stream
-from executor.adapters.claude_config import FREEDOM, Unasked
 from executor.adapters.claude_errors import code_of, code_of_retry, reason_of, reason_of_retry
 from executor.adapters.claude_events import TurnEvents
 from executor.adapters.claude_protocol import (
@@ -30,6 +29,7 @@ from executor.adapters.claude_protocol import (
 )
 from executor.adapters.claude_questions import allowed, answer_to, deed_of, denied, question_of
 from executor.adapters.claude_tools import ASK_USER, LEAVE_PLAN
+from executor.adapters.engine_modes import MODES, Unasked
 from executor.adapters.exits import outcome_of_exit
 from executor.adapters.framing import Framed, Line, Lines, LineTooLong
 from executor.adapters.questions import Questions
@@ -83,7 +83,7 @@ class ClaudeConversation:
         self._questions: Questions[str] = Questions(request.attempt)
         self._asked: dict[str, CanUseTool] = {}
         self._accepted: set[str] = set()
-        self._permission = FREEDOM[request.engine_mode].asked
+        self._permission = MODES[request.engine_mode].asked
         self._session: str | None = None
         self._said = 0
         self._waiting: list[str] = []

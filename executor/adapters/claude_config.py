@@ -1,4 +1,4 @@
-"""How Claude Code is set up for one attempt: its files, its environment, its credentials, and how freely it may act.
+"""How Claude Code is set up for one attempt: its files, its environment, its credentials, its tools.
 
 Its folder is ``.claude`` under the attempt's HOME, so that a session's conversations stay beside it; they are found again only
 from the same working directory. Nothing that lies in the workspace may configure the engine: settings there could send the
@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum, auto
 from types import MappingProxyType
 from typing import Any
 
 from executor.adapters.base import Command, File, StartRequest
 from executor.adapters.claude_protocol import fields_of
+from executor.adapters.engine_modes import MODES
 from shared.contracts import credentials
-from shared.contracts.providers import EngineMode, Provider
+from shared.contracts.providers import Provider
 from shared.errors import ErrorCode, RunyardError, invalid
 
 FOLDER = ".claude"
@@ -64,34 +63,6 @@ TOOLS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _TOOL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_*.-]{0,127}")
 
 
-class Unasked(Enum):
-    """What becomes of a permission the engine asks for."""
-
-    PERSON = auto()
-    ALLOWED = auto()
-    DENIED = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Freedom:
-    """``permission_mode`` in the engine's words; it never asks for what that allows. ``asked``: who decides about the rest."""
-
-    permission_mode: str
-    asked: Unasked = Unasked.PERSON
-
-
-# Never the engine's own way past all questions: it refuses that to root, and an accepted question is the same.
-FREEDOM: Mapping[EngineMode, Freedom] = MappingProxyType(
-    {
-        EngineMode.PLAN: Freedom("plan", Unasked.DENIED),  # until a person accepts its plan
-        EngineMode.READ_ONLY: Freedom("default", Unasked.DENIED),
-        EngineMode.ASK: Freedom("default"),
-        EngineMode.AUTO_EDIT: Freedom("acceptEdits"),
-        EngineMode.FULL: Freedom("acceptEdits", Unasked.ALLOWED),
-    }
-)
-
-
 def command_for(request: StartRequest, session: str | None) -> Command:
     """Raises ``RunyardError``: ``auth_missing``, ``invalid_request`` for an option's or a tool's value."""
     base_url = base_url_of(request)
@@ -100,7 +71,7 @@ def command_for(request: StartRequest, session: str | None) -> Command:
     argv = [
         request.executable, *STREAMS, "--setting-sources", "user", "--add-dir", request.workspace,
         "--mcp-config", f"{request.home}/{MCP_FILE}", "--strict-mcp-config",
-        "--permission-mode", FREEDOM[request.engine_mode].permission_mode,
+        "--permission-mode", MODES[request.engine_mode].claude,
         *_chosen(request), *_without(request.tools), *([] if session is None else ["--resume", session]),
     ]  # fmt: skip
     files = (

@@ -1,4 +1,4 @@
-"""How Codex is set up for one attempt: its folder, its files, its credentials, and how freely it may act.
+"""How Codex is set up for one attempt: its folder, its files, its credentials, its tools.
 
 CODEX_HOME is ``.codex`` under the attempt's HOME, so that a session's threads stay beside it and can be resumed.
 """
@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from executor.adapters.base import Command, File, StartRequest
+from executor.adapters.engine_modes import MODES
 from shared.contracts import credentials
-from shared.contracts.providers import EngineMode, Provider
+from shared.contracts.providers import Provider
 from shared.errors import ErrorCode, RunyardError, invalid
 
 FOLDER = ".codex"
@@ -33,25 +32,6 @@ MAX_TOLD = 10
 OPTIONS = frozenset({"baseUrl", "wireApi", "reasoningEffort", "reasoningSummary", "skills", "timeoutMs", "runTimeoutMs"})
 WIRE = "responses"
 _SKILL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-
-
-@dataclass(frozen=True, slots=True)
-class Freedom:
-    """What may be done unasked (``sandbox``) and when a person is asked (``approval_policy``), in Codex's words."""
-
-    sandbox: str
-    approval_policy: str
-
-
-FREEDOM: Mapping[EngineMode, Freedom] = MappingProxyType(
-    {
-        EngineMode.PLAN: Freedom("read-only", "never"),
-        EngineMode.READ_ONLY: Freedom("read-only", "never"),
-        EngineMode.ASK: Freedom("workspace-write", "untrusted"),
-        EngineMode.AUTO_EDIT: Freedom("workspace-write", "on-request"),
-        EngineMode.FULL: Freedom("danger-full-access", "never"),
-    }
-)
 
 
 def command_for(request: StartRequest) -> Command:
@@ -115,7 +95,7 @@ def base_url_of(request: StartRequest) -> str | None:
 
 def thread_settings(request: StartRequest) -> dict[str, Any]:
     """What ``thread/start`` and ``thread/resume`` have in common."""
-    freedom = FREEDOM[request.engine_mode]
+    freedom = MODES[request.engine_mode].codex
     settings: dict[str, Any] = {
         "cwd": request.workspace,
         "approvalPolicy": freedom.approval_policy,

@@ -12,6 +12,7 @@ from executor.adapters.acp_profile import AcpProfile, UsageFrom
 from executor.adapters.acp_protocol import RpcError
 from executor.adapters.acp_settings import AcpSetup
 from executor.adapters.base import Command, File, Install, StartRequest
+from executor.adapters.engine_modes import words
 from shared.contracts.credentials import CREDENTIALS
 from shared.contracts.providers import Capabilities, EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError
@@ -56,13 +57,7 @@ def error_code(error: RpcError) -> ErrorCode:
 
 PROFILE = AcpProfile(
     engine=ENGINE,
-    modes={
-        EngineMode.PLAN: "plan",
-        EngineMode.READ_ONLY: "plan",
-        EngineMode.ASK: "default",
-        EngineMode.AUTO_EDIT: "autoEdit",
-        EngineMode.FULL: "yolo",
-    },
+    modes=words(lambda row: row.gemini),
     usage=UsageFrom.QUOTA,
     error_code=error_code,
     says_again=True,

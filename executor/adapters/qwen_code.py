@@ -12,6 +12,7 @@ from executor.adapters.acp_profile import AcpProfile, UsageFrom
 from executor.adapters.acp_protocol import RpcError
 from executor.adapters.acp_settings import AcpSetup
 from executor.adapters.base import Command, File, Install, StartRequest
+from executor.adapters.engine_modes import words
 from shared.contracts.credentials import CREDENTIALS
 from shared.contracts.providers import Capabilities, EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError
@@ -39,13 +40,7 @@ def error_code(error: RpcError) -> ErrorCode:
 
 PROFILE = AcpProfile(
     engine=ENGINE,
-    modes={
-        EngineMode.PLAN: "plan",
-        EngineMode.READ_ONLY: "plan",
-        EngineMode.ASK: "default",  # its own «auto» lets a model decide
-        EngineMode.AUTO_EDIT: "auto-edit",
-        EngineMode.FULL: "yolo",
-    },
+    modes=words(lambda row: row.qwen),
     usage=UsageFrom.CHUNKS,
     error_code=error_code,
     ends_turn_on_no=True,

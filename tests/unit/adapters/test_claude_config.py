@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from executor.adapters.base import Command, StartRequest
-from executor.adapters.claude_config import FREEDOM, MCP_FILE, SETTINGS_FILE, command_for
+from executor.adapters.claude_config import MCP_FILE, SETTINGS_FILE, command_for
+from executor.adapters.engine_modes import MODES
 from shared.contracts.provider_runs import Message
 from shared.contracts.providers import EngineMode
 from shared.errors import ErrorCode, RunyardError
@@ -130,7 +131,7 @@ def test_only_the_home_configures_the_engine() -> None:
 @pytest.mark.parametrize("mode", list(EngineMode))
 def test_every_engine_mode_has_its_freedom_and_none_the_engines_own_way_past_all_questions(mode: EngineMode) -> None:
     made = command(engine_mode=mode)
-    assert value_of(made, "--permission-mode") == FREEDOM[mode].permission_mode != "bypassPermissions"
+    assert value_of(made, "--permission-mode") == MODES[mode].claude != "bypassPermissions"
     assert not any("dangerously" in part for part in made.argv)
 
 

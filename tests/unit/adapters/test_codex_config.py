@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from executor.adapters.base import StartRequest
-from executor.adapters.codex_config import FREEDOM, command_for, thread_settings
+from executor.adapters.codex_config import command_for, thread_settings
+from executor.adapters.engine_modes import MODES
 from shared.contracts.provider_runs import Message
 from shared.contracts.providers import EngineMode
 from shared.errors import ErrorCode, RunyardError
@@ -111,7 +112,8 @@ def test_commands_of_the_engine_do_not_see_its_credentials() -> None:
 @pytest.mark.parametrize("mode", list(EngineMode))
 def test_every_engine_mode_has_its_freedom(mode: EngineMode) -> None:
     settings = thread_settings(request(engine_mode=mode, model="m"))
-    assert (settings["sandbox"], settings["approvalPolicy"]) == (FREEDOM[mode].sandbox, FREEDOM[mode].approval_policy)
+    told = MODES[mode].codex
+    assert (settings["sandbox"], settings["approvalPolicy"]) == (told.sandbox, told.approval_policy)
     assert settings["model"] == "m"
 
 
