@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 
 from executor.adapters import ADAPTERS
 from executor.adapters.base import Adapter
+from executor.blobs import open_store
 from executor.command_profiles import load_command_profiles
 from executor.containment import Containment, containment
 from executor.credentials import CredentialStore
@@ -24,6 +25,7 @@ from executor.process_tree import Forest
 from executor.readiness import Readiness
 from executor.routes import Executor, document_routes, executor_routes
 from executor.settings import ExecutorSettings
+from executor.snapshots import Snapshots
 from executor.state_dir import StateDir, write_whole
 from shared.clock import Clock, utc_now
 from shared.contracts.events import PAYLOADS
@@ -58,15 +60,17 @@ def build_app(
     table = dict.fromkeys(Provider, adapters[Provider.SCRIPTED]) if settings.provider_mode == "scripted" else adapters
     credential_names = frozenset(name for adapter in adapters.values() for name in adapter.credentials.names)
     forest = Forest(state.mark)
-    store = CredentialStore(os.environ, settings.credentials_dir)
-    readiness = Readiness(table, settings.engines_dir, store, forest, state.mark)
+    credentials = CredentialStore(os.environ, settings.credentials_dir)
+    readiness = Readiness(table, settings.engines_dir, credentials, forest, state.mark)
     prepare = Prepare(
-        table, credential_names, store, readiness, settings.workspaces(), identity, settings.output_quota_bytes, forest.sandbox,
-        _containment(settings, state), load_command_profiles(settings.command_profiles),
+        table, credential_names, credentials, readiness, settings.workspaces(), identity, settings.output_quota_bytes,
+        forest.sandbox, _containment(settings, state), load_command_profiles(settings.command_profiles),
         load_prices(settings.prices),
     )  # fmt: skip
-    runs = LiveRuns(prepare, forest, Places(state.journal, settings.workspaces(), settings.slots), identity, clock)
-    executor = Executor(runs, readiness, identity, settings.slots, settings.workspaces(), table, store)
+    store = open_store(settings.snapshot_store) if settings.snapshot_store is not None else None
+    snapshots = Snapshots(settings.workspaces(), state.snapshots, store, settings.snapshot_max_bytes)
+    runs = LiveRuns(prepare, snapshots, forest, Places(state.journal, settings.workspaces(), settings.slots), identity, clock)
+    executor = Executor(runs, readiness, identity, settings.slots, settings.workspaces(), table, credentials)
     operations = (*executor_routes(executor), *health_routes("executor", executor.reasons_not_ready, identity.instance))
     described = document("Runyard executor", release(), operations, PAYLOADS.values())
 
@@ -109,9 +113,9 @@ def _executor_id(settings: ExecutorSettings, state: StateDir) -> str:
 
 
 def _containment(settings: ExecutorSettings, state: StateDir) -> Containment:
-    """Our own files, other runs' workspaces and file credentials are no engine's business."""
+    """Our own files, other runs' workspaces and snapshots, and file credentials are no engine's business."""
     settings.workspaces().mkdir(mode=0o700, parents=True, exist_ok=True)  # what is not there yet cannot be hidden
-    ours = (state.root, settings.workspaces(), settings.credentials_dir, *settings.private_paths)
+    ours = (state.root, settings.workspaces(), settings.credentials_dir, settings.snapshot_folder(), *settings.private_paths)
     needed = (settings.engines_dir,)
     return containment(settings.containment, settings.bwrap, filter(None, ours), filter(None, needed))
 

@@ -30,6 +30,7 @@ class Cause(Enum):
     DISK_FULL = auto()
     ADAPTER_FAILED = auto()
     NOT_STARTED = auto()
+    NO_WORKSPACE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ ENDINGS: Mapping[Cause, Ending] = MappingProxyType({
     Cause.DISK_FULL: Ending(AttemptOutcome.ERROR, ErrorCode.WORKSPACE_ERROR, "the executor's disk refused a write"),
     Cause.ADAPTER_FAILED: Ending(AttemptOutcome.ERROR, ErrorCode.INTERNAL, "the adapter failed"),
     Cause.NOT_STARTED: Ending(AttemptOutcome.ERROR, ErrorCode.ENGINE_START_FAILED, "the engine did not start"),
+    Cause.NO_WORKSPACE: Ending(AttemptOutcome.ERROR, ErrorCode.WORKSPACE_ERROR, "the workspace could not be made"),
 })  # fmt: skip
 
 

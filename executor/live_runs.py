@@ -6,9 +6,10 @@ One engine process per (runId, attempt), however often a start is sent: the rese
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -20,8 +21,11 @@ from executor.journal import Journal, JournalError, JournalHead
 from executor.leash import Leash, is_ours
 from executor.prepare import Identity, Prepare
 from executor.process_tree import Forest
-from executor.runner import Runner
+from executor.runner import Plan, Runner
+from executor.snapshots import Snapshots, Way, told_of
+from executor.workspace import Workspace
 from shared.clock import Clock, monotonic, monotonic_ms
+from shared.contracts.events import Diagnostic, SnapshotTaken
 from shared.contracts.provider_runs import (
     AttemptRef,
     LeashRenewed,
@@ -54,8 +58,11 @@ class Places:
 class LiveRuns:
     """Everything is called on the event loop. ``rest`` takes nothing new and lets go on what lives; ``drain`` ends all."""
 
-    def __init__(self, prepare: Prepare, forest: Forest, places: Places, identity: Identity, now: Clock) -> None:
+    def __init__(
+        self, prepare: Prepare, snapshots: Snapshots, forest: Forest, places: Places, identity: Identity, now: Clock
+    ) -> None:
         self._prepare = prepare
+        self._snapshots = snapshots
         self._forest = forest
         self._places = places
         self._identity = identity
@@ -82,6 +89,7 @@ class LiveRuns:
 
     def recover(self) -> None:
         """Once, before anything else: what earlier lives left."""
+        self._snapshots.prepare()
         for attempt in recovered(self._places.journal, self._places.workspaces, self._now):
             self._attempts.add(attempt)
 
@@ -110,17 +118,44 @@ class LiveRuns:
         leash = Leash.starting(request.leash, self._identity.instance, monotonic_ms())
         if leash is None:
             raise RunyardError(ErrorCode.CONFLICT, "the quoted clock reading is not from this executor, or too old")
-        plan, workspace = self._prepare(request)
+        way = self._way(request, older)
+        plan, workspace = self._prepare(way.request)
         try:
             journal = Journal.create(self._places.journal, self._head(request))
         except JournalError as error:
             raise RunyardError(ErrorCode.WORKSPACE_ERROR, str(error)) from error
         self._remember_secrets(request.workspace.key, plan.secrets)
-        runner = Runner(plan, journal, self._forest, self._now)
+        runner = Runner(told_of(way, plan), journal, self._forest, self._now)
         attempt = Attempt(journal, runner.tail, workspace, leash, runner)
         self._attempts.add(attempt)
-        attempt.task = asyncio.create_task(self._live(attempt, runner, older))
+        runner.on_rest = partial(self._keep, way.request, attempt, runner)
+        laying = partial(self._lay, way, workspace, plan)
+        attempt.task = asyncio.create_task(self._live(attempt, runner, older, laying))
         return self._accepted(attempt), True
+
+    def _way(self, request: StartProviderRun, older: list[Attempt]) -> Way:
+        """Where its files come from. Raises ``conflict`` where they would replace those that another attempt works with."""
+        way = self._snapshots.way(request)
+        if way.replaces and self._others_at(request.workspace.key, older):
+            raise RunyardError(ErrorCode.CONFLICT, "another attempt works in this workspace")
+        return way
+
+    def _others_at(self, workspace_key: str, known: list[Attempt]) -> bool:
+        living = [each for each in self.live() if each not in known]
+        return any(each.journal.head.workspace == workspace_key for each in living)
+
+    async def _lay(self, way: Way, workspace: Workspace, plan: Plan) -> None:
+        """Raises ``workspace_error``."""
+        await self._snapshots.go(way, workspace)
+        if way.replaces:
+            workspace.write(plan.conversation.command.files)  # once more: what stood there is gone
+
+    async def _keep(self, request: StartProviderRun, attempt: Attempt, runner: Runner) -> SnapshotTaken | Diagnostic | None:
+        """A snapshot of what it left; none while another attempt works there: that one takes it."""
+        if self._others_at(request.workspace.key, [attempt]):
+            return None
+        session = runner.engine_session or request.resume_session_id
+        return await self._snapshots.take(request, attempt.workspace, session, lambda: runner.is_hurried)
 
     def secrets_of(self, workspace_key: str) -> tuple[str, ...]:
         """What attempts of this life were signed in with there: no file may show it, also after they were released."""
@@ -171,13 +206,17 @@ class LiveRuns:
             clock_ms=monotonic_ms(),
         )
 
-    async def _live(self, attempt: Attempt, runner: Runner, older: list[Attempt]) -> None:
+    async def _live(self, attempt: Attempt, runner: Runner, older: list[Attempt], lay: Callable[[], Awaitable[None]]) -> None:
         """The whole life of an attempt; the outermost loop of its task."""
         started = monotonic()
         for each in older:
             if each.runner is not None and each.task is not None:
                 each.runner.end(Cause.SUPERSEDED)
                 await asyncio.wait([each.task])
+        try:
+            await lay()
+        except RunyardError as error:
+            runner.end(Cause.NO_WORKSPACE, error.detail)
         try:
             await runner.run()
         except Exception as error:  # our own failure: the attempt still ends, and says so

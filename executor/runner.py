@@ -7,7 +7,7 @@ Nothing here knows an engine. Everything but ``run`` is synchronous and called o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,6 +32,7 @@ from shared.contracts.events import (
     Diagnostic,
     InteractionRequested,
     InteractionResolved,
+    Payload,
     SessionStarted,
 )
 from shared.contracts.interactions import Reply
@@ -87,6 +88,7 @@ class Runner:
         self._output_bytes = 0
         self._stderr_tail = bytearray()
         self._message_ids: set[str] = set()
+        self.on_rest: Callable[[], Awaitable[Payload | None]] | None = None  # between the tree's end and the attempt's
         self.status: Status = "starting"
         self.engine_session: str | None = None
         self.ended: AttemptEnded | None = None
@@ -161,6 +163,8 @@ class Runner:
             await self._watch(self._process)
             self._limits.pause()
             await self._take_down(self._process, self._tree)
+        self._hear_out()
+        await self._keep_what_is_left()
         self._finish()
 
     async def bury(self) -> None:
@@ -169,6 +173,7 @@ class Runner:
         if self._process is not None and self._tree is not None:
             self.hurry()
             await self._take_down(self._process, self._tree)
+        self._hear_out()
         self._finish()
 
     async def _start(self) -> None:
@@ -264,12 +269,23 @@ class Runner:
         except TimeoutError:
             pass
 
-    def _finish(self) -> None:
+    async def _keep_what_is_left(self) -> None:
+        """Nothing writes any more, and all it said is told: what is kept now is as new as the last event."""
+        if self._process is not None and self.on_rest is not None and self._cause is not Cause.SUPERSEDED:
+            kept = await self.on_rest()
+            if kept is not None:
+                self._log.emit(kept)
+
+    def _hear_out(self) -> None:
+        """What streams and conversation still hold, once nothing more can come."""
         for stream, redactor in self._redactors.items():
             self._take(stream, redactor.rest())
             self._ask(lambda stream=stream: self._conversation.end_of(stream), stream)
         for payload in self._spoken.rest():
             self._log.emit(payload)
+        self._log.commit()
+
+    def _finish(self) -> None:
         outcome = decided(self._cause, self._detail, self._engine_outcome())
         # a lost attempt withdraws nothing: its run waits on, and the reply starts the next attempt
         for question_id in self._questions.open if outcome.outcome is not AttemptOutcome.LOST else ():

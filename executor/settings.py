@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
 
@@ -68,6 +69,15 @@ class ExecutorSettings(ServiceSettings):
         default=8 * 1024 * MIB, ge=MIB, validation_alias="EXECUTOR_FILE_LIMIT_BYTES",
         description="No file that an engine or its tools write grows beyond it (`ulimit -f`).",
     )  # fmt: skip
+    snapshot_store: str | None = Field(
+        default=None, validation_alias="EXECUTOR_SNAPSHOT_STORE",
+        description="Where snapshots of workspaces are kept, the same for all executors: `file:///a/folder/all/see`. "
+                    "Else none are taken.",
+    )  # fmt: skip
+    snapshot_max_bytes: int = Field(
+        default=1024 * MIB, ge=1, validation_alias="EXECUTOR_SNAPSHOT_MAX_BYTES",
+        description="What the files of a snapshot may hold together; of a larger workspace none is taken, and the run says so.",
+    )  # fmt: skip
     provider_mode: Literal["real", "scripted"] = Field(
         default="real", validation_alias="CONTROL_PLANE_PROVIDER_MODE",
         description="`scripted` gives every provider to the scripted engine, with no change of API.",
@@ -77,6 +87,11 @@ class ExecutorSettings(ServiceSettings):
 
     def state(self) -> StateDir:
         return StateDir.at(self.state_dir)
+
+    def snapshot_folder(self) -> Path | None:
+        """The store, where it is a folder of this machine's."""
+        parts = urlsplit(self.snapshot_store or "")
+        return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
     def workspaces(self) -> Path:
         return (self.workspace_root or self.state().root / "workspaces").resolve()

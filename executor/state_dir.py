@@ -63,6 +63,11 @@ class StateDir:
         return self.root / "executor-id"
 
     @property
+    def snapshots(self) -> Path:
+        """Snapshots on their way to the store; emptied at each start."""
+        return self.root / "snapshots"
+
+    @property
     def journal(self) -> Path:
         return self.root / "journal"
 

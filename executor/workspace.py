@@ -6,7 +6,9 @@ opened that is not a plain one.
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import stat
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -34,7 +36,7 @@ class Workspace:
 
     @classmethod
     def at(cls, root: Path, key: str) -> Workspace:
-        if key in (".", ".."):
+        if key.startswith("."):  # names of our own, beside the workspaces
             raise invalid("workspace.key", "this key cannot be used")
         return cls(root / key)
 
@@ -130,10 +132,22 @@ def workspace_keys(root: Path) -> list[str]:
     """The keys that have a workspace here, newest first."""
     try:
         with os.scandir(root) as entries:
-            aged = [(entry.stat(follow_symlinks=False).st_mtime, entry.name) for entry in entries if entry.is_dir()]
+            aged = [(entry.stat(follow_symlinks=False).st_mtime, entry.name)
+                    for entry in entries if entry.is_dir() and not entry.name.startswith(".")]  # fmt: skip
     except OSError:
         return []
     return [name for _at, name in sorted(aged, reverse=True)[:LISTED_WORKSPACES]]
+
+
+def remove_tree(path: Path) -> None:
+    """A file, a link or a folder with all that is in it; nothing is followed. Nothing there is as good. Raises ``OSError``."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    try:
+        shutil.rmtree(path)
+    except RecursionError as error:
+        raise OSError(errno.ELOOP, "folders in each other, deeper than can be removed") from error
 
 
 def _plain_file(name: str, folder: int) -> os.stat_result | None:

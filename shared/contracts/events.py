@@ -42,6 +42,7 @@ class Kind(StrEnum):
     RAW_STDERR = "raw.stderr"
     STREAM_GAP = "stream.gap"
     LOG = "log"
+    SNAPSHOT = "snapshot"
 
 
 class Payload(Wire):
@@ -120,6 +121,25 @@ class RunStatusChanged(Payload):
     result: Any = None
 
 
+class EventRef(Wire):
+    """An event of a run."""
+
+    run_id: str
+    cursor: int
+
+
+class Restored(Wire):
+    """An attempt whose files and engine session came from a snapshot, because the newest ones are out of reach."""
+
+    executor_id: str = Field(description="Where the snapshot was taken.")
+    run_id: str
+    attempt: int
+    cursor: int = Field(description="The last event of that run whose work is in the snapshot.")
+    lost_from: EventRef | None = Field(
+        default=None, description="The first event whose work is not in it, where anything came after it."
+    )
+
+
 class AttemptStarted(Payload):
     KIND = Kind.ATTEMPT_STARTED
     executor_id: str
@@ -129,6 +149,7 @@ class AttemptStarted(Payload):
     sandbox: str = Field(description="How the process tree is contained, e.g. `session+subreaper`; never weaker than asked.")
     timeouts: Timeouts
     resumed: bool = False
+    restored: Restored | None = None
 
 
 class AttemptOutcome(StrEnum):
@@ -312,13 +333,23 @@ class Log(Payload):
     base64: str
 
 
+class SnapshotTaken(Payload):
+    """Workspace and engine session, as they stood at this frame, are in the snapshot store. No event that callers see."""
+
+    KIND = Kind.SNAPSHOT
+    sha256: str
+    bytes: int
+    path: str = Field(description="Where the workspace stood; a session goes on at the same path only.")
+    engine_session: str | None = None
+
+
 PAYLOADS: Mapping[Kind, type[Payload]] = MappingProxyType({
     payload.KIND: payload
     for payload in (
         RunStatusChanged, AttemptStarted, AttemptEnded, AttemptLost, SessionStarted, MessageDelta, MessageCompleted,
         ReasoningDelta, ReasoningCompleted, ToolStarted, ToolCompleted, PlanUpdated, InteractionRequested,
         InteractionResolved, UsageUpdated, ArtifactCreated, OutputRepaired, RetryScheduled, Diagnostic, RawStdout,
-        RawStderr, StreamGap, Log,
+        RawStderr, StreamGap, Log, SnapshotTaken,
     )
 })  # fmt: skip
 

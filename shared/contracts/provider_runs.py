@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from shared.contracts.events import AttemptEnded, Timeouts
+from shared.contracts.events import AttemptEnded, EventRef, Timeouts
 from shared.contracts.providers import EngineMode, Provider, ProviderReadiness
 from shared.contracts.wire import Request, Wire
 
@@ -23,6 +23,32 @@ class WorkspaceRef(Request):
     """The directory a session works in: the same key gives the same files and the same HOME on one executor."""
 
     key: str = Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")
+
+
+class AttemptRef(Request):
+    run_id: str
+    attempt: int = Field(ge=1)
+
+
+class SnapshotRef(Request):
+    """A snapshot of a workspace, as Postgres names it: what it holds, and the last event whose work is in it."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+    path: str
+    executor_id: str
+    run_id: str
+    attempt: int
+    cursor: int
+
+
+class FromSnapshot(Request):
+    """What a start becomes where the workspace's newest files are not: it goes on from the session as the snapshot knows it."""
+
+    snapshot: SnapshotRef
+    lost_from: EventRef | None = None
+    resume_session_id: str | None = None
+    messages: list[Message] = Field(min_length=1)
 
 
 class LeashQuote(Request):
@@ -51,6 +77,11 @@ class StartProviderRun(Request):
     timeouts: Timeouts = Field(default_factory=Timeouts)
     output_schema: dict[str, Any] | None = None
     leash: LeashQuote | None = Field(default=None, description="None: the leash starts at the executor's own now.")
+    after: list[AttemptRef] = Field(
+        default_factory=list[AttemptRef],
+        description="The files must be those that one of these attempts left; none named: whatever is there.",
+    )
+    from_snapshot: FromSnapshot | None = Field(default=None, description="What to do where they are not.")
 
 
 class ProviderRunAccepted(Wire):
@@ -63,11 +94,6 @@ class ProviderRunAccepted(Wire):
     executor_id: str
     instance: str
     clock_ms: int
-
-
-class AttemptRef(Request):
-    run_id: str
-    attempt: int = Field(ge=1)
 
 
 class RenewLeash(Request):
@@ -187,6 +213,8 @@ class Propose(Request):
     provider: Provider
     workspace: WorkspaceRef
     avoid: list[str] = Field(default_factory=list[str], description="Executor ids that just refused.")
+    newest_at: str | None = Field(default=None, description="The executor that has the workspace's newest files.")
+    movable: bool = Field(default=False, description="Another executor can have them too: nothing is newer than their snapshot.")
 
 
 class Proposal(Wire):
