@@ -40,7 +40,7 @@ class OpenCodeWords:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """``codex``: of a thread. ``claude``: its ``--permission-mode``. ``gemini``, ``iflow``, ``qwen``: for ``session/set_mode``."""
+    """``codex``: of a thread. ``claude``: ``--permission-mode``. ``gemini``, ``iflow``, ``qwen``: by ``session/set_mode``."""
 
     asked: Unasked
     codex: CodexWords
