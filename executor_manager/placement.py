@@ -13,19 +13,30 @@ _BEST_FIRST = (ReadinessCategory.READY, ReadinessCategory.ENVIRONMENT_NOT_READY,
 
 
 def propose(members: Sequence[FleetMember], request: Propose) -> ExecutorState | None:
-    """The executor that holds the workspace newest, if it can run this; else the least loaded one with a free slot.
+    """The executor that has the workspace's newest files, if it can run this; else the least loaded one with a free slot.
 
-    The holder is proposed even when it is full: going elsewhere would lose the session's files, and whether to wait for
-    them is not for us to say. It says 429 itself, and a caller that will not wait names it in ``avoid``.
+    That one is proposed even when it is full, unless the files can be had elsewhere too: going elsewhere without them would lose
+    them, and whether to wait is not for us to say. It says 429 itself, and a caller that will not wait names it in ``avoid``.
     """
     able = [(state, taken) for state, taken in _able(members, request.provider) if state.executor_id not in request.avoid]
-    key = request.workspace.key
-    holders = [state for state, _ in able if key in state.workspaces]
-    if holders:
-        return min(holders, key=lambda state: (state.workspaces.index(key), state.executor_id))
     free = [(not _is_ready(state, request), taken / state.slots, state.executor_id, state)
             for state, taken in able if taken < state.slots]  # fmt: skip
-    return min(free, key=lambda each: each[:3])[3] if free else None
+    best = min(free, key=lambda each: each[:3])[3] if free else None
+    owner = _owner([state for state, _ in able], request)
+    if owner is None:
+        return best
+    has_room = any(state is owner for *_, state in free)
+    return best if request.movable and best is not None and not has_room else owner
+
+
+def _owner(able: Sequence[ExecutorState], request: Propose) -> ExecutorState | None:
+    """Where the newest files are; who does not know that takes whoever worked there last."""
+    named = [state for state in able if state.executor_id == request.newest_at]
+    if named or request.movable:
+        return named[0] if named else None
+    key = request.workspace.key
+    holders = [state for state in able if key in state.workspaces]
+    return min(holders, key=lambda state: (state.workspaces.index(key), state.executor_id)) if holders else None
 
 
 def refusal(members: Sequence[FleetMember], request: Propose) -> RunyardError:

@@ -30,8 +30,9 @@ def envelope() -> str:
 
 
 def payloads() -> str:
-    """A section for every kind, in the order of ``Kind``; ``log`` stays between executor and control plane."""
-    sections = [f"### `{kind}`\n\n{_shape(PAYLOADS[kind])}" for kind in Kind if kind not in (Kind.LOG, Kind.STREAM_GAP)]
+    """A section for every kind, in the order of ``Kind``; some stay between executor and control plane."""
+    told = [kind for kind in Kind if kind not in (Kind.LOG, Kind.SNAPSHOT, Kind.STREAM_GAP)]
+    sections = [f"### `{kind}`\n\n{_shape(PAYLOADS[kind])}" for kind in told]
     return "\n\n".join([*sections, f"### `{Kind.STREAM_GAP}`\n\n{_shape(StreamGap)}", _shapes((Usage, Timeouts))])
 
 

@@ -31,6 +31,10 @@ def asked(*avoid: str) -> Propose:
     return Propose(provider=Provider.SCRIPTED, workspace=WorkspaceRef(key="w"), avoid=list(avoid))
 
 
+def of_session(*avoid: str, movable: bool = False) -> Propose:
+    return asked(*avoid).model_copy(update={"newest_at": "b", "movable": movable})
+
+
 BROKEN = [provider(category=ReadinessCategory.RUNTIME_UNHEALTHY)]
 UNSIGNED = [provider(category=ReadinessCategory.ENVIRONMENT_NOT_READY)]
 ABSENT = [UNSIGNED[0].model_copy(update={"installed": False})]
@@ -57,6 +61,24 @@ TABLE = {
     "not a holder that just refused": ([member("a"), member("b", 4, workspaces=["w"])], asked("b"), "a"),
     "not a holder that drains": ([member("a"), member("b", workspaces=["w"], draining=True)], asked(), "a"),
     "not a holder that is gone": ([member("a"), member("b", workspaces=["w"], reachable=False)], asked(), "a"),
+    "who has the newest files": ([member("a", workspaces=["w"]), member("b", 3)], of_session(), "b"),
+    "who has them even when it is full": ([member("a"), member("b", 4)], of_session(), "b"),
+    "who has them before one that could have them": ([member("a"), member("b", 3)], of_session(movable=True), "b"),
+    "another that can have them when it is full": ([member("a"), member("b", 4)], of_session(movable=True), "a"),
+    "to it all the same when all are full": ([member("a", 4), member("b", 4)], of_session(movable=True), "b"),
+    "another that can have them when it drains": ([member("a", 3), member("b", draining=True)], of_session(movable=True), "a"),
+    "another when it is gone": ([member("a"), member("b", reachable=False)], of_session(movable=True), "a"),
+    "another when it just refused": ([member("a"), member("b")], of_session("b", movable=True), "a"),
+    "the least loaded of others, whatever they held": (
+        [member("a", 3, workspaces=["w"]), member("b", draining=True), member("c")],
+        of_session(movable=True),
+        "c",
+    ),
+    "one that shares its disk, for want of a snapshot": (
+        [member("a", 3, workspaces=["w"]), member("b", draining=True), member("c")],
+        of_session(),
+        "a",
+    ),
     "nobody when all are full": ([member("a", 4), member("b", 4)], asked(), None),
     "nobody in no fleet": ([], asked(), None),
 }
