@@ -14,7 +14,8 @@ import msgspec
 
 from executor.adapters import acp_errors, acp_protocol, acp_tools
 from executor.adapters.acp_events import PromptEvents
-from executor.adapters.acp_profile import AcpProfile, LogLine
+from executor.adapters.acp_log import CallLog, Retry
+from executor.adapters.acp_profile import AcpProfile
 from executor.adapters.acp_protocol import (
     AUTH_REQUIRED,
     NOISE,
@@ -71,8 +72,7 @@ class AcpConversation:
         self._is_prompting = False
         self._stop_reason: str | None = None
         self._messages: list[str] = []
-        self._calls = 0
-        self._last_failure = ""
+        self._log = CallLog(profile)
         self._is_stopping = False
         self._is_closed = False
         self._failure: tuple[ErrorCode, str] | None = None
@@ -150,7 +150,7 @@ class AcpConversation:
             return self._close()
         params = {"cwd": self._request.workspace, "mcpServers": self._setup.mcp_servers}
         if self._session is None:
-            return [self._call("session/new", params, self._session_opened)]
+            return [self._call("session/new", {**params, **self._setup.new_session}, self._session_opened)]
         return [self._call("session/load", params | {"sessionId": self._session}, self._session_opened)]
 
     def _session_opened(self, answer: Incoming, line: Line) -> list[Step]:
@@ -176,7 +176,8 @@ class AcpConversation:
     # ---- prompts, messages, stop and end ----
 
     def _prompt(self, text: str) -> Send:
-        self._is_prompting, self._calls = True, 0
+        self._is_prompting = True
+        self._log.begin()
         self._events.begin()
         params = {"sessionId": self._session_id, "prompt": acp_protocol.prompt_of([_no_command(text)])}
         return self._call("session/prompt", params, self._prompt_ended)
@@ -275,6 +276,8 @@ class AcpConversation:
         if not self._is_prompting or told.session_id != self._session_id:
             return []  # the history of a session that is being loaded, or what is of no prompt of ours
         kind, update = acp_protocol.read_update(told.update)
+        if update is not None:
+            self._log.heard()
         match update:
             case Chunk() if kind == "agent_message_chunk":
                 return self._events.said(update, line)
@@ -310,43 +313,22 @@ class AcpConversation:
     # ---- the engine's own log ----
 
     def _on_log(self, line: Line) -> list[Step]:
-        text = line.data.decode("utf-8", "replace")
-        for pattern, means in self._profile.log:
-            found = pattern.search(text)
-            if found is not None:
-                return self._on_logged(means, found[1] if found.re.groups else "", line)
-        return raw(line)
+        told = self._log.read(line.data.decode("utf-8", "replace"))
+        if told is None:
+            return raw(line)
+        return [step for retry in told for step in self._on_retry(retry, line)] if self._is_prompting else []
 
-    def _on_logged(self, means: LogLine, said: str, line: Line) -> list[Step]:
-        match means:
-            case LogLine.NOISE:
-                return []
-            case LogLine.STEP:
-                self._calls = 0
-                return []
-            case LogLine.FAILED:
-                self._last_failure = said
-                return self._give_up() if self._calls >= self._profile.max_calls else []
-            case LogLine.CALL:
-                self._calls += 1
-                if self._calls == 1 or not self._is_prompting:
-                    return []
-                if self._calls > self._profile.max_calls:
-                    return self._give_up()
-                code, reason = self._last_refusal()
-                return self._events.broken(reason, code, self._calls - 1, line)
+    def _on_retry(self, retry: Retry, line: Line) -> list[Step]:
+        """While a tool runs it is a sub-agent's call, or one the engine makes for itself: that one may fail."""
+        if retry.is_enough and not self._events.has_open_tools:
+            return self._give_up(retry)
+        return self._events.retried(retry, line)
 
-    def _last_refusal(self) -> tuple[ErrorCode, str]:
-        """Why the model was called again. What cannot pass is not tried again, so what nothing names is the endpoint's."""
-        error = RpcError(message=self._last_failure or "the model's answer broke off")
-        code = self._profile.error_code(error)
-        return ErrorCode.MODEL_UNAVAILABLE if code is ErrorCode.ENGINE_EXIT_NONZERO else code, acp_errors.reason_of(error)
-
-    def _give_up(self) -> list[Step]:
+    def _give_up(self, retry: Retry) -> list[Step]:
         """The engine would go on for minutes."""
-        if self._failure is not None or self._is_stopping or not self._is_prompting:
+        if self._failure is not None or self._is_stopping:
             return []
-        self._failure = self._last_refusal()
+        self._failure = (retry.code, retry.reason)
         return self._cancel()
 
     def _call(self, method: str, params: dict[str, Any], answered: Answered) -> Send:

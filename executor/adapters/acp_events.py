@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from executor.adapters import acp_tools
+from executor.adapters.acp_log import Retry
 from executor.adapters.acp_profile import AcpProfile, UsageFrom
 from executor.adapters.acp_protocol import Chunk, Plan, PlanEntry, PromptEnded, Tokens, ToolCall
 from executor.adapters.acp_tools import Tool
@@ -78,14 +79,20 @@ class PromptEvents:
         shown = self._reasoning.delta(f"r{self._streams}", chunk.content.text)
         return _at(line, [ReasoningDelta(message_id=each.message_id, text=each.text) for each in shown if each.what == "delta"])
 
-    def broken(self, reason: str, code: ErrorCode | None, attempt: int, line: Framed) -> list[Step]:
-        """The engine tells that it asks the model again: what comes may have been said before."""
-        self._messages.broken()
-        self._reasoning.broken()
-        self._said, self._thought = [], []
-        return _at(line, [RetryScheduled(by="engine", reason=reason, error_code=code, attempt=attempt)])
+    def retried(self, retry: Retry, line: Framed) -> list[Step]:
+        """The engine tells that it asks the model again."""
+        if retry.starts_over:
+            self._messages.broken()
+            self._reasoning.broken()
+            self._said, self._thought = [], []
+        told = RetryScheduled(by="engine", reason=retry.reason, error_code=retry.code, attempt=retry.attempt)
+        return _at(line, [told])
 
     # ---- tools and plan ----
+
+    @property
+    def has_open_tools(self) -> bool:
+        return any(tool.is_told for tool in self._tools.values())
 
     def tool(self, call: ToolCall, line: Framed) -> list[Step]:
         if call.tool_call_id in self._over:

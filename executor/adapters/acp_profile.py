@@ -30,6 +30,8 @@ class LogLine(StrEnum):
     STEP = "step"  # a new model call is prepared
     CALL = "call"  # the model is called: the first call of a step, or the same again after a failure
     FAILED = "failed"  # a call failed; the first group of the match is the reason
+    AGAIN = "again"  # a call that said nothing is made again; groups: attempt, and wait in ms where the model named one
+    BROKEN = "broken"  # an answer that was not whole is asked for again; groups: attempt, reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Each engine writes its own files from them; nothing here may know one by name.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from executor.adapters.base import Command, StartRequest
@@ -17,11 +17,15 @@ MAX_MCP_SERVERS = 32
 
 @dataclass(frozen=True, slots=True)
 class AcpSetup:
-    """One process: its command, the MCP servers its session is opened with, what it signs in with over ACP, if it does there."""
+    """One process: its command, the MCP servers its session is opened with, what it signs in with over ACP, if it does there.
+
+    ``new_session``: what ``session/new`` says beyond that.
+    """
 
     command: Command
     mcp_servers: Sequence[Mapping[str, Any]] = ()
     sign_in: Mapping[str, Any] | None = None
+    new_session: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def refuse_schema(request: StartRequest, engine: str) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from typing import Any
 
 from executor.adapters import acp_errors, acp_settings
 from executor.adapters.acp import AcpConversation
-from executor.adapters.acp_profile import AcpProfile, UsageFrom
+from executor.adapters.acp_profile import AcpProfile, LogLine, UsageFrom
 from executor.adapters.acp_protocol import RpcError
 from executor.adapters.acp_settings import AcpSetup
 from executor.adapters.base import Command, File, Install, StartRequest
@@ -25,6 +26,17 @@ FOLDER = ".qwen"
 LOGIN_FILE = f"{FOLDER}/oauth_creds.json"
 TOOLS = {"shell": ("run_shell_command",), "edit": ("write_file", "edit", "notebook_edit"), "web_fetch": ("web_fetch",)}
 
+# Its retries stand in its debug log only, a file by the session's name. So it gets a name known beforehand, and the file is a
+# way to stderr.
+SESSION_ID = "qwen-code/sessionId"
+_NAMESPACE = uuid.UUID("5f2f7d0e-9a52-4f0b-8a7e-6d1d4c1b7a90")
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SHOW_LOG = """
+mkdir -p "$HOME/.qwen/debug" && ln -sf /dev/stderr "$HOME/.qwen/debug/$1.txt"
+shift
+exec "$@"
+"""
+_OWN_LOG = r"^\d{4}-\d\d-\d\dT\S+Z \[(?:DEBUG|INFO|WARN|ERROR)\] "
 _STATUS = re.compile(r"^(\d{3})\b")
 
 
@@ -35,7 +47,7 @@ def status_of(error: RpcError) -> int | None:
 
 
 def error_code(error: RpcError) -> ErrorCode:
-    return acp_errors.code_of(error, status_of(error))
+    return ErrorCode.ENGINE_NO_OUTPUT if "NO_RESPONSE_TEXT" in error.message else acp_errors.code_of(error, status_of(error))
 
 
 PROFILE = AcpProfile(
@@ -44,6 +56,19 @@ PROFILE = AcpProfile(
     usage=UsageFrom.CHUNKS,
     error_code=error_code,
     ends_turn_on_no=True,
+    log=(
+        (re.compile(_OWN_LOG + r"\[OPENAI_ERROR\] OpenAI API Error: (.*?)(?: \{.*)?$"), LogLine.FAILED),
+        (
+            re.compile(_OWN_LOG + r"\[RETRY\] Attempt (?P<attempt>\d+) failed(?:.* explicit delay of (?P<wait>\d+)ms)?"),
+            LogLine.AGAIN,
+        ),
+        (
+            re.compile(_OWN_LOG + r"\[QWEN_CODE_CHAT\] (?P<reason>Invalid stream \[\w+\]) \(retry (?P<attempt>\d+)/"),
+            LogLine.BROKEN,
+        ),
+        (re.compile(_OWN_LOG), LogLine.NOISE),
+        (re.compile(r"^(?:  |\}|fatal: not a git repository|\[perf\] )"), LogLine.NOISE),  # what such a line says further
+    ),
 )
 
 
@@ -57,13 +82,14 @@ class QwenAdapter:
     credentials = CREDENTIALS[Provider.QWEN_CODE]
 
     def start(self, request: StartRequest) -> AcpConversation:
-        return AcpConversation(PROFILE, _setup(request), request, None)
+        session = str(uuid.uuid5(_NAMESPACE, f"{request.run_id}.{request.attempt}"))
+        return AcpConversation(PROFILE, _setup(request, session), request, None)
 
     def resume(self, request: StartRequest, session: str) -> AcpConversation:
-        return AcpConversation(PROFILE, _setup(request), request, session)
+        return AcpConversation(PROFILE, _setup(request, session), request, session)
 
 
-def _setup(request: StartRequest) -> AcpSetup:
+def _setup(request: StartRequest, session: str) -> AcpSetup:
     """Raises ``RunyardError``: ``auth_missing``, ``invalid_request`` for an option's value, ``capability_unavailable``."""
     acp_settings.refuse_schema(request, ENGINE)
     key = acp_settings.key_in(request, (KEY, OTHER_KEY))
@@ -72,19 +98,20 @@ def _setup(request: StartRequest) -> AcpSetup:
         raise RunyardError(ErrorCode.AUTH_MISSING, f"{ENGINE} needs {KEY}")
     if base_url is None and key is not None and not request.credential_env.get(KEY):
         base_url = OTHER_KEYS_URL
-    env = {"QWEN_CODE_NO_RELAUNCH": "true", "NO_COLOR": "1"}
+    env = {"QWEN_CODE_NO_RELAUNCH": "true", "NO_COLOR": "1", "QWEN_DEBUG_LOG_FILE": "1"}
     env |= {KEY: key} if key is not None else {}
     env |= {"OPENAI_MODEL": request.model} if request.model else {}
     # an argument stands above the variable, which may be another one's
     endpoint = ("--openai-base-url", base_url) if base_url is not None else ()
     settings = json.dumps(_settings(request, "qwen-oauth" if key is None else "openai"))
     files = (File("home", f"{FOLDER}/settings.json", settings.encode()),)
-    command = Command(argv=(request.executable, "--acp", *endpoint), env=env, files=files)
-    return AcpSetup(command, acp_settings.mcp_servers(request))
+    shown = ("/bin/sh", "-c", _SHOW_LOG, ENGINE, session) if _UUID.fullmatch(session) else ()  # whatever else a caller names
+    command = Command(argv=(*shown, request.executable, "--acp", *endpoint), env=env, files=files)
+    return AcpSetup(command, acp_settings.mcp_servers(request), new_session={"_meta": {SESSION_ID: session}})
 
 
 def _settings(request: StartRequest, auth_type: str) -> dict[str, Any]:
-    """Nothing that calls home. It retries in two loops, one within the other: only the inner one can be ended, and is."""
+    """Nothing that calls home. It retries in two loops, one within the other: this ends the inner one."""
     return {
         "general": {"enableAutoUpdate": False, "disableAutoUpdate": True, "disableUpdateNag": True},
         "security": {"auth": {"selectedType": auth_type}, "folderTrust": {"enabled": False}},

@@ -143,11 +143,6 @@ ENGINES: Mapping[Provider, Engine] = {
             Provider.QWEN_CODE,
             key="OPENAI_API_KEY",
             model="stub-model",
-            differs={
-                "fails: quota": Differs(
-                    "it has the same words for a quota that is used up as for too many requests", "rate_limited"
-                ),
-            },
             recordings={
                 "plain": "qwen/acp-plain",
                 "reasoning": "qwen/acp-reason",

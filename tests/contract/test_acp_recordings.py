@@ -203,11 +203,11 @@ def test_no_recording_is_left_without_its_engine() -> None:
 
 
 def core(said: Said) -> Any:
-    """A message without its number and what we choose differently: who we are, and an answer's text."""
+    """A message without its number and what we choose differently: who we are, a session's name, and an answer's text."""
     if said.get("method") == "initialize":
         return "initialize"
     if "error" in said:
         return said["error"]["code"]
     if "result" in said:
         return said["result"]["outcome"]
-    return {"method": said["method"], "params": said["params"]}
+    return {"method": said["method"], "params": {name: value for name, value in said["params"].items() if name != "_meta"}}

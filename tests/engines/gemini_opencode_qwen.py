@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from executor.adapters.base import Adapter
 from executor.adapters.gemini_cli import GeminiAdapter
 from executor.adapters.opencode import OpenCodeAdapter
 from executor.adapters.qwen_code import QwenAdapter
-from shared.errors import ErrorCode
 from tests.engines.drive import Driven, driven, request_for
 from tests.model_stub.server import ModelStub, serving
 
@@ -27,9 +26,7 @@ ANSWER = "Hello from the model stub. The answer is 42."
 class Row:
     """An engine, and what is its own.
 
-    ``failures``: what it does not tell us well enough to name as the others. ``apart``: what it tries again for more than a
-    minute, without a word and without a setting that ends it, or what it helps itself out of. ``retries``: the failures whose
-    retries it tells.
+    ``apart``: what it helps itself out of. ``retries``: the failures whose retries it tells.
     """
 
     adapter: Adapter
@@ -37,7 +34,6 @@ class Row:
     model: str
     counts: tuple[int, int]
     mcp_tool: str
-    failures: dict[str, ErrorCode] = field(default_factory=dict[str, ErrorCode])
     apart: frozenset[str] = frozenset()
     retries: frozenset[str] = frozenset()
 
@@ -50,8 +46,8 @@ ROWS = {
         apart=frozenset({"toolong"}),  # it makes the conversation shorter and goes on
     ),
     "qwen": Row(
-        QwenAdapter(), "OPENAI_API_KEY", "stub-model", (1200, 42), "mcp__box__echo", failures={"quota": ErrorCode.RATE_LIMITED},
-        apart=frozenset({"429", "quota", "500", "529", "refused"}),
+        QwenAdapter(), "OPENAI_API_KEY", "stub-model", (1200, 42), "mcp__box__echo",
+        retries=frozenset({"429", "quota", "500", "529", "refused", "empty"}),
     ),
 }  # fmt: skip
 # What runs without ALL=1: a process takes seconds to start, and there are three engines.

@@ -15,6 +15,7 @@ from shared.contracts.events import (
     InteractionRequested,
     MessageCompleted,
     MessageDelta,
+    RawStderr,
     RetryScheduled,
     ToolCompleted,
     ToolStarted,
@@ -279,6 +280,69 @@ def test_a_new_step_of_a_log_is_no_retry() -> None:
         logged(peer, "INFO", "process")
         logged(peer, "INFO", "stream")
     assert peer.emitted(RetryScheduled) == []
+
+
+AT = "2026-11-21T09:35:40.410Z "
+REFUSED = AT + "[ERROR] [OPENAI_ERROR] OpenAI API Error: 429 Rate limit reached {"
+TRIED = AT + "[WARN] [RETRY] Attempt {} failed with status 429. Retrying {}... {{"
+LATER, MUCH_LATER = "with backoff in 2s", "after explicit delay of 600000ms"
+
+
+def says_in_log(peer: Peer, *lines: str) -> None:
+    for each in lines:
+        peer.steps += peer.conversation.feed(STDERR, each.encode() + b"\n  kind: 'http',\n} Error: 429 Rate limit reached\n")
+
+
+def test_retries_of_a_call_that_said_nothing_are_told_and_bounded() -> None:
+    peer = Peer(Provider.QWEN_CODE).prompted()
+    for attempt in (1, 2, 3, 4):
+        says_in_log(peer, REFUSED, TRIED.format(attempt, LATER))
+    assert [(each.by, each.error_code, each.attempt) for each in peer.emitted(RetryScheduled)] == [
+        ("engine", ErrorCode.RATE_LIMITED, 1), ("engine", ErrorCode.RATE_LIMITED, 2),
+    ]  # fmt: skip
+    assert [each.get("method") for each in peer.sent].count("session/cancel") == 1
+    assert peer.emitted(RawStderr) == []
+    peer.answers("session/prompt", {"stopReason": "cancelled"})
+    assert peer.conversation.ended(0).error_code is ErrorCode.RATE_LIMITED
+
+
+def test_an_engine_does_not_wait_for_minutes_because_a_model_asked_it_to() -> None:
+    peer = Peer(Provider.QWEN_CODE).prompted()
+    says_in_log(peer, REFUSED, TRIED.format(1, MUCH_LATER))
+    assert peer.sent[-1]["method"] == "session/cancel"
+
+
+def test_a_call_the_engine_makes_for_itself_may_fail_and_ends_nothing() -> None:
+    peer = Peer(Provider.QWEN_CODE).prompted()
+    says_in_log(peer, TRIED.format(1, LATER))
+    peer.says_text("Meanwhile ")
+    says_in_log(peer, REFUSED, TRIED.format(2, LATER), TRIED.format(3, LATER))
+    peer.says_text("I answer.")
+    peer.answers("session/prompt", {"stopReason": "end_turn"})
+    assert peer.conversation.ended(0).result == "Meanwhile I answer."
+
+
+def test_while_a_tool_runs_the_retries_are_not_the_sessions_own() -> None:
+    peer = Peer(Provider.QWEN_CODE).prompted()
+    peer.updates("tool_call_update", **BEGUN)
+    says_in_log(peer, *(TRIED.format(attempt, LATER) for attempt in (1, 2, 3)))
+    assert "session/cancel" not in {each.get("method") for each in peer.sent}
+    assert len(peer.emitted(RetryScheduled)) == 3
+
+
+def test_an_answer_that_was_not_whole_is_asked_for_again_and_shown_once() -> None:
+    peer = Peer(Provider.QWEN_CODE).prompted()
+    peer.says_text("partial ")
+    says_in_log(peer, AT + "[WARN] [QWEN_CODE_CHAT] Invalid stream [NO_FINISH_REASON] (retry 1/4). Waiting 2s before retrying...")
+    peer.says_text("partial and whole")
+    peer.answers("session/prompt", {"stopReason": "end_turn"})
+    assert [each.text for each in peer.emitted(MessageDelta)] == ["partial ", "and whole"]
+    assert [each.error_code for each in peer.emitted(RetryScheduled)] == [ErrorCode.MODEL_UNAVAILABLE]
+    assert peer.conversation.ended(0).result == "partial and whole"
+
+
+def test_a_session_no_engine_named_is_no_path() -> None:
+    assert "../../.bashrc" not in str(Peer(Provider.QWEN_CODE, session="../../.bashrc").conversation.command)
 
 
 @pytest.mark.parametrize("prompt", ["/help", "  /quit", "$x", "!ls"])
