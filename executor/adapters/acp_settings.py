@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from executor.adapters.base import Command, StartRequest
+from executor.adapters.mcp_servers import McpServer
+from executor.adapters.mcp_servers import mcp_servers as servers_given
 from shared.errors import ErrorCode, RunyardError, invalid
-
-MAX_MCP_SERVERS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,33 +62,15 @@ def tools_off(request: StartRequest, known: Mapping[str, Sequence[str]], engine:
 
 
 def mcp_servers(request: StartRequest) -> list[dict[str, Any]]:
-    """``providerOptions.mcpServers`` as ACP has them. Raises ``invalid_request``.
-
-    Given by name: ``{command, args, env}`` for a program, ``{url, headers, type: http|sse}`` for a server.
-    """
-    given = request.provider_options.get("mcpServers")
-    if given is None:
-        return []
-    if not isinstance(given, dict) or len(given) > MAX_MCP_SERVERS:  # pyright: ignore[reportUnknownArgumentType]
-        raise invalid("providerOptions.mcpServers", f"must be an object of at most {MAX_MCP_SERVERS} servers by name")
-    return [_mcp_server(str(name), server) for name, server in given.items()]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    """``providerOptions.mcpServers`` as ACP has them. Raises ``invalid_request``."""
+    return [_mcp_server(each) for each in servers_given(request)]
 
 
-def _mcp_server(name: str, server: Any) -> dict[str, Any]:
-    where = f"providerOptions.mcpServers.{name[:64]}"
-    if not isinstance(server, dict):
-        raise invalid(where, "must be an object")
-    told = cast("dict[str, Any]", server)
-    command, url, args = told.get("command"), told.get("url"), told.get("args", [])
-    if isinstance(command, str) and isinstance(args, list):
-        return {"name": name, "command": command, "args": [str(each) for each in args], "env": _pairs(where, told.get("env"))}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    kind = told.get("type", "http")
-    if isinstance(url, str) and kind in {"http", "sse"}:
-        return {"type": kind, "name": name, "url": url, "headers": _pairs(where, told.get("headers"))}
-    raise invalid(where, "needs a command with args, or a url with type http or sse")
+def _mcp_server(server: McpServer) -> dict[str, Any]:
+    if server.kind == "stdio":
+        return {"name": server.name, "command": server.command, "args": server.args, "env": _pairs(server.env)}
+    return {"type": server.kind, "name": server.name, "url": server.url, "headers": _pairs(server.headers)}
 
 
-def _pairs(where: str, given: Any) -> list[dict[str, str]]:
-    if not isinstance(given, dict | None):
-        raise invalid(where, "env and headers are objects of texts")
-    return [{"name": str(name), "value": str(value)} for name, value in (given or {}).items()]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+def _pairs(given: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in given.items()]

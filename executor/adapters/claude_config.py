@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import Any
 
 from executor.adapters.base import Command, File, StartRequest
-from executor.adapters.claude_protocol import fields_of
 from executor.adapters.engine_modes import MODES
+from executor.adapters.mcp_servers import McpServer, mcp_servers
 from shared.contracts import credentials
 from shared.contracts.providers import Provider
 from shared.errors import ErrorCode, RunyardError, invalid
@@ -74,9 +74,10 @@ def command_for(request: StartRequest, session: str | None) -> Command:
         "--permission-mode", MODES[request.engine_mode].claude,
         *_chosen(request), *_without(request.tools), *([] if session is None else ["--resume", session]),
     ]  # fmt: skip
+    servers = {each.name: _mcp_server(each) for each in mcp_servers(request)}
     files = (
         File("home", SETTINGS_FILE, _settings(request, base_url).encode()),
-        File("home", MCP_FILE, json.dumps({"mcpServers": _mcp_servers(request.provider_options)}).encode()),
+        File("home", MCP_FILE, json.dumps({"mcpServers": servers}).encode()),
         File("home", COMMAND_ENV_FILE, _command_env().encode()),
     )
     return Command(argv=tuple(argv), env=env, files=files)
@@ -138,13 +139,7 @@ def _without(tools: Mapping[str, bool]) -> list[str]:
     return ["--disallowedTools", ",".join(off)] if off else []
 
 
-def _mcp_servers(options: Mapping[str, Any]) -> dict[str, Any]:
-    """As callers give them, in the engine's own form: ``{name: {command, args, env}}`` or ``{name: {type, url, headers}}``."""
-    given: Any = options.get("mcpServers")
-    servers = fields_of(given)
-    wrong = [name for name, server in servers.items() if not {"command", "url"} & set(fields_of(server))]
-    if wrong or (given is not None and not isinstance(given, dict)):
-        raise invalid(
-            "providerOptions.mcpServers", f"each server needs a command or a url{f': {wrong[0][:64]!r}' if wrong else ''}"
-        )
-    return servers
+def _mcp_server(server: McpServer) -> dict[str, Any]:
+    if server.kind == "stdio":
+        return {"type": "stdio", "command": server.command, "args": server.args, "env": server.env}
+    return {"type": server.kind, "url": server.url, "headers": server.headers}

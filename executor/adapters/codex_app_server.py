@@ -13,14 +13,12 @@ import msgspec
 
 from executor.adapters import codex_config, codex_protocol
 from executor.adapters.base import STDOUT, CloseInput, Emit, Install, Outcome, Send, StartRequest, Step, Stream
+from executor.adapters.codex_asks import REFUSALS, Asked, AskEdit, AskMcp, AskUser, read_request
 from executor.adapters.codex_errors import code_of, code_of_text, reason_of
 from executor.adapters.codex_events import TurnEvents
 from executor.adapters.codex_helpers import Helpers
 from executor.adapters.codex_protocol import (
     INVALID_REQUEST,
-    Asked,
-    AskEdit,
-    AskUser,
     ErrorRaised,
     Incoming,
     RequestResolved,
@@ -32,7 +30,7 @@ from executor.adapters.codex_protocol import (
     TurnMoved,
     UsageMoved,
 )
-from executor.adapters.codex_questions import DECISIONS, answers_to, decision_of, question_of
+from executor.adapters.codex_questions import answers_to, decided, decision_of, question_of
 from executor.adapters.codex_questions import reason_of as reason_of_reply
 from executor.adapters.exits import outcome_of_exit
 from executor.adapters.framing import Framed, Line, Lines, LineTooLong
@@ -122,7 +120,9 @@ class CodexConversation:
             stop = self.interrupt() if reply.decision is Decision.DECLINE_AND_STOP else []
             return [Send(codex_protocol.response(rpc_id, answers)), *stop]
         decision = decision_of(reply)
-        said = Send(codex_protocol.response(rpc_id, {"decision": DECISIONS[decision]}))
+        said = Send(codex_protocol.response(rpc_id, decided(asked, decision)))
+        if isinstance(asked, AskMcp) and decision is Decision.DECLINE_AND_STOP:
+            return [said, *self.interrupt()]
         reason = reason_of_reply(reply) if decision is Decision.DECLINE else None
         return [said, *(self._steer(reason) if reason else [])]
 
@@ -337,12 +337,11 @@ class CodexConversation:
         return self._interrupt_turn()
 
     def _on_request(self, id: RpcId, method: str, incoming: Incoming, line: Line) -> list[Step]:
-        if method in codex_protocol.REFUSALS:
-            refused = Send(codex_protocol.response(id, codex_protocol.REFUSALS[method]))
+        asked = read_request(method, incoming.params)
+        if asked is None:
+            refusal = REFUSALS.get(method)
+            refused = _refuse(id, method) if refusal is None else Send(codex_protocol.response(id, refusal))
             return [refused, note(line, "request_refused", f"codex asked for {method}")]
-        if method not in codex_protocol.REQUESTS:
-            return [_refuse(id, method), note(line, "request_refused", f"codex asked for {method}")]
-        asked = msgspec.json.decode(incoming.params, type=codex_protocol.REQUESTS[method])
         self._asked[id] = asked
         item_id = asked.item_id if isinstance(asked, AskEdit) else ""
         diffs = self._events.diffs_of(item_id) or self._helpers.diffs_of(item_id)

@@ -12,6 +12,7 @@ from typing import Any
 
 from executor.adapters.base import Command, File, StartRequest
 from executor.adapters.engine_modes import MODES
+from executor.adapters.mcp_servers import McpServer, mcp_servers
 from shared.contracts import credentials
 from shared.contracts.providers import Provider
 from shared.errors import ErrorCode, RunyardError, invalid
@@ -29,8 +30,11 @@ WEB_SEARCH = "web_search"
 SKILLS = ".agents/skills"  # below the workspace; where codex itself looks for them
 MAX_TOLD = 10
 # The last two say something to the manager, and come along.
-OPTIONS = frozenset({"baseUrl", "wireApi", "reasoningEffort", "reasoningSummary", "skills", "timeoutMs", "runTimeoutMs"})
+OPTIONS = frozenset(
+    {"baseUrl", "wireApi", "reasoningEffort", "reasoningSummary", "skills", "mcpServers", "timeoutMs", "runTimeoutMs"}
+)
 WIRE = "responses"
+_MCP_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SKILL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -110,6 +114,7 @@ def _config(request: StartRequest, base_url: str | None) -> str:
     lines = [
         f"model_provider = {_text(OWN_PROVIDER if base_url else BUILT_IN_PROVIDER)}",
         "check_for_update_on_startup = false",
+        'project_doc_fallback_filenames = ["CLAUDE.md"]',
         "suppress_unstable_features_warning = true",
         *_tools(request.tools),
         *_chosen(request.provider_options, "reasoningEffort", "model_reasoning_effort"),
@@ -142,7 +147,21 @@ def _config(request: StartRequest, base_url: str | None) -> str:
             f"request_max_retries = {RETRIES}",
             f"stream_max_retries = {RETRIES}",
         ]
+    lines += [line for server in mcp_servers(request) for line in _mcp_server(server)]
     return "\n".join(lines) + "\n"
+
+
+def _mcp_server(server: McpServer) -> list[str]:
+    """Its table. Raises ``invalid_request`` for a name codex does not take, ``capability_unavailable`` for a transport."""
+    if not _MCP_NAME.fullmatch(server.name):
+        raise invalid("providerOptions.mcpServers", "to codex a server's name is letters, digits, - and _")
+    if server.kind == "sse":
+        raise RunyardError(ErrorCode.CAPABILITY_UNAVAILABLE, "codex speaks to no tool server over sse")
+    lines = ["", f"[mcp_servers.{server.name}]"]
+    if server.kind == "http":
+        return [*lines, f"url = {_text(server.url)}", f"http_headers = {_table(server.headers)}"]
+    args = ", ".join(_text(each) for each in server.args)
+    return [*lines, f"command = {_text(server.command)}", f"args = [{args}]", f"env = {_table(server.env)}"]
 
 
 def _tools(tools: Mapping[str, bool]) -> list[str]:
@@ -160,6 +179,10 @@ def _chosen(options: Mapping[str, Any], name: str, setting: str) -> list[str]:
     if not isinstance(value, str):
         raise invalid(f"providerOptions.{name}", "must be text")
     return [f"{setting} = {_text(value)}"]
+
+
+def _table(values: Mapping[str, str]) -> str:
+    return "{ " + ", ".join(f"{_text(name)} = {_text(value)}" for name, value in values.items()) + " }"
 
 
 def _text(value: str) -> str:

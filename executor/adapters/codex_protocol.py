@@ -192,57 +192,6 @@ NOISE = frozenset({
     "item/autoApprovalReview/started", "item/autoApprovalReview/completed",
 })  # fmt: skip
 
-# ---- requests of the server ----
-
-
-class AskCommand(Named):
-    item_id: str = ""
-    command: str | None = None
-    cwd: str | None = None
-    reason: str | None = None
-
-
-class AskEdit(Named):
-    item_id: str = ""
-    reason: str | None = None
-    grant_root: str | None = None
-
-
-class Choice(Named):
-    label: str
-    description: str | None = None
-
-
-class AskedQuestion(Named):
-    id: str
-    question: str
-    header: str = ""
-    options: list[Choice] | None = None
-
-
-class AskUser(Named):
-    questions: list[AskedQuestion]
-
-
-Asked = AskCommand | AskEdit | AskUser
-REQUESTS: Mapping[str, type[AskCommand] | type[AskEdit] | type[AskUser]] = MappingProxyType(
-    {
-        "item/commandExecution/requestApproval": AskCommand,
-        "item/fileChange/requestApproval": AskEdit,
-        "item/tool/requestUserInput": AskUser,
-    }
-)
-
-# Requests of kinds nobody can be asked about, and the answer that grants nothing.
-REFUSALS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "item/permissions/requestApproval": {"permissions": {}, "scope": "turn"},
-        "mcpServer/elicitation/request": {"action": "decline", "content": None, "_meta": None},
-        "execCommandApproval": {"decision": {"denied": {"rejection": "not supported here"}}},
-        "applyPatchApproval": {"decision": {"denied": {"rejection": "not supported here"}}},
-    }
-)
-
 # ---- items ----
 
 

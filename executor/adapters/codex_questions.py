@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from executor.adapters.capping import bounded
+from executor.adapters.codex_asks import AskCommand, Asked, AskEdit, AskedQuestion, AskMcp, AskUser
 from executor.adapters.codex_items import changes_of
-from executor.adapters.codex_protocol import AskCommand, Asked, AskEdit, AskedQuestion, AskUser, FileDiff
+from executor.adapters.codex_protocol import FileDiff
 from shared.contracts.interactions import Answer, AskedTool, Decision, InteractionType, Option, Reply
 
 DECISIONS: Mapping[Decision, str] = MappingProxyType(
@@ -31,11 +33,31 @@ def question_of(asked: Asked, diffs: Sequence[FileDiff]) -> dict[str, Any]:
             tool = AskedTool(name="edit", input={"changes": changes} | ({"grantRoot": root} if root else {}))
             paths = ", ".join(change.path for change in diffs)
             return {"type": InteractionType.PERMISSION, "prompt": reason or f"May it change {paths}?", "tool": tool}
+        case AskMcp(server_name=server, meta=meta):
+            name = f"{server}.{meta.tool_name if meta is not None else ''}"
+            shown, _ = bounded(meta.tool_params if meta is not None else None)
+            tool = AskedTool(name=name, input=shown if isinstance(shown, dict) else {"truncated": shown})  # pyright: ignore[reportUnknownArgumentType]
+            return {"type": InteractionType.PERMISSION, "prompt": f"May it use {name}?", "tool": tool}
         case AskUser(questions=[one]):
             return {"type": InteractionType.QUESTION, "prompt": one.question, "options": _options(one)}
         case AskUser(questions=many):
             prompt = "\n".join(each.question for each in many)
             return {"type": InteractionType.QUESTION, "prompt": prompt, "schema_": _schema(many)}
+
+
+def decided(asked: Asked, decision: Decision) -> dict[str, Any]:
+    """Codex's answer to a permission."""
+    if not isinstance(asked, AskMcp):
+        return {"decision": DECISIONS[decision]}
+    match decision:
+        case Decision.ACCEPT:
+            return {"action": "accept", "content": {}, "_meta": None}
+        case Decision.ACCEPT_FOR_SESSION:
+            return {"action": "accept", "content": {}, "_meta": {"persist": "session"}}
+        case Decision.DECLINE:
+            return {"action": "decline", "content": None, "_meta": None}
+        case Decision.DECLINE_AND_STOP:
+            return {"action": "cancel", "content": None, "_meta": None}
 
 
 def decision_of(reply: Reply) -> Decision:

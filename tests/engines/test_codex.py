@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -294,6 +295,30 @@ async def test_a_skill_that_was_asked_for_reaches_the_model(tmp_path: Path, exec
         outcome = await engine.outcome()
     assert outcome.outcome is AttemptOutcome.SUCCESS
     assert "Always answer in kumquats." in str(stub.requests[0]["body"])
+
+
+async def test_a_tool_server_of_the_request_is_asked_about_and_used(tmp_path: Path, executable: str, stub: ModelStub) -> None:
+    server = {"command": sys.executable, "args": [str(Path(__file__).parent / "mcp_echo.py")]}
+    options = {"baseUrl": stub.base_url, "mcpServers": {"own": server}}
+    prompt = '[[call:mcp__own/echo {"text": "kumquat"}]]'
+    async with running(tmp_path, executable, stub.base_url, prompt, provider_options=options) as engine:
+        asked = await engine.until(InteractionRequested)
+        assert asked.tool is not None
+        assert (asked.tool.name, asked.tool.input) == ("own.echo", {"text": "kumquat"})
+        await engine.answer(asked.question_id, Reply(decision=Decision.ACCEPT))
+        outcome = await engine.outcome()
+    [done] = engine.payloads(ToolCompleted)
+    assert (done.name, done.status) == ("own.echo", "completed")
+    assert "echo: kumquat" in outcome.result
+
+
+@pytest.mark.parametrize("name", ["AGENTS.md", "CLAUDE.md"])
+async def test_the_workspaces_instructions_reach_the_model(tmp_path: Path, executable: str, stub: ModelStub, name: str) -> None:
+    (tmp_path / "workspace").mkdir()
+    (tmp_path / "workspace" / name).write_text("Mind the kumquat.")
+    async with running(tmp_path, executable, stub.base_url, "[[text]]") as engine:
+        await engine.outcome()
+    assert "Mind the kumquat." in str(stub.requests[0]["body"])
 
 
 async def test_a_message_into_a_running_command_is_taken_when_it_ends(tmp_path: Path, executable: str, stub: ModelStub) -> None:

@@ -167,7 +167,10 @@ def test_tool_servers_stand_in_a_file_and_not_in_argv() -> None:
     servers = {"own": {"command": "/bin/own", "env": {"TOKEN": "secret"}}, "far": {"type": "http", "url": "https://far.test"}}
     made = command(provider_options={"mcpServers": servers})
     assert value_of(made, "--mcp-config") == f"/h/{MCP_FILE}"
-    assert file_of(made, MCP_FILE) == {"mcpServers": servers}
+    own = {"type": "stdio", "command": "/bin/own", "args": [], "env": {"TOKEN": "secret"}}
+    assert file_of(made, MCP_FILE) == {
+        "mcpServers": {"own": own, "far": {"type": "http", "url": "https://far.test", "headers": {}}}
+    }
     assert "secret" not in str(made.argv)
     assert file_of(command(), MCP_FILE) == {"mcpServers": {}}
 

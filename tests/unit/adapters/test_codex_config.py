@@ -117,6 +117,25 @@ def test_every_engine_mode_has_its_freedom(mode: EngineMode) -> None:
     assert settings["model"] == "m"
 
 
+def test_tool_servers_stand_in_its_config() -> None:
+    servers = {"own": {"command": "/bin/own", "args": ['"x"'], "env": {"A B": "1"}}, "far": {"url": "https://far.test"}}
+    assert config_of(request(provider_options={"mcpServers": servers}))["mcp_servers"] == {
+        "own": {"command": "/bin/own", "args": ['"x"'], "env": {"A B": "1"}},
+        "far": {"url": "https://far.test", "http_headers": {}},
+    }
+    assert "mcp_servers" not in config_of(request())
+
+
+@pytest.mark.parametrize(("server", "code"), [
+    ({"a.b": {"command": "x"}}, ErrorCode.INVALID_REQUEST),
+    ({"a": {"url": "https://x", "type": "sse"}}, ErrorCode.CAPABILITY_UNAVAILABLE),
+])  # fmt: skip
+def test_a_tool_server_codex_cannot_have_is_refused(server: dict[str, Any], code: ErrorCode) -> None:
+    with pytest.raises(RunyardError) as refused:
+        command_for(request(provider_options={"mcpServers": server}))
+    assert refused.value.code is code
+
+
 def test_only_the_web_search_can_be_switched_off() -> None:
     assert config_of(request(tools={"web_search": False, "shell": True}))["web_search"] == "disabled"
     with pytest.raises(RunyardError) as refused:

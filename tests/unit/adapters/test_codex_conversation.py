@@ -226,6 +226,34 @@ def test_a_reply_to_a_permission_is_a_decision_and_perhaps_a_reason(reply: Reply
     assert [each["params"]["input"][0]["text"] for each in more] == ([steered] if steered else [])
 
 
+MCP_CALL = {"codex_approval_kind": "mcp_tool_call", "tool_name": "echo", "tool_params": {"text": "hi"}}
+ASKS_FOR_MCP = {"id": 4, "method": "mcpServer/elicitation/request", "params": THREAD | {"serverName": "own", "_meta": MCP_CALL}}
+
+
+@pytest.mark.parametrize(
+    ("decision", "said"),
+    [
+        (Decision.ACCEPT, {"action": "accept", "content": {}, "_meta": None}),
+        (Decision.ACCEPT_FOR_SESSION, {"action": "accept", "content": {}, "_meta": {"persist": "session"}}),
+        (Decision.DECLINE, {"action": "decline", "content": None, "_meta": None}),
+    ],
+)
+def test_a_tool_of_a_server_is_asked_about_like_any_other(decision: Decision, said: Any) -> None:
+    codex = working()
+    [(kind, asked)] = emitted(feed(codex, ASKS_FOR_MCP))
+    assert (kind, asked["type"], asked["tool"]) == (
+        "interaction.requested", "permission", {"name": "own.echo", "input": {"text": "hi"}},
+    )  # fmt: skip
+    assert sent(codex.answer("q2-1", Reply(decision=decision))) == [{"id": 4, "result": said}]
+
+
+def test_a_tool_of_a_server_that_is_declined_to_the_end_ends_the_turn() -> None:
+    codex = working()
+    feed(codex, ASKS_FOR_MCP)
+    refused, interrupt = sent(codex.answer("q2-1", Reply(decision=Decision.DECLINE_AND_STOP)))
+    assert (refused["result"]["action"], interrupt["method"]) == ("cancel", "turn/interrupt")
+
+
 def of_helper(method: str, **params: Any) -> dict[str, Any]:
     return {"method": method, "params": {"threadId": "helper"} | params}
 
