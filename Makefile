@@ -9,7 +9,7 @@ CHECKED := shared control_plane executor_manager executor client scripts deploy 
 
 .DEFAULT_GOAL := help
 .PHONY: health stress
-.PHONY: help setup demo up test fuzz chaos engines test-engines compose-smoke bench check docs clean lock
+.PHONY: help setup demo up test fuzz chaos storm engines test-engines compose-smoke bench check docs clean lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ fuzz: $(STAMP) ## Ask the services for whatever their documents allow, and for w
 
 chaos: $(STAMP) ## Kill and freeze the parts of running stacks, one at a time
 	$(PYTEST) -m chaos -n 2
+
+storm: $(STAMP) ## A thousand random kills under a hundred runs at once, checked; an hour (STORM="--seeds 1 --kills 50" for less)
+	$(BIN)/python -m tests.chaos.storm $(STORM)
 
 engines: $(STAMP) ## Install the pinned engine CLIs
 	$(BIN)/python scripts/install_engines.py
