@@ -12,7 +12,9 @@ from enum import Enum, auto
 from types import MappingProxyType
 
 from executor.adapters.base import Outcome
-from shared.contracts.events import AttemptOutcome
+from executor.limits import Limit
+from shared.contracts.events import AttemptOutcome, Kind
+from shared.contracts.provider_runs import Timeouts
 from shared.errors import ErrorCode
 
 
@@ -70,3 +72,17 @@ def decided(cause: Cause | None, detail: str, engine: Outcome) -> Outcome:
         return engine
     ending = ENDINGS[cause]
     return Outcome(ending.outcome, ending.code, detail or ending.message, engine.result, engine.usage)
+
+
+def passed_limit(limit: Limit, given: Timeouts, printed_bytes: int, last: Kind | None) -> tuple[Cause, str]:
+    """Why an attempt ends that a limit has passed for, and what people are told of it."""
+    match limit:
+        case Limit.RUN:
+            return Cause.RUN_TIMEOUT, f"the run took longer than {given.run_ms} ms ({given.rule})"
+        case Limit.INPUT:
+            return Cause.INPUT_STUCK, ""
+        case Limit.FIRST_EVENT:
+            printed = f"it printed {printed_bytes} bytes" if printed_bytes else "it printed nothing"
+            return Cause.IDLE_TIMEOUT, f"no event within {given.first_event_ms} ms of its start; {printed}"
+        case Limit.IDLE:
+            return Cause.IDLE_TIMEOUT, f"no output for {given.idle_ms} ms; the last event was {last or 'its start'}"

@@ -77,6 +77,7 @@ class EngineProcess:
         assert popen.stderr is not None
         self._outputs = {popen.stdout.fileno(): STDOUT, popen.stderr.fileno(): STDERR}
         self._input: int | None = popen.stdin.fileno()
+        self.input_link = f"pipe:[{os.fstat(self._input).st_ino}]"  # as /proc shows it of whoever reads it
         self._input_rest = bytearray()
         self._input_closing = False
         self._input_progress = self._loop.time()

@@ -19,9 +19,10 @@ from executor.attempts import Attempt, Attempts, recovered
 from executor.endings import Cause
 from executor.journal import Journal, JournalError, JournalHead
 from executor.leash import Leash, is_ours
+from executor.plan import Plan
 from executor.prepare import Identity, Prepare
 from executor.process_tree import Forest
-from executor.runner import Plan, Runner
+from executor.runner import Runner
 from executor.snapshots import Snapshots, Way, told_of
 from executor.workspace import Workspace
 from shared.clock import Clock, monotonic, monotonic_ms

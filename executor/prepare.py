@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_urlsafe
 
 import structlog
 
@@ -19,10 +20,10 @@ from executor.containment import Containment
 from executor.credentials import CredentialStore, SignIn
 from executor.engine_process import Launch
 from executor.environment import engine_environment, refuse_reserved
+from executor.plan import Plan
 from executor.prices import Prices
 from executor.readiness import Readiness
 from executor.redaction import secrets_in
-from executor.runner import Plan
 from executor.state_dir import MARK, RUN_MARK
 from executor.workspace import Workspace
 from shared.contracts.events import AttemptStarted
@@ -30,6 +31,8 @@ from shared.contracts.precedence import merged, picked
 from shared.contracts.provider_runs import StartProviderRun
 from shared.contracts.providers import Provider
 from shared.errors import ErrorCode, RunyardError
+
+DOOR_KEY_BYTES = 24
 
 log = structlog.get_logger("prepare")
 
@@ -70,10 +73,9 @@ class Prepare:
         workspace.make()
         profile = self.profiles.get(request.provider, NONE)
         asked = _with_profile(request, profile)
-        conversation = _conversation(adapter, asked, executable, workspace, sign_in)
+        door_key = token_urlsafe(DOOR_KEY_BYTES)
+        conversation = _conversation(adapter, asked, executable, workspace, sign_in, door_key)
         command = conversation.command
-        if command.transport == "http":
-            raise RunyardError(ErrorCode.CAPABILITY_UNAVAILABLE, f"{request.provider} needs HTTP to its engine")
         workspace.write(File("home", path, content.encode()) for path, content in sign_in.files.items())
         workspace.write(command.files)
         run_mark = f"{request.run_id}.{request.attempt}"
@@ -89,7 +91,7 @@ class Prepare:
             conversation=conversation,
             launch=self.containment.wrapped(Launch((*command.argv, *profile.arguments), env, str(workspace.work)), workspace),
             run_mark=run_mark,
-            secrets=secrets_in(sign_in.values()),
+            secrets=secrets_in((*sign_in.values(), door_key)),
             started=self._started(request),
             output_quota_bytes=self.output_quota_bytes,
             fit=lambda outcome: self.prices.estimated(fit(outcome), asked.model),
@@ -126,7 +128,7 @@ def _with_profile(request: StartProviderRun, profile: CommandProfile) -> StartPr
 
 
 def _conversation(
-    adapter: Adapter, request: StartProviderRun, executable: str, workspace: Workspace, sign_in: SignIn
+    adapter: Adapter, request: StartProviderRun, executable: str, workspace: Workspace, sign_in: SignIn, door_key: str
 ) -> Conversation:
     asked = StartRequest(
         run_id=request.run_id,
@@ -143,6 +145,7 @@ def _conversation(
         credential_files=sign_in.files,
         output_schema=request.output_schema,
         require_human_loop=request.require_human_loop,
+        door_key=door_key,
     )
     try:
         if request.resume_session_id is not None:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
+_LISTENS = "0A"  # a socket's state in /proc/net/tcp
 # What a process that is gone, or none of our business, is answered with. Anything else says nothing about it: who takes it for
 # gone then calls a living tree dead.
 _NOT_THERE = (FileNotFoundError, ProcessLookupError, PermissionError)
@@ -69,6 +70,42 @@ def variable(pid: int, name: str) -> str | None:
         return None
     prefix = f"{name}=".encode()
     return next((each[len(prefix) :].decode(errors="replace") for each in variables if each.startswith(prefix)), None)
+
+
+def server_port(root: int, input_link: str) -> int | None:
+    """The TCP port on which an engine listens: of ``root`` or below it, the process whose input that is (``pipe:[4711]``).
+
+    What the engine started has another input, so no server of a tool is taken for it. Of several ports the one opened first. None
+    without one, and for what we may not read. Raises ``OSError``.
+    """
+    for pid in (root, *sorted(descendants(snapshot(), (root,)))):
+        if _link(f"/proc/{pid}/fd/0") == input_link and (port := _listening_port(pid)) is not None:
+            return port
+    return None
+
+
+def _listening_port(pid: int) -> int | None:
+    try:
+        handles = sorted(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
+        tables = [_listeners(f"/proc/{pid}/net/{name}") for name in ("tcp", "tcp6")]
+    except _NOT_THERE:
+        return None
+    ports = {f"socket:[{inode}]": port for table in tables for inode, port in table}
+    return next((ports[link] for each in handles if (link := _link(f"/proc/{pid}/fd/{each}")) in ports), None)
+
+
+def _listeners(path: str) -> list[tuple[int, int]]:
+    """Inode and port of every listening socket in a table like /proc/net/tcp."""
+    with open(path) as table:
+        rows = [line.split() for line in table][1:]
+    return [(int(row[9]), int(row[1].rpartition(":")[2], 16)) for row in rows if row[3] == _LISTENS]
+
+
+def _link(path: str) -> str | None:
+    try:
+        return os.readlink(path)
+    except _NOT_THERE:
+        return None
 
 
 def descendants(processes: Snapshot, roots: Iterable[int]) -> set[int]:

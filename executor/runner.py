@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import structlog
 
-from executor.adapters.base import STDERR, STDOUT, Call, CloseInput, Conversation, Emit, Outcome, Send, Step, Stream
-from executor.answers import Fit, as_it_is
-from executor.endings import ENDINGS, Cause, decided
-from executor.engine_process import EngineProcess, InputFullError, Launch
+from executor.adapters.base import STDERR, STDOUT, Call, CloseInput, Emit, Outcome, Send, Step, Stream, call_stream
+from executor.endings import ENDINGS, Cause, decided, passed_limit
+from executor.engine_calls import EngineCalls
+from executor.engine_process import EngineProcess, InputFullError
 from executor.event_log import EventLog, RawSpan
 from executor.journal import Journal, JournalError
-from executor.limits import Limit, Limits
+from executor.limits import Limits
 from executor.payloads import speakable
+from executor.plan import Plan
 from executor.process_tree import Forest, Tree
 from executor.questions import Questions, answer_of
 from executor.redaction import Redactor, SpokenText
@@ -28,7 +28,6 @@ from shared.clock import Clock
 from shared.contracts.events import (
     AttemptEnded,
     AttemptOutcome,
-    AttemptStarted,
     Diagnostic,
     InteractionRequested,
     InteractionResolved,
@@ -49,19 +48,6 @@ log = structlog.get_logger("runner")
 Status = Literal["starting", "running", "stopping", "ended"]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Everything an attempt needs before its process exists. ``stdin`` None: kept open for the conversation."""
-
-    conversation: Conversation
-    launch: Launch
-    run_mark: str
-    secrets: tuple[str, ...]
-    started: AttemptStarted
-    output_quota_bytes: int
-    fit: Fit = as_it_is
-
-
 class Runner:
     """One attempt. ``run`` to its end, once; ``end`` asks for it earlier."""
 
@@ -77,6 +63,7 @@ class Runner:
         self._questions = Questions()
         self._redactors = {STDOUT: Redactor(plan.secrets), STDERR: Redactor(plan.secrets)}
         self._spoken = SpokenText(plan.secrets)
+        self._calls = EngineCalls(self._on_answer)
         self._process: EngineProcess | None = None
         self._tree: Tree | None = None
         self._cause: Cause | None = None
@@ -218,27 +205,17 @@ class Runner:
     def _check_limits(self, process: EngineProcess) -> None:
         if self._input_closed_at is not None:
             return
-        given = self._plan.started.timeouts
         unread = process.is_paused or process.has_waiting_output()
-        match self._limits.passed(unread=unread, stuck_seconds=process.input_stuck_seconds()):
-            case Limit.RUN:
-                self.end(Cause.RUN_TIMEOUT, f"the run took longer than {given.run_ms} ms ({given.rule})")
-            case Limit.INPUT:
-                self.end(Cause.INPUT_STUCK)
-            case Limit.FIRST_EVENT:
-                printed = f"it printed {self._output_bytes} bytes" if self._output_bytes else "it printed nothing"
-                self.end(Cause.IDLE_TIMEOUT, f"no event within {given.first_event_ms} ms of its start; {printed}")
-            case Limit.IDLE:
-                doing = self._log.last_kind or "its start"
-                self.end(Cause.IDLE_TIMEOUT, f"no output for {given.idle_ms} ms; the last event was {doing}")
-            case None:
-                pass
+        limit = self._limits.passed(unread=unread, stuck_seconds=process.input_stuck_seconds())
+        if limit is not None:
+            self.end(*passed_limit(limit, self._plan.started.timeouts, self._output_bytes, self._log.last_kind))
 
     async def _take_down(self, process: EngineProcess, tree: Tree) -> None:
         """The stop ladder, whose last rung is the proof that nothing is left; then what the pipes still hold."""
         ending = ENDINGS[self._cause] if self._cause is not None else None
         if ending is not None and ending.asks_first:
             await self._interrupt(process)
+        await self._calls.close()
         if ending is None and process.exit_code is not None:
             await self._drain(process)
         grace = self._grace_seconds() if process.exit_code is None else LEFTOVER_GRACE_SECONDS
@@ -270,8 +247,11 @@ class Runner:
             pass
 
     async def _keep_what_is_left(self) -> None:
-        """Nothing writes any more, and all it said is told: what is kept now is as new as the last event."""
-        if self._process is not None and self.on_rest is not None and self._cause is not Cause.SUPERSEDED:
+        """Nothing writes any more, and all it said is told: what is kept now is as new as the last event.
+
+        Of an attempt that told nothing but its start, nothing is kept: it counts as one that did nothing.
+        """
+        if self.on_rest is not None and self._journal.count > 1 and self._cause is not Cause.SUPERSEDED:
             kept = await self.on_rest()
             if kept is not None:
                 self._log.emit(kept)
@@ -298,6 +278,7 @@ class Runner:
             usage=outcome.usage,
             result=self._spoken.clean_value(outcome.result),
             stderr_tail=self._stderr_tail.decode(errors="replace") or None,
+            retry_after_ms=outcome.retry_after_ms,
             active_ms=int(self._limits.active_seconds() * 1000),
         )
         self.ended = speakable(ended)
@@ -326,6 +307,14 @@ class Runner:
             self.end(Cause.OUTPUT_LIMIT, f"the engine printed more than {self._plan.output_quota_bytes} bytes")
             return
         self._take(stream, self._redactors[stream].feed(chunk))
+        self._log.commit()
+
+    def _on_answer(self, call_id: str, answer: bytes) -> None:
+        """No raw output: it is not the engine's own stream, and nothing points into it."""
+        self._limits.heard()
+        stream, redactor = call_stream(call_id), Redactor(self._plan.secrets)
+        answer = redactor.feed(answer) + redactor.rest()
+        self._ask(lambda: [*self._conversation.feed(stream, answer), *self._conversation.end_of(stream)])
         self._log.commit()
 
     def _is_too_much(self) -> bool:
@@ -371,8 +360,8 @@ class Runner:
                 self._process.close_input()
                 self._input_closed_at = self._loop.time()
                 self._changed.set()
-            case Call():
-                raise RunyardError(ErrorCode.CAPABILITY_UNAVAILABLE, "this executor makes no calls to an engine's server")
+            case Call() if self._process is not None:
+                self._calls.make(step, self._process)
             case _:
                 pass
 

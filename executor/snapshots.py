@@ -17,7 +17,7 @@ import structlog
 from executor.adapters.session_state import SESSION_STATE
 from executor.archive import ArchiveError, exchange, pack, unpack
 from executor.blobs import BlobError, BlobName, BlobStore
-from executor.runner import Plan
+from executor.plan import Plan
 from executor.state_dir import write_whole
 from executor.workspace import Workspace, remove_tree
 from shared.clock import Monotonic, monotonic

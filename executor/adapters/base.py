@@ -19,15 +19,21 @@ from shared.contracts.provider_runs import Message
 from shared.contracts.providers import Capabilities, EngineMode, Provider
 from shared.errors import ErrorCode
 
-# Where bytes came from: the process's own streams, or the body of one ``Call``.
+# Where bytes came from: the process's own streams, or the answer to one ``Call``.
 Stream = NewType("Stream", str)
 STDOUT = Stream("stdout")
 STDERR = Stream("stderr")
+_CALL = "call:"
 
 
 def call_stream(call_id: str) -> Stream:
     """The stream on which the answer to ``Call(call_id)`` is fed."""
-    return Stream(f"call:{call_id}")
+    return Stream(f"{_CALL}{call_id}")
+
+
+def call_of(stream: Stream) -> str | None:
+    """The ``call_id`` whose answer comes on this stream; None for a stream of the process."""
+    return stream.removeprefix(_CALL) if stream.startswith(_CALL) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +52,12 @@ class Command:
 
     ``argv[0]`` is an absolute path; prompts never travel in ``argv`` or ``env``. ``env`` is what the engine needs beyond the
     runner's allow-list. ``stdin`` None: kept open for ``Send``; bytes: written, then closed.
-    ``transport`` "http": the engine is a server; its first lines say where, and the conversation speaks by ``Call``.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     files: tuple[File, ...] = ()
     stdin: bytes | None = None
-    transport: Literal["stdio", "http"] = "stdio"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class StartRequest:
     """What one attempt asks of an engine; paths are absolute and exist when the process starts.
 
     ``credential_files``: content by path below HOME; the executor has put them there, 0600.
+    ``door_key``: a secret made for this attempt, for an engine that opens a server of its own; taken out of what is shown.
     """
 
     run_id: str
@@ -77,6 +82,7 @@ class StartRequest:
     credential_files: Mapping[str, str] = field(default_factory=dict[str, str])
     output_schema: Mapping[str, Any] | None = None
     require_human_loop: bool = False
+    door_key: str = field(default="", repr=False)
 
     def prompt(self) -> str:
         """The conversation as one text: the last user message, after what was said before it."""
@@ -107,23 +113,23 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """An HTTP request to the engine's own server, as data.
+    """An HTTP request, as data, to the server that the engine's process opened on loopback. ``path`` holds the query, too.
 
-    Its answer comes back by ``feed(call_stream(call_id), …)``: first one JSON line ``{"status": 200}`` (0: never answered),
-    then the body's bytes; ``end_of(stream)`` tells that it is whole. ``follow`` marks an event stream that stays open.
+    Its answer comes back once, as the stream ``call_stream(call_id)``: first one JSON line ``{"status": 200}`` (0: nobody knows
+    what became of it), then the body's bytes; ``end_of(stream)`` tells that it is whole. The runner bounds it and repeats
+    nothing. An engine that ends leaves calls unanswered.
     """
 
     call_id: str
     method: str
-    url: str
+    path: str
     body: bytes | None = None
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    follow: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)  # a key may stand there
 
 
 @dataclass(frozen=True, slots=True)
 class CloseInput:
-    """The work is over: close stdin (stdio) or end the server (http). The runner bounds what follows."""
+    """The work is over: close stdin. The runner bounds what follows."""
 
 
 Step = Emit | Send | Call | CloseInput
@@ -138,6 +144,7 @@ class Outcome:
     error_message: str | None = None
     result: Any = None
     usage: Usage | None = None
+    retry_after_ms: int | None = None  # how long the model asked to be left alone
 
 
 class Conversation(Protocol):

@@ -1,6 +1,7 @@
-"""OpenCode over ACP: how it is started and resumed, what its HOME must contain, and what it says its own way.
+"""OpenCode: how it is started and resumed, what its HOME must contain, and what it says its own way.
 
-Without a provider of ours it would send prompts to its vendor's hosted models, so it never starts without one.
+Its process opens an HTTP server beside ACP, to everybody on the machine, so every process has a password of its own. Without a
+provider of ours it would send prompts to its vendor's hosted models, so it never starts without one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from executor.adapters.acp_profile import AcpProfile, LogLine, UsageFrom
 from executor.adapters.acp_protocol import RpcError
 from executor.adapters.acp_settings import AcpSetup
 from executor.adapters.base import Command, Install, StartRequest
+from executor.adapters.opencode_conversation import OpenCodeConversation
 from shared.contracts.credentials import CREDENTIALS
 from shared.contracts.providers import Capabilities, EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError, invalid
@@ -47,7 +49,7 @@ APIS: Mapping[str, _Api] = MappingProxyType(
     }
 )
 # Tools that only look, or keep a list. Its own default lets every tool run, those of MCP servers too.
-HARMLESS = dict.fromkeys(("read", "glob", "grep", "list", "lsp", "skill", "task", "todowrite", "todoread"), ALLOW)
+HARMLESS = dict.fromkeys(("read", "glob", "grep", "list", "lsp", "question", "skill", "task", "todowrite", "todoread"), ALLOW)
 # What is asked about and what is not offered, in OpenCode's words; the last that fits a tool counts.
 PERMISSIONS: Mapping[EngineMode, Mapping[str, str]] = MappingProxyType(
     {
@@ -92,17 +94,17 @@ PROFILE = AcpProfile(
 class OpenCodeAdapter:
     provider = Provider.OPENCODE
     capabilities = Capabilities(
-        deltas=True, reasoning=True, tools=True, permissions=True, plan=True, messages=True, interrupt=True, resume=True,
-        usage=True, engine_modes=tuple(EngineMode),
+        deltas=True, reasoning=True, tools=True, permissions=True, questions=True, plan=True, messages=True, interrupt=True,
+        resume=True, usage=True, engine_modes=tuple(EngineMode),
     )  # fmt: skip
     install = Install(command="opencode", globs=("node_modules/opencode-ai/bin/opencode.exe",), pinned="1.18.33")
     credentials = CREDENTIALS[Provider.OPENCODE]
 
-    def start(self, request: StartRequest) -> AcpConversation:
-        return AcpConversation(PROFILE, _setup(request), request, None)
+    def start(self, request: StartRequest) -> OpenCodeConversation:
+        return OpenCodeConversation(AcpConversation(PROFILE, _setup(request), request, None), request)
 
-    def resume(self, request: StartRequest, session: str) -> AcpConversation:
-        return AcpConversation(PROFILE, _setup(request), request, session)
+    def resume(self, request: StartRequest, session: str) -> OpenCodeConversation:
+        return OpenCodeConversation(AcpConversation(PROFILE, _setup(request), request, session), request)
 
 
 def _setup(request: StartRequest) -> AcpSetup:
@@ -120,6 +122,8 @@ def _setup(request: StartRequest) -> AcpSetup:
         "OPENCODE_DISABLE_LSP_DOWNLOAD": "1",
         "npm_config_registry": "http://127.0.0.1:9/",  # it would install a plugin of its own at each start
         "NO_COLOR": "1",
+        "OPENCODE_SERVER_PASSWORD": request.door_key,
+        "OPENCODE_ENABLE_QUESTION_TOOL": "1",
         "OPENCODE_CONFIG_CONTENT": json.dumps(_config(request, api, base_url)),
     }
     env |= {api.key: key} if key is not None else {}

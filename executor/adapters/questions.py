@@ -11,19 +11,29 @@ Handle = TypeVar("Handle")
 
 
 class Questions(Generic[Handle]):
-    """Open questions by our id, ``q<attempt>-<n>``. A question leaves exactly once: taken for its reply, or withdrawn."""
+    """Open questions by our id, ``q<attempt>-<n>``. A question leaves exactly once: taken for its reply, or withdrawn.
 
-    def __init__(self, attempt: int) -> None:
-        self._attempt = attempt
+    ``letter``: another than q where one process waits with questions of two kinds.
+    """
+
+    def __init__(self, attempt: int, letter: str = "q") -> None:
+        self._prefix = f"{letter}{attempt}"
         self._asked = 0
         self._open: dict[str, Handle] = {}
 
     def open(self, handle: Handle, **asked: Any) -> InteractionRequested:
         """``asked`` are the further fields of the event: type, prompt, options, schema_, tool."""
         self._asked += 1
-        question_id = f"q{self._attempt}-{self._asked}"
+        question_id = f"{self._prefix}-{self._asked}"
         self._open[question_id] = handle
         return InteractionRequested(question_id=question_id, **asked)
+
+    def __contains__(self, question_id: str) -> bool:
+        return question_id in self._open
+
+    def handle_of(self, question_id: str) -> Handle:
+        """Of an open question."""
+        return self._open[question_id]
 
     def take(self, question_id: str) -> Handle:
         """The handle of a question that is being answered. Raises ``RunyardError(conflict)`` when it is not open."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from executor.adapters import ADAPTERS
-from executor.adapters.base import STDERR, STDOUT, Conversation, Outcome, StartRequest, Stream
+from executor.adapters.base import STDERR, STDOUT, Call, Conversation, Outcome, StartRequest, Step, Stream
 from executor.readiness import executable_of
 from shared.contracts.events import AttemptOutcome, Payload, SessionStarted
 from shared.contracts.interactions import Reply
@@ -32,12 +32,15 @@ _UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{1
 _PORT = re.compile(rb"127\.0\.0\.1:\d{4,5}")
 
 
-Who = Literal["recv", "stderr", "send", "person"]
+Who = Literal["recv", "stderr", "send", "person", "call", "answer"]
 
 
 @dataclass(frozen=True)
 class Move:
-    """A line of a transcript, with its time since launch. What a person does is a line of ours: ``{"answer": […]}``."""
+    """A line of a transcript, with its time since launch. What a person does is a line of ours: ``{"answer": […]}``.
+
+    So is a request to the engine's own server (``call``: its id, method, path, body), and what came back (``answer``: id, body).
+    """
 
     ms: int
     who: Who
@@ -108,6 +111,19 @@ class Recorded(Driven):
 
     async def ended(self) -> Seen:
         return seen_of(self, await self.outcome())
+
+    async def do(self, steps: list[Step]) -> None:
+        for call in steps:
+            if isinstance(call, Call):
+                self._ours("call", [call.call_id, call.method, call.path, (call.body or b"").decode()])
+        await super().do(steps)
+
+    async def answered(self, call_id: str, answer: bytes) -> None:
+        self._ours("answer", [call_id, answer.decode()])
+        await super().answered(call_id, answer)
+
+    def _ours(self, who: Who, told: list[str]) -> None:
+        self.moves.append(Move(self._ms(), who, json.dumps(told).encode()))
 
     def _person(self, **does: Any) -> None:
         self.moves.append(Move(self._ms(), "person", json.dumps(does).encode()))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from executor.adapters import ADAPTERS
-from executor.adapters.base import STDERR, STDOUT, Conversation, Emit, Send, StartRequest, Step, Stream
+from executor.adapters.base import STDERR, STDOUT, Call, Conversation, Emit, Send, StartRequest, Step, Stream, call_stream
 from shared.contracts.interactions import Reply
 from shared.contracts.provider_runs import Message
 from shared.contracts.providers import EngineMode
@@ -36,10 +36,12 @@ def replayed(engine: Engine, case: Case, folder: Path) -> tuple[Seen, list[Any],
             steps += conversation.feed(STREAMS[move["dir"]][0], next(printed[move["dir"]]) + b"\n")
         elif move["dir"] == "person":
             steps += _said(conversation, move["msg"])
+        elif move["dir"] == "answer":
+            steps += _answered(conversation, *move["msg"])
     for stream, _ in STREAMS.values():
         steps += conversation.end_of(stream)
-    sent = [json.loads(step.data) for step in steps if isinstance(step, Send)]
-    recorded = [move["msg"] for move in moves if move["dir"] == "send"]
+    sent = [_ours(step) for step in steps if isinstance(step, Send | Call)]
+    recorded = [move["msg"] for move in moves if move["dir"] in ("send", "call")]
     return _seen(conversation, steps, folder), list(_alike(sent)), list(_alike(recorded))
 
 
@@ -55,6 +57,17 @@ def _conversation(engine: Engine, case: Case, folder: Path) -> Conversation:
     if case.after is None:
         return adapter.start(request)
     return adapter.resume(request, (folder / "session.txt").read_text().strip())
+
+
+def _ours(step: Send | Call) -> Any:
+    if isinstance(step, Send):
+        return json.loads(step.data)
+    return [step.call_id, step.method, step.path, (step.body or b"").decode()]
+
+
+def _answered(conversation: Conversation, call_id: str, answer: str) -> list[Step]:
+    stream = call_stream(call_id)
+    return [*conversation.feed(stream, answer.encode()), *conversation.end_of(stream)]
 
 
 def _said(conversation: Conversation, said: Data) -> list[Step]:

@@ -9,13 +9,27 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from executor.adapters.base import STDERR, STDOUT, CloseInput, Conversation, Emit, Outcome, Send, StartRequest, Step, Stream
+from executor.adapters.base import (
+    STDERR,
+    STDOUT,
+    Call,
+    Conversation,
+    Emit,
+    Outcome,
+    Send,
+    StartRequest,
+    Step,
+    Stream,
+    call_stream,
+)
+from executor.engine_calls import EngineCalls
 from shared.contracts.events import Payload
 from shared.contracts.interactions import Reply
 from shared.contracts.provider_runs import Message
 
 PATIENCE_SECONDS = 60
 EXIT_SECONDS = 5
+DOOR_KEY = "door-key-never-shown-0123456789"
 BLOCK = 65536
 
 P = TypeVar("P", bound=Payload)
@@ -27,7 +41,7 @@ def request_for(home: Path, prompt: str, executable: str = "", **more: object) -
     workspace.mkdir(parents=True, exist_ok=True)
     fields: dict[str, object] = {
         "run_id": "run_1", "attempt": 1, "executable": executable, "home": str(home), "workspace": str(workspace),
-        "messages": [Message(content=prompt)],
+        "messages": [Message(content=prompt)], "door_key": DOOR_KEY,
     }  # fmt: skip
     return StartRequest(**(fields | more))  # pyright: ignore[reportArgumentType]
 
@@ -42,7 +56,21 @@ class Driven:
         self.sent: list[bytes] = []
         self.raw: dict[Stream, bytes] = {STDOUT: b"", STDERR: b""}
         self._changed = asyncio.Condition()
+        self._answers: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self._calls = EngineCalls(lambda call_id, answer: self._answers.put_nowait((call_id, answer)))
         self.reading = asyncio.create_task(self._run())
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def input_link(self) -> str:
+        return os.readlink(f"/proc/{self.process.pid}/fd/0")
+
+    @property
+    def exit_code(self) -> int | None:
+        return self.process.returncode
 
     def payloads(self, kind: type[P]) -> list[P]:
         return [emit.payload for emit in self.emitted if isinstance(emit.payload, kind)]
@@ -66,7 +94,9 @@ class Driven:
             elif isinstance(step, Send):
                 self.sent.append(step.data)
                 self._write(step.data)
-            elif isinstance(step, CloseInput):
+            elif isinstance(step, Call):
+                self._calls.make(step, self)
+            else:
                 self._close()
         async with self._changed:
             self._changed.notify_all()
@@ -90,9 +120,12 @@ class Driven:
         await self.do(self._conversation.opened())
         assert self.process.stdout is not None
         assert self.process.stderr is not None
+        answering = asyncio.create_task(self._take_answers())
         async with asyncio.TaskGroup() as reading:
             reading.create_task(self._read(STDOUT, self.process.stdout))
             reading.create_task(self._read(STDERR, self.process.stderr))
+        answering.cancel()
+        await self._calls.close()
         await self.process.wait()
         async with self._changed:
             self._changed.notify_all()
@@ -101,6 +134,15 @@ class Driven:
         while chunk := await reader.read(BLOCK):
             await self.fed(stream, chunk)
         await self.do(self._conversation.end_of(stream))
+
+    async def _take_answers(self) -> None:
+        while True:
+            await self.answered(*await self._answers.get())
+
+    async def answered(self, call_id: str, answer: bytes) -> None:
+        """Its own server answered a call."""
+        stream = call_stream(call_id)
+        await self.do([*self._conversation.feed(stream, answer), *self._conversation.end_of(stream)])
 
     async def fed(self, stream: Stream, chunk: bytes) -> None:
         """Bytes came."""
