@@ -58,18 +58,25 @@ class Containment:
 def containment(wanted: Wanted, program: Path | None, private: Iterable[Path], needed: Iterable[Path]) -> Containment:
     """Try it out and say what holds. Raises ``ValueError`` where it is required and does not work."""
     if wanted == "none":
-        return Containment(None)
+        return _without("EXECUTOR_CONTAINMENT=none")
     found = str(program) if program else shutil.which("bwrap")
     reason = "there is no bwrap on PATH" if found is None else _why_not(found)
     if found is None or reason is not None:
         if wanted == "required":
             raise ValueError(f"EXECUTOR_CONTAINMENT=required: {reason}")
-        log.info("containment.none", reason=reason)
-        return Containment(None)
+        return _without(reason or "")
     home = Path.home()
     hidden = (*private, *(home / name for name in _PRIVATE_IN_HOME))
     shown = (Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parent.parent, *needed)
     return Containment(found, _existing(hidden), _existing(shown))
+
+
+def _without(reason: str) -> Containment:
+    if os.geteuid() == 0:
+        log.warning("containment.none_and_root", reason=reason, means="an engine can read all of this machine, our secrets too")
+    else:
+        log.info("containment.none", reason=reason)
+    return Containment(None)
 
 
 def _why_not(program: str) -> str | None:

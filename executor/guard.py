@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from executor import procfs
 from executor.state_dir import GUARD_PID, INSTANCE, MARK, STATE_DIR, StateDir, write_whole
+from shared.private_process import become_private
 
 WAKE_SECONDS = 0.25
 SILENCE_SECONDS = 6.0
@@ -45,6 +46,7 @@ def main() -> int:
         _say(f"another guard holds {state.lock}")
         return LOCKED_EXIT
     wishes = Wishes.listen()
+    become_private()
     procfs.become_subreaper()
     procfs.signal_when_parent_dies(signal.SIGTERM, parent)
     if not sweep(state):
@@ -219,6 +221,7 @@ class _Guard:
             start_new_session=True,
         )
         write_whole(self.state.pid, str(child.pid))
+        self._note_what_is_below()  # nobody but root finds a private process by its mark
         return child
 
     def _watch(self, child: subprocess.Popen[bytes]) -> str | None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from executor.adapters.acp_events import PromptEvents
+from executor.adapters.acp_log import Retry
 from executor.adapters.acp_profile import AcpProfile
 from executor.adapters.acp_protocol import Chunk, ChunkMeta, Text, Tokens, ToolCall, ToolMeta
 from executor.adapters.acp_tools import EDIT, SHELL
@@ -58,7 +59,7 @@ class OneShot:
         return self._events.tool(ToolCall(id, status="completed" if is_well else "failed", raw_output=output), line)
 
     def asked_again(self, reason: str, attempt: int, line: Line) -> list[Step]:
-        return self._events.broken(reason, None, attempt, line)
+        return self._events.retried(Retry(reason, ErrorCode.MODEL_UNAVAILABLE, attempt, starts_over=True), line)
 
     def ended_well(self, answer: str | None = None) -> list[Step]:
         """The turn is over. ``answer``: the engine's own word for its final text, where it has one."""

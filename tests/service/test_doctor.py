@@ -114,3 +114,9 @@ async def test_the_three_machines_are_told_apart_in_words_too(machine: Path) -> 
 
 def _line(report: str, name: str) -> str:
     return next(line for line in report.splitlines() if line[2:].startswith(name))
+
+
+async def test_root_is_warned_of_what_an_engine_could_read(machine: Path) -> None:
+    warned = (await found(machine))["warnings"]
+    assert [text.split(":")[0] for text in warned] == (["this is root"] if os.geteuid() == 0 else [])
+    assert ("this is root" in await doctor(machine)) == (os.geteuid() == 0)

@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ async def examine(url: str | None, key: str | None, as_json: bool) -> Exit:
         "credentials": credentials_present(),
         "canRun": [*(engine["provider"] for engine in judged.values() if engine["ready"]), Provider.SCRIPTED.value],
         "stack": await _stack(url, key),
+        "warnings": list(_warnings()),
     }
     found["ok"] = found["python"]["ok"] and (found["postgres"]["ok"] or found["stack"]["reachable"])
     if as_json:
@@ -49,6 +51,13 @@ async def examine(url: str | None, key: str | None, as_json: bool) -> Exit:
     else:
         _print(found)
     return Exit.SUCCESS if found["ok"] else Exit.ERROR
+
+
+def _warnings() -> Iterator[str]:
+    """What works and should not be so."""
+    if os.geteuid() == 0:
+        wrapped = "" if shutil.which("bwrap") else ", and there is no bubblewrap here"
+        yield f"this is root: an engine that no sandbox holds could read all of the machine, the services' secrets too{wrapped}"
 
 
 def _postgres() -> Json:
@@ -141,6 +150,8 @@ def _print(found: Json) -> None:
         line(engine["ready"] if engine["installed"] else None, name, " · ".join(fact for fact in facts if fact))
     line(bool(found["credentials"]) or None, "credentials", ", ".join(found["credentials"]) or "none in this environment")
     line(None, "can run here", ", ".join(found["canRun"]))
+    for warning in found["warnings"]:
+        line(False, "warning", warning)
     stack = found["stack"]
     line(stack.get("ready") if stack["reachable"] else None, "stack", stack.get("url") or stack["reason"])
     chain: Json = stack.get("chain") or {}

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,11 +179,13 @@ class Outside(Wire):
 
 
 @asynccontextmanager
-async def executor_outside(state: Path, *, is_ready: bool = True, **env: str) -> AsyncGenerator[Outside]:
+async def executor_outside(
+    state: Path, *, is_ready: bool = True, wrapper: Sequence[str] = (), **env: str
+) -> AsyncGenerator[Outside]:
     """``python -m executor`` with the scripted engine. Whatever happened, nothing of it is left afterwards."""
     port = free_port()
     guard = subprocess.Popen(  # noqa: ASYNC220  it must be this process's child, and is waited for in a thread
-        [sys.executable, "-m", "executor"],
+        [*wrapper, sys.executable, "-m", "executor"],
         cwd=ROOT,
         env={**os.environ, "EXECUTOR_STATE_DIR": str(state), "EXECUTOR_PORT": str(port), "RUNYARD_AUTH": "off", **env},
         stdin=subprocess.DEVNULL,
