@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from executor.adapters import acp_tools
+from executor.adapters.acp_helpers import HelperTexts
 from executor.adapters.acp_log import Retry
 from executor.adapters.acp_profile import AcpProfile, UsageFrom
 from executor.adapters.acp_protocol import Chunk, Plan, PlanEntry, PromptEnded, Tokens, ToolCall
@@ -52,6 +53,7 @@ class PromptEvents:
         self._thought: list[str] = []
         self._messages, self._reasoning = Repeats(), Repeats()
         self._restarts = Restarts()
+        self._helpers = HelperTexts()
         self._tools: dict[str, Tool] = {}
         self._over: set[str] = set()
         self._had_tools = False
@@ -61,6 +63,8 @@ class PromptEvents:
     def said(self, chunk: Chunk, line: Framed) -> list[Step]:
         counted = self._count_chunk(chunk)
         text = chunk.content.text
+        if chunk.parent is not None:
+            return _at(line, [*self._helper_said(chunk.parent, text, is_thought=False), *counted])
         if not text or (self._profile.own_remarks is not None and self._profile.own_remarks.match(text)):
             return _at(line, counted)
         closed = self._close_thought()
@@ -73,6 +77,8 @@ class PromptEvents:
     def thought(self, chunk: Chunk, line: Framed) -> list[Step]:
         if not chunk.content.text:
             return []
+        if chunk.parent is not None:
+            return _at(line, self._helper_said(chunk.parent, chunk.content.text, is_thought=True))
         if not self._thought:
             self._streams += 1
         self._thought.append(chunk.content.text)
@@ -102,10 +108,11 @@ class PromptEvents:
             # what ends without having begun was refused by the engine, whoever stopped it since
             was_ended = tool.is_told and self.was_stopped
             told += self._start(tool)
+            told += self._helpers.closed(tool.id)
             told.append(acp_tools.completed(tool, was_ended))
             told += self._planned(acp_tools.todos_of(tool)) if tool.status == "completed" else []
             self._forget(tool.id)
-        elif tool.status != "pending":
+        elif tool.status != "pending" or tool.parent is not None:  # a sub-agent's is told when it runs, and as pending
             told += self._start(tool)
         return _at(line, told)
 
@@ -138,7 +145,7 @@ class PromptEvents:
 
     def prompt_ended(self, final: bool, well: bool = True) -> list[Step]:
         """The prompt is over, or nothing more will come: what is open is closed. ``final``: its last message is the answer."""
-        payloads = [*self._close_thought(), *self._close_message(final=final, well=well)]
+        payloads = [*self._helpers.all_closed(), *self._close_thought(), *self._close_message(final=final, well=well)]
         for tool in list(self._tools.values()):
             self._forget(tool.id)
             if tool.is_told:
@@ -200,12 +207,22 @@ class PromptEvents:
         closed: list[Payload] = []
         tool = self._tools.get(call.tool_call_id)
         if tool is None:
-            closed = [*self._close_thought(), *self._close_message(final=False, well=True)]
             tool = self._tools[call.tool_call_id] = Tool(call.tool_call_id)
             self._had_tools = True
-            self.answer = None
+            parent = acp_tools.parent_of(call)
+            closed = self._close_for_a_tool() if parent is None else self._helpers.closed(parent)
         tool.learn(call)
         return closed, tool
+
+    def _close_for_a_tool(self) -> list[Payload]:
+        """What was said before a tool is not the answer."""
+        closed = [*self._close_thought(), *self._close_message(final=False, well=True)]
+        self.answer = None
+        return closed
+
+    def _helper_said(self, parent: str, text: str, is_thought: bool) -> list[Payload]:
+        """An empty text comes with the tokens of a model call: it is over."""
+        return self._helpers.said(parent, text, is_thought) if text else self._helpers.closed(parent)
 
     def _start(self, tool: Tool) -> list[Payload]:
         if tool.is_told:

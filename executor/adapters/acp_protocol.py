@@ -64,7 +64,10 @@ class ToolContent(Named):
 
 
 class ToolMeta(Named):
+    """``parent_tool_call_id``: a sub-agent's, which that tool call started."""
+
     tool_name: str | None = None
+    parent_tool_call_id: str | None = None
     qwen_interaction_kind: str | None = None
 
 
@@ -93,14 +96,20 @@ class Tokens(Named):
     cached_read_tokens: int | None = None
 
 
-class ChunkMeta(Struct):
+class ChunkMeta(Named):
     usage: Tokens | None = None
+    parent_tool_call_id: str | None = None
 
 
 class Chunk(Named):
     content: Text
     message_id: str = ""
     meta: ChunkMeta | None = field(default=None, name="_meta")
+
+    @property
+    def parent(self) -> str | None:
+        """The tool call whose sub-agent says this."""
+        return self.meta.parent_tool_call_id if self.meta is not None else None
 
 
 class PlanEntry(Struct):

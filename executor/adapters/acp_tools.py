@@ -37,10 +37,12 @@ class Tool:
     input: Mapping[str, Any] = field(default_factory=dict[str, Any])
     output: Any = None
     content: Sequence[ToolContent] = ()
+    parent: str | None = None
     is_told: bool = False
 
     def learn(self, call: ToolCall) -> None:
         self.own_name = self.own_name or _own_name(call)
+        self.parent = self.parent or parent_of(call)
         self.kind = call.kind or self.kind
         self.title = call.title or self.title
         self.status = call.status or self.status
@@ -67,9 +69,14 @@ def _own_name(call: ToolCall) -> str:
     return call.title or ""
 
 
+def parent_of(call: ToolCall) -> str | None:
+    """The tool call whose sub-agent makes this one."""
+    return call.meta.parent_tool_call_id if call.meta is not None else None
+
+
 def started(tool: Tool) -> ToolStarted:
     input, truncated = bounded(_input_of(tool))
-    return ToolStarted(tool_id=tool.id, name=tool.name, input=input, truncated=truncated)
+    return ToolStarted(tool_id=tool.id, name=tool.name, input=input, truncated=truncated, parent_tool_id=tool.parent)
 
 
 def asked(tool: Tool) -> AskedTool:
@@ -85,7 +92,7 @@ def completed(tool: Tool, was_ended: bool) -> ToolCompleted:
     ended: Status = "completed" if tool.status == "completed" else "failed"
     return ToolCompleted(
         tool_id=tool.id, name=tool.name, status="canceled" if was_ended else ended,
-        output=shown, truncated=truncated, exit_code=None if was_ended else exit_code,
+        output=shown, truncated=truncated, exit_code=None if was_ended else exit_code, parent_tool_id=tool.parent,
     )  # fmt: skip
 
 
@@ -98,7 +105,7 @@ def todos_of(tool: Tool) -> list[PlanEntry]:
 
 
 def ended_as(tool: Tool, status: Status) -> ToolCompleted:
-    return ToolCompleted(tool_id=tool.id, name=tool.name, status=status)
+    return ToolCompleted(tool_id=tool.id, name=tool.name, status=status, parent_tool_id=tool.parent)
 
 
 def _input_of(tool: Tool) -> dict[str, Any]:
