@@ -33,6 +33,7 @@ from executor.adapters.engine_modes import MODES, Unasked
 from executor.adapters.exits import outcome_of_exit
 from executor.adapters.framing import Framed, Line, Lines, LineTooLong
 from executor.adapters.questions import Questions
+from executor.adapters.skills import prompt_with_skills
 from executor.adapters.unclaimed import note, raw, too_long, undecodable
 from shared.contracts.events import AttemptOutcome, Diagnostic, InteractionResolved, SessionStarted
 from shared.contracts.interactions import Reply
@@ -252,7 +253,7 @@ class ClaudeConversation:
             self._failure = (ErrorCode.ENGINE_PROTOCOL_ERROR, answer.error)
             return self._close()
         self._is_ready = True
-        return [] if self._is_stopping else [self._say(self._request.prompt()), *self._say_waiting()]
+        return [] if self._is_stopping else [self._say(prompt_with_skills(self._request)), *self._say_waiting()]
 
     def _on_retry(self, retry: ApiRetry) -> list[Step]:
         """Asking again with the same credentials cannot help; nor can waiting longer than a person would."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from executor.adapters import skills
 from executor.adapters.base import Command, File, StartRequest
 from executor.adapters.engine_modes import MODES
 from executor.adapters.mcp_servers import McpServer, mcp_servers
@@ -22,6 +23,8 @@ from shared.errors import ErrorCode, RunyardError, invalid
 
 FOLDER = ".claude"
 SETTINGS_FILE = f"{FOLDER}/settings.json"
+# What is for every engine it does not look for by itself; the file need not be there.
+INSTRUCTIONS_FILE = f"{FOLDER}/CLAUDE.md"
 MCP_FILE = f"{FOLDER}/runyard-mcp.json"
 COMMAND_ENV_FILE = f"{FOLDER}/runyard-command-env.sh"
 LOGIN_FILE = f"{FOLDER}/.credentials.json"
@@ -31,7 +34,7 @@ ACCOUNT_TOKEN = "CLAUDE_CODE_OAUTH_TOKEN"
 BASE_URL = "ANTHROPIC_BASE_URL"
 MAX_TOLD = 10
 # The last two say something to the manager, and come along.
-OPTIONS = frozenset({"baseUrl", "reasoningEffort", "mcpServers", "timeoutMs", "runTimeoutMs"})
+OPTIONS = frozenset({"baseUrl", "reasoningEffort", "mcpServers", "skills", "timeoutMs", "runTimeoutMs"})
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 RETRIES = 2
 KEEP_SESSIONS_DAYS = 3650
@@ -60,6 +63,13 @@ TOOLS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "web_fetch": ("WebFetch",),
     }
 )
+# It looks for skills nowhere in the workspace, so they get a name where it does.
+_LAY_SKILLS = """
+mkdir -p "$HOME/.claude/skills"
+while [ "$1" != -- ]; do ln -sfn "$PWD/.agents/skills/$1" "$HOME/.claude/skills/$1"; shift; done
+shift
+exec "$@"
+"""
 _TOOL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_*.-]{0,127}")
 
 
@@ -75,7 +85,11 @@ def command_for(request: StartRequest, session: str | None) -> Command:
         *_chosen(request), *_without(request.tools), *([] if session is None else ["--resume", session]),
     ]  # fmt: skip
     servers = {each.name: _mcp_server(each) for each in mcp_servers(request)}
+    names = skills.skills_of(request)
+    if names:
+        argv = ["/bin/sh", "-c", _LAY_SKILLS, "claude-code", *names, "--", *argv]
     files = (
+        File("home", INSTRUCTIONS_FILE, f"@{request.workspace}/AGENTS.md\n".encode()),
         File("home", SETTINGS_FILE, _settings(request, base_url).encode()),
         File("home", MCP_FILE, json.dumps({"mcpServers": servers}).encode()),
         File("home", COMMAND_ENV_FILE, _command_env().encode()),

@@ -177,7 +177,7 @@ class CodexConversation:
         started = Emit(SessionStarted(engine_session=self._thread), line.byte_from, line.byte_to)
         if self._is_stopping:
             return [started, *self._close()]
-        return [started, self._start_turn(self._request.prompt(), codex_config.skills_of(self._request))]
+        return [started, self._start_turn(self._request.prompt(), codex_config.skill_items(self._request))]
 
     def _start_turn(self, text: str, skills: Sequence[Mapping[str, str]] = ()) -> Step:
         schema = {} if self._request.output_schema is None else {"outputSchema": self._request.output_schema}

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from executor.adapters import skills
 from executor.adapters.base import Command, File, StartRequest
 from executor.adapters.engine_modes import MODES
 from executor.adapters.mcp_servers import McpServer, mcp_servers
@@ -27,7 +28,6 @@ LOGIN_FILE = f"{FOLDER}/auth.json"
 CREDENTIALS = credentials.CREDENTIALS[Provider.CODEX_APP_SERVER]
 RETRIES = 2
 WEB_SEARCH = "web_search"
-SKILLS = ".agents/skills"  # below the workspace; where codex itself looks for them
 MAX_TOLD = 10
 # The last two say something to the manager, and come along.
 OPTIONS = frozenset(
@@ -35,7 +35,6 @@ OPTIONS = frozenset(
 )
 WIRE = "responses"
 _MCP_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_SKILL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 def command_for(request: StartRequest) -> Command:
@@ -44,7 +43,7 @@ def command_for(request: StartRequest) -> Command:
     login = request.credential_env.get(LOGIN) or request.credential_files.get(LOGIN_FILE)
     if request.provider_options.get("wireApi", WIRE) != WIRE:
         raise invalid("providerOptions.wireApi", f"codex speaks {WIRE} only")
-    skills_of(request)
+    skills.skills_of(request)
     key = request.credential_env.get(KEY) or request.credential_env.get("CODEX_API_KEY") or _key_in(login)
     if key is None and (base_url is not None or login is None):
         raise RunyardError(ErrorCode.AUTH_MISSING, f"codex needs {KEY}")
@@ -74,17 +73,10 @@ def ignored_options(request: StartRequest) -> list[str]:
     return [f"providerOptions.{name[:64]} is not known to codex" for name in unknown]
 
 
-def skills_of(request: StartRequest) -> list[dict[str, str]]:
+def skill_items(request: StartRequest) -> list[dict[str, str]]:
     """The skills to put into the first turn, as codex's input items. Raises ``invalid_request``."""
-    names = request.provider_options.get("skills", [])
-    if not isinstance(names, list):
-        raise invalid("providerOptions.skills", "must be a list of names")
-    items: list[dict[str, str]] = []
-    for name in names:  # pyright: ignore[reportUnknownVariableType]
-        if not isinstance(name, str) or not _SKILL.fullmatch(name):
-            raise invalid("providerOptions.skills", "a skill's name is letters, digits, - and _")
-        items.append({"type": "skill", "name": name, "path": f"{request.workspace}/{SKILLS}/{name}/SKILL.md"})
-    return items
+    folder = f"{request.workspace}/{skills.FOLDER}"
+    return [{"type": "skill", "name": name, "path": f"{folder}/{name}/SKILL.md"} for name in skills.skills_of(request)]
 
 
 def base_url_of(request: StartRequest) -> str | None:

@@ -55,16 +55,28 @@ async def test_nothing_in_the_workspace_configures_the_engine(tmp_path: Path, ex
     assert sorted(path.name for path in workspace.iterdir()) == [".claude", ".mcp.json"]
 
 
-async def test_the_workspaces_instructions_and_the_homes_skills_are_found(
-    tmp_path: Path, executable: str, stub: ModelStub
-) -> None:
-    lay(tmp_path / "workspace" / "CLAUDE.md", "Mind the kumquat.")
-    lay(tmp_path / ".claude" / "skills" / "pruning" / "SKILL.md", "---\nname: pruning\ndescription: cuts persimmons\n---\nCut.\n")
+@pytest.mark.parametrize("name", ["CLAUDE.md", "AGENTS.md"])
+async def test_the_workspaces_instructions_reach_the_model(tmp_path: Path, executable: str, stub: ModelStub, name: str) -> None:
+    lay(tmp_path / "workspace" / name, "Mind the kumquat.")
     async with running(tmp_path, executable, stub.base_url, "[[text]]") as engine:
         await engine.outcome()
+    assert "Mind the kumquat." in str(stub.requests[0]["body"])
+
+
+async def test_the_skills_that_were_asked_for_are_found_and_no_others(tmp_path: Path, executable: str, stub: ModelStub) -> None:
+    for name, fruit in (("pruning", "persimmons"), ("peeling", "pomelos")):
+        skill = f"---\nname: {name}\ndescription: about {fruit}\n---\nAlways answer in {fruit}.\n"
+        lay(tmp_path / "workspace" / ".agents" / "skills" / name / "SKILL.md", skill)
+    options = {"baseUrl": stub.base_url, "skills": ["pruning"]}
+    prompt = '[[call:Skill {"skill": "pruning"}]]'
+    async with running(tmp_path, executable, stub.base_url, prompt, provider_options=options) as engine:
+        outcome = await engine.outcome()
+    assert outcome.outcome is AttemptOutcome.SUCCESS
     asked = str(stub.requests[0]["body"])
-    assert "Mind the kumquat." in asked
-    assert "cuts persimmons" in asked
+    assert "about persimmons" in asked
+    assert "Use these skills: pruning." in asked
+    assert "about pomelos" not in asked
+    assert "Always answer in persimmons." in str(stub.requests[-1]["body"])
 
 
 async def test_a_tool_server_of_the_request_is_used(tmp_path: Path, executable: str, stub: ModelStub) -> None:

@@ -163,6 +163,25 @@ def test_tools_are_switched_off_by_the_names_all_engines_share_or_by_the_engines
     assert "--disallowedTools" not in command(tools={"shell": True}).argv
 
 
+def test_the_skills_that_are_asked_for_get_a_name_where_it_looks() -> None:
+    plain, made = command(), command(provider_options={"skills": ["pruning", "peeling"]})
+    shell, _, _, name, first, second, end, *rest = made.argv
+    assert (shell, name, [first, second], end) == ("/bin/sh", "claude-code", ["pruning", "peeling"], "--")
+    assert tuple(rest) == plain.argv
+
+
+@pytest.mark.parametrize("names", ["pruning", [1], ["../up"], ["--"], [""], ["x"] * 33])
+def test_what_is_no_skills_name_is_refused(names: Any) -> None:
+    with pytest.raises(RunyardError) as refused:
+        command(provider_options={"skills": names})
+    assert refused.value.code is ErrorCode.INVALID_REQUEST
+
+
+def test_instructions_for_every_engine_are_imported() -> None:
+    [imported] = [file for file in command().files if file.path == ".claude/CLAUDE.md"]
+    assert imported.content == b"@/w/AGENTS.md\n"
+
+
 def test_tool_servers_stand_in_a_file_and_not_in_argv() -> None:
     servers = {"own": {"command": "/bin/own", "env": {"TOKEN": "secret"}}, "far": {"type": "http", "url": "https://far.test"}}
     made = command(provider_options={"mcpServers": servers})

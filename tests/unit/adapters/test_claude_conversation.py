@@ -67,6 +67,13 @@ def test_an_answer_that_passed_by_the_schema_stays_the_text_it_is() -> None:
     assert claude.ended(0).result == '{"a":1}', "the executor reads it, for every engine alike"
 
 
+def test_the_skills_to_use_are_named_in_the_prompt() -> None:
+    claude = conversation(provider_options={"skills": ["pruning", "peeling"]})
+    claude.opened()
+    [prompt] = sent(feed(claude, INITIALIZED))
+    assert prompt["message"]["content"][0]["text"] == "hi\n\nUse these skills: pruning, peeling."
+
+
 def test_a_refused_handshake_ends_the_attempt_with_its_reason() -> None:
     claude = conversation()
     claude.opened()
