@@ -21,8 +21,8 @@ from executor.plan import Plan
 from executor.state_dir import write_whole
 from executor.workspace import Workspace, remove_tree
 from shared.clock import Monotonic, monotonic
-from shared.contracts.events import Diagnostic, Restored, SnapshotTaken
-from shared.contracts.provider_runs import FromSnapshot, SnapshotRef, StartProviderRun
+from shared.contracts.events import Diagnostic, EventRef, Restored, SnapshotTaken
+from shared.contracts.provider_runs import SnapshotRef, StartProviderRun
 from shared.errors import ErrorCode, RunyardError
 
 TAKE_SECONDS = 60.0
@@ -37,15 +37,12 @@ log = structlog.get_logger("snapshots")
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a start comes to its files: those that are here, those of a snapshot (``lay``), or none (``clear``)."""
+    """How a start comes to its files. ``replaces``: those that are here go, for those of ``snapshot`` or for none."""
 
     request: StartProviderRun
-    lay: FromSnapshot | None = None
-    clear: bool = False
-
-    @property
-    def replaces(self) -> bool:
-        return self.lay is not None or self.clear
+    replaces: bool = False
+    snapshot: SnapshotRef | None = None
+    lost_from: EventRef | None = None
 
 
 @dataclass(slots=True)
@@ -93,18 +90,18 @@ class Snapshots:
         """Changes nothing. Raises ``workspace_error`` where the files cannot be had."""
         if not request.after or self._is_left_by(request):
             return Way(request)
-        snapshot = request.from_snapshot
-        workspace = Workspace.at(self.workspaces, request.workspace.key)
-        if snapshot is not None and self.store is not None:
-            if snapshot.snapshot.path != str(workspace.base):
-                detail = f"the snapshot is of {snapshot.snapshot.path}, and here the workspace would stand at {workspace.base}"
-                raise RunyardError(ErrorCode.WORKSPACE_ERROR, f"{detail}: EXECUTOR_WORKSPACE_ROOT must be the same everywhere")
-            changes = {"resume_session_id": snapshot.resume_session_id, "messages": snapshot.messages}
-            return Way(request.model_copy(update=changes), lay=snapshot)
-        if request.resume_session_id is not None:
-            why = "there is no snapshot of them" if snapshot is None else "this executor has no EXECUTOR_SNAPSHOT_STORE"
+        other = request.otherwise
+        if other is None and request.resume_session_id is None:
+            return Way(request, replaces=True)
+        if other is None or (other.snapshot is not None and self.store is None):
+            why = "this executor has no EXECUTOR_SNAPSHOT_STORE" if other is not None else "no snapshot holds what it has done"
             raise RunyardError(ErrorCode.WORKSPACE_ERROR, f"the newest files of this session are not on this executor, and {why}")
-        return Way(request, clear=workspace.base.exists())
+        base = str(Workspace.at(self.workspaces, request.workspace.key).base)
+        if other.snapshot is not None and other.snapshot.path != base:
+            detail = f"the snapshot is of {other.snapshot.path}, and here the workspace would stand at {base}"
+            raise RunyardError(ErrorCode.WORKSPACE_ERROR, f"{detail}: EXECUTOR_WORKSPACE_ROOT must be the same everywhere")
+        changed = request.model_copy(update={"resume_session_id": other.resume_session_id, "messages": other.messages})
+        return Way(changed, replaces=True, snapshot=other.snapshot, lost_from=other.lost_from)
 
     def _is_left_by(self, request: StartProviderRun) -> bool:
         left = self._left(request.workspace.key)
@@ -143,10 +140,9 @@ class Snapshots:
         folder.mkdir(mode=0o700, parents=True)
         patience = Patience(LAY_SECONDS)
         try:
-            if way.lay is not None and self.store is not None:
-                wanted: SnapshotRef = way.lay.snapshot
-                name = BlobName(way.request.workspace.key, wanted.sha256)
-                self.store.fetch(name, wanted.bytes, folder / "archive")
+            if way.snapshot is not None and self.store is not None:
+                name = BlobName(way.request.workspace.key, way.snapshot.sha256)
+                self.store.fetch(name, way.snapshot.bytes, folder / "archive")
                 unpack(folder / "archive", folder / "laid", self.max_bytes, patience.goes_on)
             else:
                 (folder / "laid").mkdir()
@@ -182,26 +178,19 @@ class Snapshots:
             store.put(name, draft)
         finally:
             draft.unlink(missing_ok=True)
-        named = request.from_snapshot.snapshot.sha256 if request.from_snapshot is not None else None
-        for old in store.group(name.group):
-            if old.sha256 not in (name.sha256, named):  # nobody names it, and nobody will
+        named = request.otherwise.snapshot if request.otherwise is not None else None
+        for old in store.group(name.group) if named is not None else ():
+            if named is not None and old.sha256 not in (name.sha256, named.sha256):  # nobody names it, and nobody will
                 store.remove(old)
         return name, packed.size
 
 
 def told_of(way: Way, plan: Plan) -> Plan:
     """The same plan, whose ``attempt.started`` says from where the files came."""
-    if way.lay is None:
+    if not way.replaces:
         return plan
-    taken = way.lay.snapshot
-    restored = Restored(
-        executor_id=taken.executor_id,
-        run_id=taken.run_id,
-        attempt=taken.attempt,
-        cursor=taken.cursor,
-        lost_from=way.lay.lost_from,
-    )
-    return replace(plan, started=plan.started.model_copy(update={"restored": restored}))
+    restored = Restored.model_validate(way.snapshot, from_attributes=True) if way.snapshot is not None else None
+    return replace(plan, started=plan.started.model_copy(update={"restored": restored, "lost_from": way.lost_from}))
 
 
 def _name(run_id: str, attempt: int) -> str:

@@ -129,15 +129,12 @@ class EventRef(Wire):
 
 
 class Restored(Wire):
-    """An attempt whose files and engine session came from a snapshot, because the newest ones are out of reach."""
+    """The snapshot an attempt began with, because the newest files are not on its executor."""
 
     executor_id: str = Field(description="Where the snapshot was taken.")
     run_id: str
     attempt: int
     cursor: int = Field(description="The last event of that run whose work is in the snapshot.")
-    lost_from: EventRef | None = Field(
-        default=None, description="The first event whose work is not in it, where anything came after it."
-    )
 
 
 class AttemptStarted(Payload):
@@ -149,7 +146,10 @@ class AttemptStarted(Payload):
     sandbox: str = Field(description="How the process tree is contained, e.g. `session+subreaper`; never weaker than asked.")
     timeouts: Timeouts
     resumed: bool = False
-    restored: Restored | None = None
+    restored: Restored | None = Field(default=None, description="Its files and session came from a snapshot.")
+    lost_from: EventRef | None = Field(
+        default=None, description="The work of this event and all that followed is not in its files; none: nothing is lost."
+    )
 
 
 class AttemptOutcome(StrEnum):

@@ -42,11 +42,11 @@ class SnapshotRef(Request):
     cursor: int
 
 
-class FromSnapshot(Request):
-    """What a start becomes where the workspace's newest files are not: it goes on from the session as the snapshot knows it."""
+class Otherwise(Request):
+    """What a start becomes where the workspace's newest files are not: it goes on from what is known of before."""
 
-    snapshot: SnapshotRef
-    lost_from: EventRef | None = None
+    snapshot: SnapshotRef | None = Field(default=None, description="None: from an empty workspace.")
+    lost_from: EventRef | None = Field(default=None, description="The first event whose work is not in it.")
     resume_session_id: str | None = None
     messages: list[Message] = Field(min_length=1)
 
@@ -81,7 +81,7 @@ class StartProviderRun(Request):
         default_factory=list[AttemptRef],
         description="The files must be those that one of these attempts left; none named: whatever is there.",
     )
-    from_snapshot: FromSnapshot | None = Field(default=None, description="What to do where they are not.")
+    otherwise: Otherwise | None = Field(default=None, description="What to do where they are not; None: refuse.")
 
 
 class ProviderRunAccepted(Wire):

@@ -83,7 +83,7 @@ def named(events: list[dict[str, Any]], prompt: str = READ, **more: Any) -> dict
     ref = {name: taken[name] for name in ("sha256", "bytes", "path")}
     ref |= {"executorId": events[0]["data"]["executorId"], "runId": run_id, "attempt": attempt, "cursor": 9}
     going_on = {"snapshot": ref, "resumeSessionId": taken["engineSession"], "messages": [{"content": prompt}]}
-    return {"after": [{"runId": run_id, "attempt": attempt}], "fromSnapshot": going_on} | more
+    return {"after": [{"runId": run_id, "attempt": attempt}], "otherwise": going_on} | more
 
 
 async def test_what_a_run_left_is_there_for_the_next_executor_and_its_session_goes_on(ground: Ground) -> None:
@@ -187,7 +187,7 @@ async def test_a_store_that_cannot_be_written_costs_the_snapshot_and_nothing_els
 async def test_the_store_keeps_the_newest_and_the_one_that_is_named(ground: Ground) -> None:
     async with ground.executor() as here:
         last = await run(here, WRITE)
-        kept = [named(last)["fromSnapshot"]["snapshot"]["sha256"]]
+        kept = [named(last)["otherwise"]["snapshot"]["sha256"]]
         for number in range(2, 5):
             step = script({"write": {"path": "n", "text": str(number)}})
             last = await run(here, step, f"run_{number}", **named(last))
