@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from random import random
 
 import structlog
 from starlette.applications import Starlette
@@ -67,7 +68,12 @@ log = structlog.get_logger("app")
 
 
 def build_app(  # long: the composition root, read in one piece
-    settings: Settings, *, stopping: Stopping | None = None, new_id: NewId = random_id, bounds: Bounds | None = None
+    settings: Settings,
+    *,
+    stopping: Stopping | None = None,
+    new_id: NewId = random_id,
+    bounds: Bounds | None = None,
+    chance: Callable[[], float] = random,
 ) -> Starlette:
     """The whole service; nothing is connected before its lifespan begins. Raises ``ValueError`` for settings that do not fit."""
     settings.refuse_what_does_not_fit()
@@ -79,7 +85,7 @@ def build_app(  # long: the composition root, read in one piece
     interactions, keys, apps = InteractionStore(pool, wakeups.tell), KeyStore(pool), AppStore(pool)
 
     hub = TailHub(runs, events)
-    run_log = RunLog(pool, on_commit=(hub.committed, wakeups.committed, count))
+    run_log = RunLog(pool, on_commit=(hub.committed, wakeups.committed, count), chance=chance)
     recorder = Recorder(run_log)
     leases = Leases(RunStore(lease_pool), fit.lease, fit.renew_every)
     leashes = Leashes(manager, fit.renew_every, fit.probe)

@@ -69,6 +69,7 @@ def view(app: RegisteredApp, caller: Caller) -> App:
             timeout_ms=app.defaults.timeout_ms,
             credential_env_keys=app.credential_names,
             provider_options=app.defaults.provider_options if inside else {},
+            retry=app.defaults.retry,
         ),
         created_at=app.created_at,
         updated_at=app.updated_at,

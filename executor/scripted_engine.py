@@ -292,7 +292,8 @@ class Player:
         self.tell("completed", result=result)
 
     def step_fail(self, fail: Step, _step: Step) -> None:
-        self.tell("failed", code=str(fail.get("code", "")), message=str(fail.get("message", "")))
+        asks = {"retryAfterMs": fail["retryAfterMs"]} if "retryAfterMs" in fail else {}
+        self.tell("failed", code=str(fail.get("code", "")), message=str(fail.get("message", "")), **asks)
         raise Ended(1)
 
     def step_exit(self, status: int, _step: Step) -> None:

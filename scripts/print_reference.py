@@ -1,5 +1,5 @@
-"""Prints the reference of settings and errors from the classes and the table that decide them. See ``docs/configuration.md``
-and ``docs/reference/errors.md``."""
+"""Prints the reference of settings, errors and retries from the classes and tables that decide them. See
+``docs/configuration.md``, ``docs/reference/errors.md`` and ``docs/reliability.md``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from control_plane.domain.retrying import RETRYING, Retrying
 from control_plane.settings import Settings as ControlPlaneSettings
 from executor.settings import ExecutorSettings
 from executor_manager.settings import Settings as ManagerSettings
@@ -53,7 +54,28 @@ def errors_table() -> str:
     return table(("code", "HTTP", "retryable", "what happened", "what to do"), rows)
 
 
-PARTS = {"settings": Part(CONFIGURATION, settings_table), "errors": Part("docs/reference/errors.md", errors_table)}
+def retries_table() -> str:
+    rows = [
+        (
+            f"`{code}`",
+            str(row.attempts) if row.attempts > 1 else "1, more for who asks",
+            _wait(row),
+            "yes" if row.is_crash else "",
+        )
+        for code, row in RETRYING.items()
+    ]
+    return table(("failure", "attempts in all", "first wait, longest wait", "counts as broken"), rows)
+
+
+def _wait(row: Retrying) -> str:
+    return f"{row.first_ms / 1000:g} s, {row.longest_ms / 1000:g} s" if row.first_ms else "none"
+
+
+PARTS = {
+    "settings": Part(CONFIGURATION, settings_table),
+    "errors": Part("docs/reference/errors.md", errors_table),
+    "retries": Part("docs/reliability.md", retries_table),
+}
 
 if __name__ == "__main__":
     sys.exit(print_or_write(PARTS, __doc__))

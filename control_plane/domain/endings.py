@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from control_plane.domain.lifecycle import SIGNAL_OF_OUTCOME, Signal, advance
-from shared.contracts.events import AttemptEnded, AttemptOutcome, RunStatusChanged
+from control_plane.domain.retrying import Again, Failure
+from shared.contracts.events import AttemptEnded, AttemptOutcome, RetryScheduled, RunStatusChanged
 from shared.contracts.runs import TERMINAL, Phase, RunStatus
 from shared.errors import ERRORS, ErrorCode
 
@@ -78,6 +80,23 @@ def status_event(status: RunStatus, signal: Signal, ending: Ending | None, ended
 def unheard(status: RunStatus, ending: Ending) -> AttemptEnded:
     """The end of an attempt whose executor did not tell it: the run ended over its head."""
     return AttemptEnded(outcome=AttemptOutcome(status.value), error_code=ending.error_code, error_message=ending.error_message)
+
+
+def failed_to_start(code: ErrorCode, message: str | None) -> AttemptEnded:
+    """The end of an attempt that an executor refused."""
+    return AttemptEnded(outcome=AttemptOutcome.ERROR, error_code=code, error_message=message)
+
+
+def scheduled(failure: Failure, following: Again, attempt: int, now: datetime) -> RetryScheduled:
+    """What tells of a further attempt of ours: when, and why."""
+    return RetryScheduled(
+        by="runyard",
+        reason=clean(failure.message) or ERRORS[failure.code].title,
+        error_code=failure.code,
+        attempt=attempt,
+        delay_ms=following.delay_ms,
+        at=now + timedelta(milliseconds=following.delay_ms),
+    )
 
 
 def _detail(status: RunStatus, ending: Ending | None) -> str | None:

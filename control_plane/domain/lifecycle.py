@@ -19,6 +19,7 @@ class Signal(StrEnum):
     ATTEMPT_ACCEPTED = "attempt_accepted"
     START_REFUSED = "start_refused"
     ATTEMPT_LOST = "attempt_lost"
+    RETRY_SCHEDULED = "retry_scheduled"
     GIVEN_UP = "given_up"
     STOP_REQUESTED = "stop_requested"
     STOP_UNCLAIMED = "stop_unclaimed"
@@ -42,6 +43,7 @@ TRANSITIONS: Mapping[tuple[RunStatus, Signal], RunStatus] = MappingProxyType(
         (Q, Signal.ATTEMPT_ACCEPTED): R,
         (Q, Signal.START_REFUSED): RunStatus.ERROR,
         (Q, Signal.ATTEMPT_LOST): Q,  # its start was never confirmed: the next attempt tries again
+        (Q, Signal.RETRY_SCHEDULED): Q,  # refused for now: another attempt follows
         (Q, Signal.GIVEN_UP): RunStatus.ERROR,
         (Q, Signal.STOP_UNCLAIMED): RunStatus.CANCELED,
         (Q, Signal.STOP_REQUESTED): P,  # claimed: its start may be on the way
@@ -50,6 +52,7 @@ TRANSITIONS: Mapping[tuple[RunStatus, Signal], RunStatus] = MappingProxyType(
         (R, Signal.ATTEMPT_ACCEPTED): R,  # a later attempt
         (R, Signal.START_REFUSED): RunStatus.ERROR,
         (R, Signal.ATTEMPT_LOST): R,  # a new attempt, not a step back
+        (R, Signal.RETRY_SCHEDULED): R,  # likewise, after a wait
         (R, Signal.GIVEN_UP): RunStatus.ERROR,
         (R, Signal.ASKED): W,
         (R, Signal.ANSWERED): R,
@@ -60,6 +63,7 @@ TRANSITIONS: Mapping[tuple[RunStatus, Signal], RunStatus] = MappingProxyType(
         (W, Signal.ATTEMPT_ACCEPTED): R,  # parked: the reply starts the next attempt
         (W, Signal.START_REFUSED): RunStatus.ERROR,
         (W, Signal.ATTEMPT_LOST): W,  # parked: the question stays open
+        (W, Signal.RETRY_SCHEDULED): R,  # its questions died with the engine that failed; the next one asks again
         (W, Signal.GIVEN_UP): RunStatus.ERROR,
         (W, Signal.ASKED): W,
         (W, Signal.ANSWERED): R,
@@ -70,6 +74,7 @@ TRANSITIONS: Mapping[tuple[RunStatus, Signal], RunStatus] = MappingProxyType(
         (P, Signal.ATTEMPT_ACCEPTED): P,
         (P, Signal.START_REFUSED): RunStatus.CANCELED,
         (P, Signal.ATTEMPT_LOST): RunStatus.CANCELED,
+        (P, Signal.RETRY_SCHEDULED): P,  # never asked for: who wants the end wants no other attempt
         (P, Signal.GIVEN_UP): RunStatus.CANCELED,
         (P, Signal.ASKED): P,
         (P, Signal.ANSWERED): P,

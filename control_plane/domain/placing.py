@@ -13,16 +13,13 @@ from shared.contracts.interactions import Reply
 from shared.contracts.provider_runs import Message, StartProviderRun, WorkspaceRef
 from shared.contracts.runs import RunStatus, StartRun
 
-MAX_ATTEMPTS = 3
-# A lost attempt that has told no more than that it began and ended had no side effect: it may be tried again.
-SILENT_CURSOR = 2
-
-
+# What an engine is told that goes on with its session after an attempt of the same run failed.
+GO_ON = "The last attempt at this was cut off. Go on from where it stopped, and do not repeat what is already done."
 # Options that say something to us, not to the engine.
 _OURS = LIMITS | {"onExpiry", "outputSchema"}
 
 
-class AfterLoss(StrEnum):
+class NextStep(StrEnum):
     """A run without a living attempt, and what is to be done about it."""
 
     PLACE = "place"
@@ -30,14 +27,16 @@ class AfterLoss(StrEnum):
     CANCEL = "cancel"
 
 
-def next_step(run: DrivenRun) -> AfterLoss:
-    """For a run whose attempt is over although the run is not."""
+def next_step(run: DrivenRun) -> NextStep:
+    """For a run whose attempt is over although the run is not: whether another follows was written with its end.
+
+    Only an older release leaves an end without that word.
+    """
     if run.stop_requested:
-        return AfterLoss.CANCEL
+        return NextStep.CANCEL
     if run.attempt == 0 or run.status is RunStatus.WAITING_USER:
-        return AfterLoss.PLACE  # the first attempt, or a reply woke a parked run
-    silent = run.executor_cursor <= SILENT_CURSOR and run.engine_session is None
-    return AfterLoss.PLACE if silent and run.attempt < MAX_ATTEMPTS else AfterLoss.GIVE_UP
+        return NextStep.PLACE  # the first attempt, or a reply woke a parked run
+    return NextStep.PLACE if run.failures else NextStep.GIVE_UP
 
 
 def provider_run(
@@ -48,15 +47,15 @@ def provider_run(
 ) -> StartProviderRun:
     """The start of its newest attempt, ``credentials`` being its profile's.
 
-    A parked run goes on from its engine session with the replies as the next user message, and with what else was ``said``.
+    A parked run goes on from its engine session with the replies as the next user message, and with what else was ``said``;
+    one whose attempt failed after it had done something is told to go on. The session of one that had done nothing is forgotten.
     """
     request = with_profile(StartRun.model_validate_json(run.request), run.profile)
-    session = run.engine_session or run.resume_session
-    messages = request.conversation()
     news = [*(as_message(asked, reply) for asked, reply in replies), *said]
-    if news:
-        told = Message(content="\n\n".join(news))
-        messages = [told] if session is not None else [*messages, told]
+    if run.engine_session is not None:
+        messages = [Message(content="\n\n".join(news or [GO_ON]))]
+    else:
+        messages = [*request.conversation(), *([Message(content="\n\n".join(news))] if news else [])]
     options = {name: value for name, value in request.provider_options.items() if name not in _OURS}
     return StartProviderRun(
         run_id=run.run_id,
@@ -64,7 +63,7 @@ def provider_run(
         provider=run.provider,
         model=run.model,
         messages=messages,
-        resume_session_id=session,
+        resume_session_id=run.engine_session or run.resume_session,
         engine_mode=request.engine_mode,
         tools=request.tools,
         provider_options=options,

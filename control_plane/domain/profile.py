@@ -11,8 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from control_plane.domain.retrying import Policy
 from shared.contracts.apps import RuntimeDefaults
-from shared.contracts.precedence import merged
+from shared.contracts.precedence import merged, picked
+from shared.contracts.retries import RetryPolicy
 from shared.contracts.runs import StartRun
 
 
@@ -24,6 +26,7 @@ class Profile(BaseModel):
     app_id: str
     timeout_ms: int | None = None
     provider_options: dict[str, Any] = Field(default_factory=dict[str, Any])
+    retry: RetryPolicy = Field(default_factory=RetryPolicy)
 
 
 def merged_options(request: Mapping[str, Any], profile: Profile | None) -> dict[str, Any]:
@@ -32,7 +35,15 @@ def merged_options(request: Mapping[str, Any], profile: Profile | None) -> dict[
 
 
 def frozen(app_id: str, defaults: RuntimeDefaults) -> Profile:
-    return Profile(app_id=app_id, timeout_ms=defaults.timeout_ms, provider_options=defaults.provider_options)
+    retry = defaults.retry or RetryPolicy()
+    return Profile(app_id=app_id, timeout_ms=defaults.timeout_ms, provider_options=defaults.provider_options, retry=retry)
+
+
+def retry_policy(request: StartRun, profile: Profile | None) -> Policy:
+    """What request and profile allow together. Doing something twice needs the leave of everybody who says a word on it."""
+    asked, lent = request.retry or RetryPolicy(), profile.retry if profile else RetryPolicy()
+    said = [word for word in (asked.after_side_effects, lent.after_side_effects) if word is not None]
+    return Policy(picked("retry.maxAttempts", request=asked.max_attempts, app=lent.max_attempts), bool(said) and all(said))
 
 
 def with_profile(request: StartRun, profile: Profile | None) -> StartRun:

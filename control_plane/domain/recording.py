@@ -8,109 +8,30 @@ questions by whether they are still open.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from control_plane.domain.endings import Ending, clean, default_message, in_truth, status_event, unheard, verdict
+from control_plane.domain.endings import (
+    Ending,
+    clean,
+    default_message,
+    failed_to_start,
+    in_truth,
+    scheduled,
+    status_event,
+    unheard,
+    verdict,
+)
 from control_plane.domain.lifecycle import Signal, advance
 from control_plane.domain.messages import RUN_OVER, MessagesSettled, told
-from shared.contracts.events import (
-    AttemptEnded,
-    AttemptLost,
-    AttemptOutcome,
-    Diagnostic,
-    InteractionResolved,
-    Kind,
-    Payload,
-)
+from control_plane.domain.news import FromExecutor, Locked, Move, News, Note, Settle, Stop, Told
+from control_plane.domain.retrying import SILENT_CURSOR, Again, Failure, again, last_word
+from shared.contracts.events import AttemptEnded, AttemptLost, AttemptOutcome, Diagnostic, InteractionResolved, Kind
 from shared.contracts.runs import TERMINAL, RunStatus
 from shared.errors import ErrorCode
-
-
-@dataclass(frozen=True, slots=True)
-class Locked:
-    """A run as it stands under its row's lock; ``now`` is the database's clock.
-
-    ``open_questions`` are all that were not resolved; ``answered`` those of them that have an accepted reply.
-    """
-
-    run_id: str
-    status: RunStatus
-    last_cursor: int
-    attempt: int
-    executor_cursor: int
-    now: datetime
-    stop_reason: str | None = None
-    has_lease: bool = False
-    attempt_living: bool = False
-    open_questions: frozenset[str] = frozenset()
-    answered: frozenset[str] = frozenset()
-    answered_by: dict[str, str | None] = field(default_factory=dict[str, str | None])
-    interaction_ms: int = 86_400_000
-    on_expiry: str = "fail"
-    messages: tuple[str, ...] = ()  # those that wait, oldest first; known where the news may settle them
-
-
-# ---- news ----
-
-
-class FromExecutor(msgspec.Struct, frozen=True):
-    """One frame of an attempt's stream; ``data`` and ``raw_ref`` are its JSON, untouched."""
-
-    executor_cursor: int
-    attempt: int
-    at: datetime
-    kind: str
-    data: str
-    raw_ref: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """A signal of our own, with the event that tells of it and, where it ends the run, why."""
-
-    signal: Signal
-    error_code: ErrorCode | None = None
-    error_message: str | None = None
-    event: Payload | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Someone asked for the end; ``reason`` decides which end it will be."""
-
-    reason: ErrorCode = ErrorCode.USER_CANCELED
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """An event of our own that moves nothing."""
-
-    event: Payload
-
-
-@dataclass(frozen=True, slots=True)
-class Settle:
-    """Our own end of a question. Without effect on one that is closed already, or answered where only ``pending`` ones count."""
-
-    event: InteractionResolved
-    why: Diagnostic | None = None
-    pending: bool = False
-    stop: ErrorCode | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """An attempt began with these replies; every other question died with the engine that had asked it."""
-
-    answers: tuple[InteractionResolved, ...]
-
-
-News = FromExecutor | Move | Stop | Note | Settle | Told | MessagesSettled
-
 
 # ---- what is to be written ----
 
@@ -164,10 +85,17 @@ class Change:
     ending: Ending | None = None
     parked: bool = False
     attempt_over: bool = False
+    acted: bool = False
+    again: Again | None = None
 
     @property
     def ended(self) -> bool:
         return self.ending is not None
+
+    @property
+    def waits(self) -> bool:
+        """Another attempt follows after a while: until then nobody is to drive the run."""
+        return self.again is not None and self.again.delay_ms > 0
 
 
 def absorb(run: Locked, news: Sequence[News]) -> Change:
@@ -224,8 +152,8 @@ class _Absorbing:
 
     def _from_executor(self, event: FromExecutor) -> None:
         change = self._change
-        if event.attempt != self._run.attempt or event.executor_cursor <= change.executor_cursor:
-            return  # written before, or the echo of an older attempt
+        if event.attempt != self._run.attempt or event.executor_cursor <= change.executor_cursor or not self._attempt_living:
+            return  # written before, or the echo of an attempt that is over
         change.executor_cursor = event.executor_cursor
         if event.kind == Kind.LOG:
             log = _LOG.decode(event.data)
@@ -233,6 +161,7 @@ class _Absorbing:
             return
         if event.kind in _OURS or self._is_settled(event):
             return
+        change.acted = change.acted or (event.kind in _ACTS and not self._run.tried.acted)
         reaction = _REACTIONS.get(event.kind)
         data = event.data if reaction is None else self._completed(event)
         self._append(event.kind, data, event.at, event.raw_ref)
@@ -287,7 +216,11 @@ class _Absorbing:
         if ended.outcome is AttemptOutcome.LOST:
             self._lost(ended.error_message)
             return
-        self._signal(*verdict(ended, self._stop_reason), ended)
+        signal, code, message = verdict(ended, self._stop_reason)
+        if code is None or ended.outcome is AttemptOutcome.CANCELED:
+            self._signal(signal, code, message, ended)
+        else:
+            self._failed(signal, Failure(code, message, asks_ms=ended.retry_after_ms), ended)
 
     # ---- our own signals ----
 
@@ -341,13 +274,39 @@ class _Absorbing:
             return
         if move.signal is Signal.ATTEMPT_ACCEPTED:
             self._change.accepted = True
-        self._signal(move.signal, move.error_code, move.error_message)
+        if move.signal is Signal.START_REFUSED and move.error_code is not None:
+            self._failed(move.signal, Failure(move.error_code, move.error_message))
+        else:
+            self._signal(move.signal, move.error_code, move.error_message)
 
     def _lost(self, reason: str | None) -> None:
         """A run that waits for a person rests until the reply wakes it; a reply that is here already would never wake it."""
+        change = self._change
         self._signal(Signal.ATTEMPT_LOST, ErrorCode.USER_CANCELED, reason)
-        waits = self._change.status is RunStatus.WAITING_USER
-        self._change.parked = waits and bool(self._open) and not self._open & self._run.answered
+        if change.status is RunStatus.WAITING_USER:
+            change.parked = bool(self._open) and not self._open & self._run.answered
+        elif change.status not in TERMINAL:
+            silent = change.executor_cursor <= SILENT_CURSOR and not (self._run.has_session or change.engine_session)
+            self._failed(Signal.GIVEN_UP, Failure(ErrorCode.EXECUTOR_LOST, reason, unheard=not silent))
+
+    def _failed(self, signal: Signal, failure: Failure, ended: AttemptEnded | None = None) -> None:
+        """The attempt is over, and did not do what it was to do: another one follows, or the run ends by ``signal``."""
+        run, change = self._run, self._change
+        left_ms = change.run_ms if run.tried.active_ms_left is None else run.tried.active_ms_left
+        tried = replace(run.tried, acted=run.tried.acted or change.acted, active_ms_left=left_ms)
+        wanted = self._stop_reason is None and change.status is not RunStatus.STOPPING
+        following = again(failure, tried, run.policy, run.chance) if wanted else None
+        if following is None:
+            self._signal(signal, *last_word(failure, tried, run.policy), ended)
+            return
+        if change.outcome is None:
+            change.outcome = failed_to_start(failure.code, failure.message).wire_json()
+        for question_id in sorted(self._open):  # its engine is gone; the next one asks again
+            self._resolve(InteractionResolved(question_id=question_id, how="withdrawn"))
+        self._signal(Signal.RETRY_SCHEDULED)
+        change.again = following
+        event = scheduled(failure, following, run.attempt + 1, run.now)
+        self._append(event.KIND, event.wire_json())
 
     def _stop(self, reason: ErrorCode) -> None:
         if self._stop_reason is None:
@@ -389,6 +348,8 @@ _REACTIONS = {
     Kind.INTERACTION_RESOLVED.value: _Absorbing._resolved,  # pyright: ignore[reportPrivateUsage]
     Kind.ATTEMPT_ENDED.value: _Absorbing._attempt_ended,  # pyright: ignore[reportPrivateUsage]
 }
+# What another attempt would do twice, or ask twice.
+_ACTS = frozenset({Kind.TOOL_STARTED, Kind.TOOL_COMPLETED, Kind.ARTIFACT_CREATED, Kind.INTERACTION_REQUESTED})
 _RESOLVED = {"answered": "delivered", "expired": "expired", "withdrawn": "withdrawn"}
 _OURS = frozenset({Kind.RUN_STATUS, Kind.ATTEMPT_LOST, Kind.STREAM_GAP})  # no executor says these
 _CODES = frozenset({None, *ErrorCode})

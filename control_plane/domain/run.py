@@ -35,6 +35,8 @@ class NewRun:
     interaction_ms: int
     on_expiry: OnExpiry
     profile: str | None = None
+    max_attempts: int | None = None
+    retry_after_side_effects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class DrivenRun:
     attempt_started: bool = False
     attempt_ended: bool = False
     attempt_outcome: AttemptOutcome | None = None
+    failures: int = 0
 
     @property
     def attempt_living(self) -> bool:
@@ -124,6 +127,7 @@ class RunRow:
     retryable: bool | None = None
     exit_code: int | None = None
     queue_position: int | None = None
+    next_attempt_at: datetime | None = None
     engine_session: str | None = None
     attempt_ended: bool = False
     outcome: Mapping[str, Any] | None = None

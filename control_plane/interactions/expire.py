@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from control_plane.domain.recording import Settle
+from control_plane.domain.news import Settle
 from control_plane.storage.interactions import InteractionStore
 from control_plane.storage.run_log import Refused, RunLog, Write
 from shared.contracts.events import InteractionResolved

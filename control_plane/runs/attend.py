@@ -15,7 +15,8 @@ import structlog
 
 from control_plane.domain.bounds import Bounds
 from control_plane.domain.lifecycle import Signal
-from control_plane.domain.recording import Change, FromExecutor, Move
+from control_plane.domain.news import FromExecutor, Move
+from control_plane.domain.recording import Change
 from control_plane.domain.run import DrivenRun, Lease, Placement
 from control_plane.manager_client import ManagerClient, was_not_sent
 from control_plane.runs.record import WINDOW_ROWS, Recorder

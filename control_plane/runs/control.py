@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from control_plane.domain.recording import Stop
+from control_plane.domain.news import Stop
 from control_plane.storage.run_log import RunLog, Write
 from control_plane.storage.runs import RunStore
 from shared.contracts.runs import StopAnswer

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 
-from control_plane.domain.profile import Profile, frozen, merged_options
+from control_plane.domain.profile import Profile, frozen, merged_options, retry_policy
 from control_plane.domain.run import NewRun, Resumable
 from control_plane.domain.timeouts import INTERACTION_MS
 from control_plane.runs.admit import admit, idempotency_key
@@ -65,6 +65,7 @@ class CreateRun:
         run_id = self.new_id("run")
         session_id = request.session_id or (earlier.session_id if earlier else None)
         options = merged_options(request.provider_options, profile)
+        policy = retry_policy(request, profile)
         first = RunStatusChanged(status=RunStatus.QUEUED, reason="created")
         return NewRun(
             run_id=run_id,
@@ -83,6 +84,8 @@ class CreateRun:
             first_event=first.wire_json(),
             interaction_ms=options.get("interactionTimeoutMs", INTERACTION_MS),
             on_expiry=OnExpiry(options.get("onExpiry", OnExpiry.FAIL)),
+            max_attempts=policy.max_attempts,
+            retry_after_side_effects=policy.after_side_effects,
         )
 
     async def _asked(self, request: StartRun, caller: Caller) -> tuple[Profile | None, Provider | None, str | None]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from control_plane.domain.messages import MessagesSettled
-from control_plane.domain.recording import Settle
+from control_plane.domain.news import Settle
 from control_plane.domain.run import DrivenRun, Placement
 from control_plane.manager_client import ManagerClient
 from control_plane.storage.interactions import Answered, InteractionStore

@@ -11,7 +11,7 @@ from collections import Counter
 import structlog
 
 from control_plane.domain.lifecycle import Signal
-from control_plane.domain.recording import Move
+from control_plane.domain.news import Move
 from control_plane.domain.run import Lease
 from control_plane.runs.deliver import DeliverIntents
 from control_plane.runs.drive import DriveRun, Put

@@ -12,8 +12,9 @@ import structlog
 
 from control_plane.domain.lifecycle import Signal
 from control_plane.domain.messages import MessagesSettled
-from control_plane.domain.placing import AfterLoss, next_step, provider_run
-from control_plane.domain.recording import Change, Move, News, Told
+from control_plane.domain.news import Move, News, Told
+from control_plane.domain.placing import NextStep, next_step, provider_run
+from control_plane.domain.recording import Change
 from control_plane.domain.run import DrivenRun, Lease, Placement
 from control_plane.manager_client import ManagerClient
 from control_plane.runs.attend import AttendAttempt
@@ -81,27 +82,38 @@ class DriveRun:
                 continue
             self.room.is_placed(run.run_id)
             change = await self._attempt(lease, run, maybe_heard=run.attempt not in tried.written)
-            if change is None and run.placement is not None:
-                if (run.engine_session or run.resume_session) is not None:
-                    await self.runs.let_go(lease, NO_ROOM_SECONDS)  # its workspace is there: it waits for that executor
-                    return Put.NO_ROOM
-                tried.refusing.append(run.placement.executor_id)
-            elif change is not None and (change.ended or change.parked):
-                await self._release(run)
-                return Put.OVER
+            put = await self._not_here(lease, run, tried) if change is None else await self._after(run, change)
+            if put is not None:
+                return put
+
+    async def _not_here(self, lease: Lease, run: DrivenRun, tried: _Tried) -> Put | None:
+        """Its executor refused the attempt for now: another one may take it, unless its workspace is there."""
+        if (run.engine_session or run.resume_session) is not None:
+            await self.runs.let_go(lease, NO_ROOM_SECONDS)
+            return Put.NO_ROOM
+        if run.placement is not None:
+            tried.refusing.append(run.placement.executor_id)
+        return None
+
+    async def _after(self, run: DrivenRun, change: Change) -> Put | None:
+        """What the end of its attempt means for a run; None: the next one may begin at once."""
+        if not (change.ended or change.parked or change.waits):
+            return None
+        await self._release(run)
+        return Put.HANDED_BACK if change.waits else Put.OVER  # its lease went with the write that said so
 
     # ---- between attempts ----
 
     async def _take_up(self, lease: Lease, run: DrivenRun, tried: _Tried) -> Put | None:
         """Decide what becomes of a run without a living attempt; None: look at it again."""
         match next_step(run):
-            case AfterLoss.CANCEL:
+            case NextStep.CANCEL:
                 await self.recorder.record(lease, [Move(Signal.STOPPED)])
                 return Put.OVER
-            case AfterLoss.GIVE_UP:
+            case NextStep.GIVE_UP:
                 await self.recorder.record(lease, [Move(Signal.GIVEN_UP, ErrorCode.EXECUTOR_LOST)])
                 return Put.OVER
-            case AfterLoss.PLACE:
+            case NextStep.PLACE:
                 return await self._place(lease, run, tried)
 
     async def _place(self, lease: Lease, run: DrivenRun, tried: _Tried) -> Put | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from control_plane.domain.recording import Stop
+from control_plane.domain.news import Stop
 from control_plane.interactions.expire import ExpireQuestions
 from control_plane.storage.run_log import Refused, RunLog, Write
 from control_plane.storage.runs import RunStore

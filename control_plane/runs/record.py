@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from control_plane.domain.recording import Change, News
+from control_plane.domain.news import News
+from control_plane.domain.recording import Change
 from control_plane.domain.run import Lease
 from control_plane.storage.run_log import Refused, RunLog, Write
 from shared.errors import ErrorCode, RunyardError

@@ -9,6 +9,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from random import random
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +17,9 @@ import asyncpg
 import msgspec
 
 from control_plane.domain.lifecycle import IllegalTransition
-from control_plane.domain.recording import Change, FromExecutor, Locked, News, Note, Settle, Told, absorb
+from control_plane.domain.news import FromExecutor, Locked, News, Note, Settle, Told
+from control_plane.domain.recording import Change, absorb
+from control_plane.domain.retrying import Policy, Tried
 from control_plane.storage.failures import LOST_CONNECTION, lost_connection
 from control_plane.storage.queries import load
 from shared.contracts.events import Kind
@@ -50,11 +53,15 @@ class Refused(Exception):
 
 
 class RunLog:
-    """Every ``on_commit`` is told of every change, after its commit and before the writer goes on."""
+    """Every ``on_commit`` is told of every change, after its commit and before the writer goes on.
 
-    def __init__(self, pool: asyncpg.Pool, on_commit: Sequence[OnCommit]) -> None:
+    ``chance`` gives numbers from 0 to 1, which spread the waits before further attempts.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, on_commit: Sequence[OnCommit], chance: Callable[[], float] = random) -> None:
         self._pool = pool
         self._on_commit = on_commit
+        self._chance = chance
 
     async def write(self, writes: Sequence[Write]) -> list[Change | None]:
         """One transaction for all; None where the lease is lost. The answers stand in the order of ``writes``.
@@ -90,7 +97,7 @@ class RunLog:
             for row in await connection.fetch(_SQL["open_questions"], inquire):
                 questions[row["run_id"]].append(row)
         messages = await self._waiting_messages(connection, run_ids, writes)
-        return {row["run_id"]: _locked(row, questions[row["run_id"]], messages[row["run_id"]]) for row in rows}
+        return {row["run_id"]: _locked(row, questions[row["run_id"]], messages[row["run_id"]], self._chance()) for row in rows}
 
     async def _waiting_messages(
         self, connection: Any, run_ids: list[str], writes: Sequence[Write]
@@ -124,7 +131,7 @@ def _may_settle_messages(news: News) -> bool:
     return not isinstance(news, Note) and (not isinstance(news, FromExecutor) or news.kind == Kind.ATTEMPT_ENDED)
 
 
-def _locked(row: Any, questions: Sequence[Any], messages: Sequence[str]) -> Locked:
+def _locked(row: Any, questions: Sequence[Any], messages: Sequence[str], chance: float) -> Locked:
     return Locked(
         run_id=row["run_id"], status=RunStatus(row["status"]), last_cursor=row["last_cursor"], attempt=row["attempt"],
         executor_cursor=row["executor_cursor"], now=row["now"], stop_reason=row["stop_reason"],
@@ -135,6 +142,10 @@ def _locked(row: Any, questions: Sequence[Any], messages: Sequence[str]) -> Lock
         interaction_ms=row["interaction_ms"],
         on_expiry=row["on_expiry"],
         messages=tuple(messages),
+        has_session=row["has_session"],
+        tried=Tried(row["failures"], row["crashes"], row["acted"], row["active_ms_left"]),
+        policy=Policy(row["max_attempts"], row["retry_after_side_effects"]),
+        chance=chance,
     )  # fmt: skip
 
 
@@ -207,9 +218,22 @@ async def _apply_rare(connection: Any, run: Locked, change: Change) -> None:
     if change.engine_session is not None:
         await connection.execute(_SQL["set_session"], run_id, attempt, change.engine_session)
     await _apply_to_people(connection, attempt, change)
+    await _apply_to_tries(connection, attempt, change)
     if change.outcome is not None:
         await connection.execute(_SQL["end_attempt"], run_id, attempt, change.outcome)
         await connection.execute(_SQL["rest_active_time"], run_id)
+
+
+async def _apply_to_tries(connection: Any, attempt: int, change: Change) -> None:
+    """What its attempts have done, and that another one follows."""
+    run_id = change.run_id
+    if change.acted:
+        await connection.execute(_SQL["has_acted"], run_id)
+    if change.again is not None:
+        tried = change.again.tried
+        await connection.execute(_SQL["try_again"], run_id, tried.failures, tried.crashes, change.again.delay_ms)
+        if change.again.afresh:
+            await connection.execute(_SQL["forget_session"], run_id, attempt)
 
 
 async def _apply_to_people(connection: Any, attempt: int, change: Change) -> None:

@@ -74,7 +74,7 @@ class RunStore:
         await connection.execute(
             _SQL["create_run"], run.run_id, run.source, run.source_ref, run.session_id, json.dumps(run.metadata), run.app_id,
             run.provider.value, run.model, run.interaction_ms, run.on_expiry.value, run.priority, run.workspace_key,
-            run.resume_session, run.request, run.profile, run.first_event,
+            run.resume_session, run.request, run.profile, run.first_event, run.max_attempts, run.retry_after_side_effects,
         )  # fmt: skip
 
     async def forget_idempotency_keys(self, older_than_seconds: float) -> None:
@@ -217,6 +217,7 @@ def _driven(row: Any) -> DrivenRun:
         placement=Placement(row["executor_id"], row["executor_instance"], row["executor_url"]) if placed else None,
         attempt_started=row["attempt_started_at"] is not None, attempt_ended=row["attempt_ended"],
         attempt_outcome=AttemptOutcome(json.loads(row["attempt_outcome"])["outcome"]) if row["attempt_outcome"] else None,
+        failures=row["failures"],
     )  # fmt: skip
 
 
@@ -229,6 +230,7 @@ def _run_row(row: Any) -> RunRow:
         model=row["model"], started_at=row["started_at"], finished_at=row["finished_at"], duration_ms=row["duration_ms"],
         stop_requested_at=row["stop_requested_at"], error_code=row["error_code"], error_message=row["error_message"],
         retryable=row["retryable"], exit_code=row["exit_code"], queue_position=row["queue_position"],
+        next_attempt_at=row["next_attempt_at"],
         engine_session=row["engine_session"], attempt_ended=row["attempt_ended_at"] is not None,
         outcome=json.loads(outcome) if outcome else None, metadata=json.loads(row["metadata"]),
     )  # fmt: skip

@@ -133,9 +133,10 @@ class Completed(Said, tag="completed"):
     result: Any = msgspec.UNSET
 
 
-class Failed(Said, tag="failed"):
+class Failed(Said, tag="failed", rename="camel"):
     code: str
     message: str
+    retry_after_ms: int | None = None
 
 
 class Canceled(Said, tag="canceled"):
@@ -188,8 +189,8 @@ class ScriptedConversation:
             case Completed(result=result):
                 value = self._answer if result is msgspec.UNSET else result
                 return Outcome(AttemptOutcome.SUCCESS, result=value, usage=self._usage)
-            case Failed(code=code, message=message):
-                return _failed(code, message, self._usage)
+            case Failed() as failed:
+                return _failed(failed, self._usage)
             case Canceled():
                 return Outcome(AttemptOutcome.CANCELED, ErrorCode.USER_CANCELED, "declined and stopped", usage=self._usage)
             case None:
@@ -250,10 +251,11 @@ def _payload_of(said: Said) -> Payload:
     return _PAYLOADS[type(said)](said)
 
 
-def _failed(code: str, message: str, usage: Usage | None) -> Outcome:
-    if code in ErrorCode.__members__.values():
-        return Outcome(AttemptOutcome.ERROR, ErrorCode(code), message, usage=usage)
-    return Outcome(AttemptOutcome.ERROR, ErrorCode.ENGINE_EXIT_NONZERO, f"{code}: {message}", usage=usage)
+def _failed(failed: Failed, usage: Usage | None) -> Outcome:
+    known = failed.code in ErrorCode.__members__.values()
+    code = ErrorCode(failed.code) if known else ErrorCode.ENGINE_EXIT_NONZERO
+    message = failed.message if known else f"{failed.code}: {failed.message}"
+    return Outcome(AttemptOutcome.ERROR, code, message, usage=usage, retry_after_ms=failed.retry_after_ms)
 
 
 def _line(said: dict[str, Any]) -> Send:

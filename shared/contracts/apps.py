@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from shared.contracts.providers import CredentialEnv, ProviderName
+from shared.contracts.retries import RetryPolicy
 from shared.contracts.wire import WHOLE, Request, Wire
 
 AppId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -46,6 +47,7 @@ class RuntimeDefaults(Request):
     )
     credential_env: CredentialEnv = Field(default_factory=dict[str, str], max_length=64)
     provider_options: dict[str, Any] = Field(default_factory=dict[str, Any], max_length=64)
+    retry: RetryPolicy | None = Field(default=None, description="Further attempts at its runs, should one fail.")
 
 
 class RegisterApp(Request):
@@ -65,6 +67,7 @@ class ShownDefaults(Wire):
     timeout_ms: int | None = None
     credential_env_keys: list[str] = Field(description="Names only.")
     provider_options: dict[str, Any] = Field(default_factory=dict[str, Any])
+    retry: RetryPolicy | None = None
 
 
 class App(Wire):

@@ -171,6 +171,7 @@ class AttemptEnded(Payload):
     usage: Usage | None = None
     result: Any = Field(default=None, description="The engine's own final value: its answer's text, or JSON.")
     stderr_tail: str | None = None
+    retry_after_ms: int | None = Field(default=None, ge=0, description="How long the model asked to be left alone, where it did.")
     active_ms: int = Field(default=0, description="Time the engine worked; time spent waiting for a person is not in it.")
 
 
@@ -287,14 +288,15 @@ class OutputRepaired(Payload):
 
 
 class RetryScheduled(Payload):
-    """The engine, or we, try again, and why."""
+    """The engine, or we, try again, and why. Ours is the next attempt of the run; until `at` no executor holds a place for it."""
 
     KIND = Kind.RETRY_SCHEDULED
     by: Literal["engine", "runyard"]
     reason: str
     error_code: ErrorCode | None = None
-    attempt: int | None = None
+    attempt: int | None = Field(default=None, description="By the engine: its own count; by us: the attempt that follows.")
     delay_ms: int | None = None
+    at: datetime | None = Field(default=None, description="When at the earliest, where we try again.")
 
 
 class Diagnostic(Payload):

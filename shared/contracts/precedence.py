@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 PRECEDENCE: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "provider": ("app", "request"),
     "model": ("app", "request", "command_profile", "built_in"),
     "options": ("request", "app", "command_profile", "built_in"),
+    "retry.maxAttempts": ("request", "app"),
     "environment": ("request", "built_in"),
     "credentials": ("app", "executor"),
 })  # fmt: skip
 
 
-def picked(field: str, **says: str | None) -> str | None:
+def picked(field: str, **says: T | None) -> T | None:
     """The value of the first in ``PRECEDENCE[field]`` that has one."""
     return next((says[who] for who in PRECEDENCE[field] if says.get(who) is not None), None)
 

@@ -12,6 +12,7 @@ from shared.contracts.events import RunEvent, Usage
 from shared.contracts.interactions import Interaction
 from shared.contracts.provider_runs import Message
 from shared.contracts.providers import EngineMode, ProviderName, RequestEnv
+from shared.contracts.retries import RetryPolicy
 from shared.contracts.wire import WHOLE, Request, Wire, exactly_one_of
 
 MAX_PROMPT_BYTES = 1024 * 1024
@@ -59,6 +60,7 @@ class StartRun(Request):
     env: RequestEnv = Field(default_factory=dict[str, str])
     require_human_loop: bool = False
     priority: Annotated[int, Field(ge=-100, le=100), WHOLE] = 0
+    retry: RetryPolicy | None = Field(default=None, description="Further attempts at this run, should one fail.")
     metadata: dict[str, Any] = Field(default_factory=dict[str, Any])
 
     @model_validator(mode="after")
@@ -102,6 +104,9 @@ class RunSnapshot(Wire):
     duration_ms: int | None = None
     last_cursor: int
     queue_position: int | None = None
+    next_attempt_at: datetime | None = Field(
+        default=None, description="The last attempt failed in a way that can pass; another one follows not before then."
+    )
     pending_questions: list[Interaction] = Field(default_factory=list[Interaction])
     error_code: str | None = None
     error_message: str | None = None

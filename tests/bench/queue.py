@@ -22,7 +22,7 @@ from pgqueuer.queries import Queries
 from control_plane.app import Loops
 from control_plane.domain.bounds import Bounds
 from control_plane.domain.lifecycle import Signal
-from control_plane.domain.recording import Move
+from control_plane.domain.news import Move
 from control_plane.domain.run import Lease
 from control_plane.runs.dispatch import Dispatcher
 from control_plane.runs.drive import Put

@@ -229,6 +229,11 @@ async def test_bytes_no_one_expects_are_shown_and_harm_nothing(tmp_path: Path) -
     assert len(raw) > 4
 
 
+async def test_a_failure_tells_how_long_the_model_asked_to_wait(tmp_path: Path) -> None:
+    _, ended = await played(tmp_path, {"fail": {"code": "rate_limited", "message": "slow", "retryAfterMs": 700}})
+    assert ended.retry_after_ms == 700
+
+
 @pytest.mark.parametrize(
     ("steps", "outcome", "code", "message"),
     [

@@ -14,7 +14,9 @@ FOR UPDATE OF head;
 -- name: read_locked
 SELECT head.run_id, head.last_cursor, head.executor_cursor, head.attempt, head.lease_until > now() AS has_lease,
        run.status::text AS status, run.stop_reason, run.interaction_ms, run.on_expiry,
-       attempt.run_id IS NOT NULL AS attempt_living, clock_timestamp() AS now
+       attempt.run_id IS NOT NULL AS attempt_living, attempt.engine_session IS NOT NULL AS has_session, clock_timestamp() AS now,
+       run.max_attempts, run.retry_after_side_effects, head.failures, head.crashes, head.acted,
+       (run.active_ms_left - coalesce(extract(epoch FROM now() - run.active_since) * 1000, 0))::bigint AS active_ms_left
 FROM run_heads AS head
 JOIN agent_runs AS run ON run.id = head.run_id
 LEFT JOIN attempts AS attempt ON attempt.run_id = head.run_id AND attempt.attempt = head.attempt AND attempt.ended_at IS NULL
@@ -80,6 +82,23 @@ WHERE id = $1;
 -- No engine works: what passes until the next attempt has begun is no active time.
 UPDATE agent_runs SET active_ms_left = greatest(active_ms_left - extract(epoch FROM now() - active_since) * 1000, 0), active_since = NULL
 WHERE id = $1 AND active_since IS NOT NULL;
+
+-- name: has_acted
+UPDATE run_heads SET acted = true WHERE run_id = $1;
+
+-- name: try_again
+-- Another attempt follows. With a wait ($4 milliseconds) the lease goes now and whoever comes first drives it then; without one
+-- its driver goes on.
+UPDATE run_heads
+SET failures = $2, crashes = $3,
+    lease_token = CASE WHEN $4 = 0 THEN lease_token END,
+    lease_until = CASE WHEN $4 = 0 THEN lease_until END,
+    claim_after = CASE WHEN $4 = 0 THEN claim_after ELSE now() + make_interval(secs => $4 / 1000.0) END
+WHERE run_id = $1;
+
+-- name: forget_session
+-- Nothing was done in it: the next attempt begins where this one began.
+UPDATE attempts SET engine_session = NULL WHERE run_id = $1 AND attempt = $2;
 
 -- name: set_session
 UPDATE attempts SET engine_session = $3 WHERE run_id = $1 AND attempt = $2;

@@ -19,11 +19,12 @@ SELECT pg_advisory_xact_lock(hashtextextended($1, 7204115));
 
 -- name: create_run
 -- All rows of a new run, in one round trip.
--- $1 to $10 the summary, $11 its priority, $12 to $15 the request, $16 the first event's data.
+-- $1 to $10 the summary, $11 its priority, $12 to $15 the request, $16 the first event's data, $17 and $18 further attempts.
 WITH run AS (
     INSERT INTO agent_runs
-        (id, source, source_ref, session_id, metadata, app_id, provider, model, interaction_ms, on_expiry, created_at)
-    VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9, $10, clock_timestamp())
+        (id, source, source_ref, session_id, metadata, app_id, provider, model, interaction_ms, on_expiry, max_attempts,
+         retry_after_side_effects, created_at)
+    VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9, $10, $17, $18, clock_timestamp())
     RETURNING id
 ), head AS (
     INSERT INTO run_heads (run_id, last_cursor, priority, claim_after) SELECT id, 1, $11, now() FROM run
@@ -124,7 +125,7 @@ UPDATE run_heads AS head SET attempt = gone.attempt - 1 FROM gone WHERE head.run
 -- What a driver needs to know of its run.
 SELECT run.id, run.status::text AS status, run.provider, run.model, run.session_id, run.app_id, run.active_ms_left,
        run.stop_requested_at IS NOT NULL AS stop_requested,
-       head.attempt, head.executor_cursor, request.workspace_key, request.resume_session, request.request,
+       head.attempt, head.executor_cursor, head.failures, request.workspace_key, request.resume_session, request.request,
        request.profile::text AS profile,
        attempt.executor_id, attempt.executor_instance, attempt.executor_url, attempt.started_at AS attempt_started_at,
        attempt.ended_at IS NOT NULL AS attempt_ended, attempt.outcome AS attempt_outcome,
@@ -204,6 +205,8 @@ UNION ALL
 -- name: snapshot
 SELECT run.*, run.status::text AS status_text, head.last_cursor, head.attempt, head.lease_token IS NOT NULL AS claimed,
        head.claim_after IS NULL AS resting, attempt.outcome, attempt.ended_at AS attempt_ended_at,
+       CASE WHEN head.failures > 0 AND attempt.ended_at IS NOT NULL AND head.lease_token IS NULL AND head.claim_after > now()
+            THEN head.claim_after END AS next_attempt_at,
        CASE WHEN run.status = 'queued' THEN (
            SELECT count(*) FROM run_heads AS other JOIN agent_runs AS waiting ON waiting.id = other.run_id
            WHERE waiting.status = 'queued' AND (other.priority > head.priority
@@ -221,7 +224,7 @@ WHERE run.id = $1;
 -- $1 app (NULL: all), then filters (NULL: any), then the page before (created_at, id).
 SELECT run.*, run.status::text AS status_text, head.last_cursor, head.attempt, head.lease_token IS NOT NULL AS claimed,
        head.claim_after IS NULL AS resting, attempt.outcome, attempt.ended_at AS attempt_ended_at,
-       NULL::bigint AS queue_position, attempt.engine_session
+       NULL::timestamptz AS next_attempt_at, NULL::bigint AS queue_position, attempt.engine_session
 FROM agent_runs AS run
 JOIN run_heads AS head ON head.run_id = run.id
 LEFT JOIN attempts AS attempt ON attempt.run_id = run.id AND attempt.attempt = head.attempt

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import asyncpg
 
 from control_plane.domain.lifecycle import Signal
-from control_plane.domain.recording import FromExecutor, Move
+from control_plane.domain.news import FromExecutor, Move
 from control_plane.domain.run import Lease, NewRun, Placement
 from control_plane.storage.pool import make_pool, opened
 from control_plane.storage.run_log import OnCommit, RunLog, Write

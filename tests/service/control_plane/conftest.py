@@ -17,7 +17,8 @@ from pydantic import SecretStr
 from control_plane.app import build_app
 from control_plane.domain.bounds import Bounds
 from control_plane.domain.lifecycle import Signal
-from control_plane.domain.recording import Change, FromExecutor, Move
+from control_plane.domain.news import FromExecutor, Move
+from control_plane.domain.recording import Change
 from control_plane.domain.run import Lease, NewRun, Placement
 from control_plane.settings import Settings
 from control_plane.storage.events import EventStore
@@ -115,6 +116,12 @@ class Replica:
                 await asyncio.sleep(0.02)  # polling a condition with a bound
         return shown
 
+    async def until_so(self, run_id: str, is_so: Callable[[dict[str, Any]], bool], within: float = 20) -> dict[str, Any]:
+        async with asyncio.timeout(within):
+            while not is_so(shown := await self.show(run_id)):
+                await asyncio.sleep(0.02)  # polling a condition with a bound
+        return shown
+
     async def phase(self, run_id: str, phase: str, within: float = 20) -> dict[str, Any]:
         async with asyncio.timeout(within):
             while (shown := await self.show(run_id))["phase"] != phase:
@@ -140,7 +147,7 @@ async def replica_at(database: str, *managers: str, **settings: Any) -> AsyncGen
         database_url=SecretStr(database), manager_urls=list(managers), admin_key=SecretStr("admin"),
         service_token=SecretStr("service"), **settings,
     )  # fmt: skip
-    async with serving(build_app(given, bounds=QUICK)) as url:
+    async with serving(build_app(given, bounds=QUICK, chance=lambda: 0.0)) as url:
         headers = {"authorization": "Bearer admin"}
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30, trust_env=False) as http:
             yield Replica(url, http)

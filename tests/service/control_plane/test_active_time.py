@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from control_plane.domain.lifecycle import Signal
+from control_plane.domain.news import Move, Stop
 from control_plane.domain.placing import provider_run
-from control_plane.domain.recording import Move, Stop
 from control_plane.domain.run import Lease
 from control_plane.storage.run_log import Write
 from shared.contracts.events import AttemptLost
@@ -116,7 +116,7 @@ async def test_the_sweeper_comes_ten_seconds_after_the_executors_turn(run: Clock
 async def test_a_run_between_two_attempts_is_not_overdue_until_it_has_waited_as_long_as_a_queued_one_may(
     run: Clocked, stores: Stores
 ) -> None:
-    await run.news(started(1_000))
+    await run.news(started(60_000))
     await run.after(1)
     await run.news(LOST)
     assert await stores.runs.overdue(10, 3600) == []

@@ -263,7 +263,9 @@ async def test_attempts_that_end_silently_come_to_an_end(replica: Replica, manag
     run_id = await replica.start()
     for number in (1, 2, 3):
         (await manager.begun(run_id, number)).end(**LOST)
-    assert (await replica.until(run_id, "error"))["errorCode"] == "executor_lost"
+    shown = await replica.until(run_id, "error")
+    assert (shown["errorCode"], shown["retryable"]) == ("poison_run", False)
+    assert shown["errorMessage"] == "all 3 attempts broke, the last with executor_lost: gone"
     assert len(manager.attempts(run_id)) == 3
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from control_plane.domain.recording import Change, FromExecutor
+from control_plane.domain.news import FromExecutor
+from control_plane.domain.recording import Change
 from control_plane.domain.run import Lease
 from control_plane.runs import follow
 from control_plane.runs.follow import Following, TailHub

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from control_plane.domain.lifecycle import Signal
-from control_plane.domain.recording import Move, Settle, Stop, Told
+from control_plane.domain.news import Move, Settle, Stop, Told
 from control_plane.domain.run import Lease
 from control_plane.interactions.expire import ExpireQuestions
 from control_plane.runs.record import Recorder

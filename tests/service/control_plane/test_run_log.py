@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from control_plane.domain.lifecycle import Signal
-from control_plane.domain.recording import Move, Stop
+from control_plane.domain.news import Move, Stop
 from control_plane.domain.run import Lease, Placement
 from control_plane.runs.record import LeaseLost, Recorder
 from control_plane.storage.run_log import Refused, Write

@@ -8,7 +8,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from control_plane.domain.recording import Stop
+from control_plane.domain.news import Stop
 from control_plane.storage.migrate import FOLDER, MigrationError, migrate
 from control_plane.storage.queries import load, names
 from control_plane.storage.run_log import Write

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from control_plane.app import Loops
-from control_plane.domain.recording import Stop
+from control_plane.domain.news import Stop
 from control_plane.storage.pool import make_pool
 from control_plane.storage.run_log import RunLog, Write
 from control_plane.storage.runs import RunStore

@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.domain.lifecycle import Signal
-from control_plane.domain.recording import Change, FromExecutor, Locked, Move, News, Note, Stop, absorb
+from control_plane.domain.news import FromExecutor, Locked, Move, News, Note, Stop
+from control_plane.domain.recording import Change, absorb
+from control_plane.domain.retrying import Policy, Tried
 from shared.contracts.events import AttemptLost, Diagnostic
 from shared.contracts.runs import TERMINAL, RunStatus
 from shared.errors import ErrorCode
@@ -229,3 +231,62 @@ def test_how_news_is_cut_into_windows_does_not_matter(news: list[News], cut: int
 def test_cursors_never_repeat_within_a_change() -> None:
     change = absorb(RUN, [asked(2), resolved(3), said(4), ended(5, "success")])
     assert all(later.cursor == earlier.cursor + 1 for earlier, later in pairwise(change.events))
+
+
+# ---- further attempts ----
+
+LIMITED = {"errorCode": "rate_limited", "errorMessage": "429"}
+
+
+def test_a_failure_that_can_pass_leaves_the_run_running_and_says_when_it_goes_on() -> None:
+    change = absorb(replace(RUN, chance=0.0), [said(2), ended(3, "error", **LIMITED)])
+    assert (change.status, change.ended, change.attempt_over, change.waits) == (RunStatus.RUNNING, False, True, True)
+    assert kinds(change) == ["message.completed", "attempt.ended", "retry.scheduled"]
+    told = json.loads(change.events[-1].data)
+    assert (told["attempt"], told["delayMs"], told["at"]) == (2, 2500, "2026-01-02T00:00:02.500000Z")
+    assert change.again is not None
+    assert change.again.afresh
+
+
+def test_the_time_a_first_attempt_was_given_in_the_same_window_counts() -> None:
+    began = said(2, "attempt.started", timeouts={"runMs": 2_000})
+    assert absorb(RUN, [began, ended(3, "error", **LIMITED)]).status is RunStatus.ERROR
+
+
+@pytest.mark.parametrize("deed", [said(2, "tool.started", toolId="t"), said(2, "artifact.created", path="a"), asked(2)])
+def test_a_deed_in_the_same_window_or_before_it_forbids_another_attempt(deed: FromExecutor) -> None:
+    assert absorb(RUN, [deed, ended(3, "error", **LIMITED)]).status is RunStatus.ERROR
+    first = absorb(RUN, [deed])
+    assert first.acted
+    later = replace(RUN, executor_cursor=2, tried=Tried(acted=True))
+    assert absorb(later, [ended(3, "error", **LIMITED)]).status is RunStatus.ERROR
+
+
+def test_a_run_that_was_asked_to_stop_gets_no_other_attempt() -> None:
+    stopping = replace(RUN, status=RunStatus.STOPPING, stop_reason="user_canceled")
+    assert absorb(stopping, [ended(2, "error", **LIMITED)]).status is RunStatus.ERROR
+
+
+def test_a_question_of_a_failed_engine_is_withdrawn_and_the_run_no_longer_waits_for_its_answer() -> None:
+    run = replace(RUN, policy=Policy(after_side_effects=True))
+    change = absorb(run, [asked(2), ended(3, "error", **LIMITED)])
+    assert (change.status, change.resolved) == (RunStatus.RUNNING, {"q1-1": "withdrawn"})
+    assert kinds(change)[-3:] == ["interaction.resolved", "run.status", "retry.scheduled"]
+
+
+def test_an_attempt_that_worked_before_it_was_lost_ends_its_run() -> None:
+    change = absorb(replace(RUN, executor_cursor=3), [LOST])
+    assert (change.status, change.ending and change.ending.error_code) == (RunStatus.ERROR, ErrorCode.EXECUTOR_LOST)
+    assert absorb(replace(RUN, has_session=True), [LOST]).ended
+
+
+def test_a_start_refused_for_now_is_an_attempt_that_failed() -> None:
+    queued = replace(RUN, status=RunStatus.QUEUED)
+    change = absorb(queued, [Move(Signal.START_REFUSED, ErrorCode.ENGINE_START_FAILED, "no memory")])
+    assert (change.status, change.waits) == (RunStatus.QUEUED, True)
+    assert json.loads(change.outcome or "{}")["errorMessage"] == "no memory"
+
+
+def test_an_attempt_that_is_over_says_nothing_more() -> None:
+    change = absorb(RUN, [ended(2, "error", **LIMITED), said(3), ended(4, "success")])
+    assert kinds(change) == ["attempt.ended", "retry.scheduled"]
