@@ -18,7 +18,7 @@ from executor.adapters.base import Call
 from shared.errors import ErrorCode, RunyardError
 from shared.http import NoAnswerError, ServiceClient
 
-CALL_SECONDS = 15.0
+CALL_SECONDS = 30.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 MAX_CALLS = 32
 EXIT_NOTICED_SECONDS = 0.2
