@@ -110,9 +110,8 @@ def capabilities() -> str:
 
 def engine_modes() -> str:
     """What each engine is told in each mode, and what becomes of what it asks for beyond that."""
-    named = [each for each in ADAPTERS if each is not Provider.SCRIPTED]
-    rows = [(f"`{mode}`", row.asked.value, *(told(each, mode) for each in named)) for mode, row in MODES.items()]
-    return table(("", "asked for more", *(f"`{each}`" for each in named)), rows)
+    rows = [(f"`{mode}`", row.asked.value, *(told(each, mode) for each in ADAPTERS)) for mode, row in MODES.items()]
+    return table(("", "asked for more", *(f"`{each}`" for each in ADAPTERS)), rows)
 
 
 def providers() -> str:

@@ -33,18 +33,19 @@ from executor.adapters.acp_protocol import (
 from executor.adapters.acp_questions import Asked, answers_to, asked_of, decision_of, outcome_of, question_of, reason_of
 from executor.adapters.acp_settings import AcpSetup
 from executor.adapters.base import STDERR, STDOUT, CloseInput, Emit, Outcome, Send, StartRequest, Step, Stream
+from executor.adapters.engine_modes import MODES, Unasked
 from executor.adapters.exits import outcome_of_exit
 from executor.adapters.framing import Framed, Line, Lines, LineTooLong
+from executor.adapters.options import told_ignored
 from executor.adapters.questions import Questions
+from executor.adapters.skills import prompt_with_skills
 from executor.adapters.unclaimed import note, raw, too_long, undecodable
 from shared.contracts.events import AttemptOutcome, SessionStarted
 from shared.contracts.interactions import Decision, Reply
-from shared.contracts.providers import EngineMode
 from shared.errors import ErrorCode, RunyardError
 
 CLIENT = {"name": "runyard", "title": "Runyard", "version": "0.1.0"}
 NO_SERVICES = {"fs": {"readTextFile": False, "writeTextFile": False}, "terminal": False}
-NOBODY_IS_ASKED = frozenset({EngineMode.PLAN, EngineMode.READ_ONLY})
 # Refused without a word: engines ask for these whatever we say we serve, and go on without them.
 EXPECTED_REFUSALS = frozenset({"fs/write_text_file", "fs/read_text_file", "craft/drainMidTurnQueue"})
 DECLINED = "The user declined that tool call. Go on without it."
@@ -81,7 +82,8 @@ class AcpConversation:
 
     def opened(self) -> list[Step]:
         params = {"protocolVersion": acp_protocol.VERSION, "clientCapabilities": NO_SERVICES, "clientInfo": CLIENT}
-        return [self._call("initialize", params, self._initialized)]
+        ignored = told_ignored(self._request, self._profile.options, self._profile.engine)
+        return [*ignored, self._call("initialize", params, self._initialized)]
 
     def feed(self, stream: Stream, chunk: bytes) -> list[Step]:
         return [step for line in self._lines.feed(stream, chunk) for step in self._on_line(line)]
@@ -171,7 +173,7 @@ class AcpConversation:
     def _mode_set(self, answer: Incoming, line: Line) -> list[Step]:
         if answer.error is not None:
             return self._fail(ErrorCode.ENGINE_PROTOCOL_ERROR, answer.error)
-        return self._close() if self._is_stopping else [self._prompt(self._request.prompt())]
+        return self._close() if self._is_stopping else [self._prompt(prompt_with_skills(self._request))]
 
     # ---- prompts, messages, stop and end ----
 
@@ -295,7 +297,7 @@ class AcpConversation:
         tool, told = self._events.asked(ask.tool_call, line, is_question=bool(asked.questions))
         if not self._is_prompting or self._is_stopping or self._failure is not None:
             return [*told, Send(acp_protocol.response(id, {"outcome": {"outcome": "cancelled"}}))]
-        if self._request.engine_mode in NOBODY_IS_ASKED and not asked.questions:
+        if MODES[self._request.engine_mode].asked is Unasked.DENIED and not asked.questions:
             refused = Send(acp_protocol.response(id, outcome_of(asked, Decision.DECLINE)))
             if self._profile.ends_turn_on_no:
                 self._messages.append(DECLINED)

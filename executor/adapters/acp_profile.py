@@ -6,11 +6,12 @@ The rows stand with their engines. Nothing here may know one of them by name.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
 from executor.adapters.acp_protocol import RpcError
+from executor.adapters.options import EVERYWHERE
 from shared.contracts.providers import EngineMode
 from shared.errors import ErrorCode
 
@@ -39,6 +40,7 @@ class AcpProfile:
     """One engine's row.
 
     ``modes``: the id for ``session/set_mode`` by engine mode. ``error_code``: what a refusal of the model is.
+    ``options``: those of a request that it knows.
     ``ends_turn_on_no``: after a person's «no» the engine stops instead of telling the model.
     ``says_again``: a broken stream is streamed again from its first word, and nothing announces it.
     ``needs_model_usage``: a prompt that «ended» without having counted any model call has failed.
@@ -50,6 +52,7 @@ class AcpProfile:
     modes: Mapping[EngineMode, str]
     usage: UsageFrom
     error_code: Callable[[RpcError], ErrorCode]
+    options: Set[str] = EVERYWHERE
     ends_turn_on_no: bool = False
     says_again: bool = False
     needs_model_usage: bool = False

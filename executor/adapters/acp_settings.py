@@ -12,7 +12,7 @@ from typing import Any
 from executor.adapters.base import Command, StartRequest
 from executor.adapters.mcp_servers import McpServer
 from executor.adapters.mcp_servers import mcp_servers as servers_given
-from shared.errors import ErrorCode, RunyardError, invalid
+from shared.errors import ErrorCode, RunyardError
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +37,6 @@ def refuse_schema(request: StartRequest, engine: str) -> None:
 def key_in(request: StartRequest, names: Sequence[str]) -> str | None:
     """The first of these credentials that was given."""
     return next((request.credential_env[name] for name in names if request.credential_env.get(name)), None)
-
-
-def base_url_of(request: StartRequest, name: str) -> str | None:
-    """The endpoint to use instead of the built-in one: the request's, else the variable ``name``."""
-    given = request.provider_options.get("baseUrl") or request.credential_env.get(name)
-    if given is None:
-        return None
-    if not isinstance(given, str) or not given.startswith(("http://", "https://")):
-        raise invalid("providerOptions.baseUrl", "must be an http or https URL")
-    return given
 
 
 def tools_off(request: StartRequest, known: Mapping[str, Sequence[str]], engine: str) -> list[str]:

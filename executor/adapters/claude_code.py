@@ -32,6 +32,7 @@ from executor.adapters.claude_tools import ASK_USER, LEAVE_PLAN
 from executor.adapters.engine_modes import MODES, Unasked
 from executor.adapters.exits import outcome_of_exit
 from executor.adapters.framing import Framed, Line, Lines, LineTooLong
+from executor.adapters.options import told_ignored
 from executor.adapters.questions import Questions
 from executor.adapters.skills import prompt_with_skills
 from executor.adapters.unclaimed import note, raw, too_long, undecodable
@@ -98,7 +99,7 @@ class ClaudeConversation:
     # ---- what the runner calls ----
 
     def opened(self) -> list[Step]:
-        ignored = [Emit(Diagnostic(code="option_ignored", message=each)) for each in claude_config.ignored_options(self._request)]
+        ignored = told_ignored(self._request, claude_config.OPTIONS, "claude-code")
         schema = {} if self._request.output_schema is None else {"jsonSchema": self._request.output_schema}
         hello = claude_protocol.request(INITIALIZE, "initialize", forwardSubagentText=True, **schema)
         return [*ignored, Send(hello)]

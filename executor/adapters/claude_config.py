@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from executor.adapters import skills
+from executor.adapters import options, skills
 from executor.adapters.base import Command, File, StartRequest
 from executor.adapters.engine_modes import MODES
 from executor.adapters.mcp_servers import McpServer, mcp_servers
+from executor.adapters.options import EVERYWHERE
 from shared.contracts import credentials
 from shared.contracts.providers import Provider
 from shared.errors import ErrorCode, RunyardError, invalid
@@ -32,9 +33,7 @@ CREDENTIALS = credentials.CREDENTIALS[Provider.CLAUDE_CODE]
 KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 ACCOUNT_TOKEN = "CLAUDE_CODE_OAUTH_TOKEN"
 BASE_URL = "ANTHROPIC_BASE_URL"
-MAX_TOLD = 10
-# The last two say something to the manager, and come along.
-OPTIONS = frozenset({"baseUrl", "reasoningEffort", "mcpServers", "skills", "timeoutMs", "runTimeoutMs"})
+OPTIONS = EVERYWHERE | {"reasoningEffort"}
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 RETRIES = 2
 KEEP_SESSIONS_DAYS = 3650
@@ -99,18 +98,8 @@ def command_for(request: StartRequest, session: str | None) -> Command:
 
 def base_url_of(request: StartRequest) -> str | None:
     """The endpoint to use instead of the vendor's, without the ``/v1`` that the engine adds itself."""
-    given = request.provider_options.get("baseUrl") or request.credential_env.get(BASE_URL)
-    if given is None:
-        return None
-    if not isinstance(given, str) or not given.startswith(("http://", "https://")):
-        raise invalid("providerOptions.baseUrl", "must be an http or https URL")
-    return given.rstrip("/").removesuffix("/v1")
-
-
-def ignored_options(request: StartRequest) -> list[str]:
-    """One sentence for every option that changes nothing, the first few."""
-    unknown = sorted(set(request.provider_options) - OPTIONS)[:MAX_TOLD]
-    return [f"providerOptions.{name[:64]} is not known to claude-code" for name in unknown]
+    given = options.base_url_of(request, BASE_URL)
+    return given and given.rstrip("/").removesuffix("/v1")
 
 
 def _signed_in(request: StartRequest, base_url: str | None) -> dict[str, str]:

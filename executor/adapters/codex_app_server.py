@@ -34,6 +34,7 @@ from executor.adapters.codex_questions import answers_to, decided, decision_of, 
 from executor.adapters.codex_questions import reason_of as reason_of_reply
 from executor.adapters.exits import outcome_of_exit
 from executor.adapters.framing import Framed, Line, Lines, LineTooLong
+from executor.adapters.options import told_ignored
 from executor.adapters.questions import Questions
 from executor.adapters.unclaimed import note, raw, too_long, undecodable
 from shared.contracts.events import AttemptOutcome, Diagnostic, InteractionResolved, SessionStarted
@@ -101,7 +102,7 @@ class CodexConversation:
     # ---- what the runner calls ----
 
     def opened(self) -> list[Step]:
-        ignored = [Emit(Diagnostic(code="option_ignored", message=each)) for each in codex_config.ignored_options(self._request)]
+        ignored = told_ignored(self._request, codex_config.OPTIONS, "codex")
         hello = {"clientInfo": CLIENT, "capabilities": {"experimentalApi": True}}
         return [*ignored, self._call("initialize", hello, self._initialized)]
 

@@ -14,6 +14,7 @@ from executor.adapters import skills
 from executor.adapters.base import Command, File, StartRequest
 from executor.adapters.engine_modes import MODES
 from executor.adapters.mcp_servers import McpServer, mcp_servers
+from executor.adapters.options import EVERYWHERE, base_url_of
 from shared.contracts import credentials
 from shared.contracts.providers import Provider
 from shared.errors import ErrorCode, RunyardError, invalid
@@ -28,18 +29,14 @@ LOGIN_FILE = f"{FOLDER}/auth.json"
 CREDENTIALS = credentials.CREDENTIALS[Provider.CODEX_APP_SERVER]
 RETRIES = 2
 WEB_SEARCH = "web_search"
-MAX_TOLD = 10
-# The last two say something to the manager, and come along.
-OPTIONS = frozenset(
-    {"baseUrl", "wireApi", "reasoningEffort", "reasoningSummary", "skills", "mcpServers", "timeoutMs", "runTimeoutMs"}
-)
+OPTIONS = EVERYWHERE | {"wireApi", "reasoningEffort", "reasoningSummary"}
 WIRE = "responses"
 _MCP_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def command_for(request: StartRequest) -> Command:
     """Raises ``RunyardError``: ``auth_missing``, ``invalid_request`` for an option's value, ``capability_unavailable``."""
-    base_url = base_url_of(request)
+    base_url = base_url_of(request, BASE_URL)
     login = request.credential_env.get(LOGIN) or request.credential_files.get(LOGIN_FILE)
     if request.provider_options.get("wireApi", WIRE) != WIRE:
         raise invalid("providerOptions.wireApi", f"codex speaks {WIRE} only")
@@ -67,26 +64,10 @@ def _key_in(login: str | None) -> str | None:
     return key if isinstance(key, str) and key else None
 
 
-def ignored_options(request: StartRequest) -> list[str]:
-    """One sentence for every option that changes nothing, the first few."""
-    unknown = sorted(set(request.provider_options) - OPTIONS)[:MAX_TOLD]
-    return [f"providerOptions.{name[:64]} is not known to codex" for name in unknown]
-
-
 def skill_items(request: StartRequest) -> list[dict[str, str]]:
     """The skills to put into the first turn, as codex's input items. Raises ``invalid_request``."""
     folder = f"{request.workspace}/{skills.FOLDER}"
     return [{"type": "skill", "name": name, "path": f"{folder}/{name}/SKILL.md"} for name in skills.skills_of(request)]
-
-
-def base_url_of(request: StartRequest) -> str | None:
-    """The endpoint to use instead of the built-in one."""
-    given = request.provider_options.get("baseUrl") or request.credential_env.get(BASE_URL)
-    if given is None:
-        return None
-    if not isinstance(given, str) or not given.startswith(("http://", "https://")):
-        raise invalid("providerOptions.baseUrl", "must be an http or https URL")
-    return given
 
 
 def thread_settings(request: StartRequest) -> dict[str, Any]:
@@ -96,7 +77,7 @@ def thread_settings(request: StartRequest) -> dict[str, Any]:
         "cwd": request.workspace,
         "approvalPolicy": freedom.approval_policy,
         "sandbox": freedom.sandbox,
-        "modelProvider": OWN_PROVIDER if base_url_of(request) else BUILT_IN_PROVIDER,
+        "modelProvider": OWN_PROVIDER if base_url_of(request, BASE_URL) else BUILT_IN_PROVIDER,
     }
     return settings | ({"model": request.model} if request.model else {})
 

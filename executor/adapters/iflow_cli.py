@@ -9,6 +9,7 @@ from executor.adapters.acp_protocol import RpcError
 from executor.adapters.acp_settings import AcpSetup
 from executor.adapters.base import Command, Install, StartRequest
 from executor.adapters.engine_modes import words
+from executor.adapters.options import base_url_of
 from shared.contracts.credentials import CREDENTIALS
 from shared.contracts.providers import CLOSED, Capabilities, Provider
 from shared.errors import ErrorCode, RunyardError
@@ -49,7 +50,7 @@ def _setup(request: StartRequest) -> AcpSetup:
     key = acp_settings.key_in(request, (KEY,))
     if key is None:
         raise RunyardError(ErrorCode.AUTH_MISSING, f"{ENGINE} needs {KEY}")
-    told = {"apiKey": key, "baseUrl": acp_settings.base_url_of(request, BASE_URL), "modelName": request.model}
+    told = {"apiKey": key, "baseUrl": base_url_of(request, BASE_URL), "modelName": request.model}
     sign_in = {"methodId": "iflow", "methodInfo": {name: value for name, value in told.items() if value is not None}}
     command = Command(argv=(request.executable, "--experimental-acp"))
     return AcpSetup(command, acp_settings.mcp_servers(request), sign_in)

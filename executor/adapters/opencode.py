@@ -18,7 +18,9 @@ from executor.adapters.acp_profile import AcpProfile, LogLine, UsageFrom
 from executor.adapters.acp_protocol import RpcError
 from executor.adapters.acp_settings import AcpSetup
 from executor.adapters.base import Command, Install, StartRequest
+from executor.adapters.engine_modes import MODES, words
 from executor.adapters.opencode_conversation import OpenCodeConversation
+from executor.adapters.options import EVERYWHERE, base_url_of
 from shared.contracts.credentials import CREDENTIALS
 from shared.contracts.providers import Capabilities, EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError, invalid
@@ -29,7 +31,7 @@ LOGIN_FILE = ".local/share/opencode/auth.json"
 LOGIN = "OPENCODE_AUTH_CONTENT"
 OWN_PROVIDER = "runyard"
 TOOLS = {"shell": ("bash",), "edit": ("edit",), "web_fetch": ("webfetch",), "web_search": ("websearch",)}
-ASK, ALLOW, DENY = "ask", "allow", "deny"
+ALLOW, DENY = "allow", "deny"
 LIMITS = {"context": 128_000, "output": 8_192}
 
 
@@ -50,16 +52,6 @@ APIS: Mapping[str, _Api] = MappingProxyType(
 )
 # Tools that only look, or keep a list. Its own default lets every tool run, those of MCP servers too.
 HARMLESS = dict.fromkeys(("read", "glob", "grep", "list", "lsp", "question", "skill", "task", "todowrite", "todoread"), ALLOW)
-# What is asked about and what is not offered, in OpenCode's words; the last that fits a tool counts.
-PERMISSIONS: Mapping[EngineMode, Mapping[str, str]] = MappingProxyType(
-    {
-        EngineMode.PLAN: {"*": DENY, **HARMLESS},
-        EngineMode.READ_ONLY: {"*": DENY, **HARMLESS},
-        EngineMode.ASK: {"*": ASK, **HARMLESS},
-        EngineMode.AUTO_EDIT: {"*": ASK, **HARMLESS, "edit": ALLOW},
-        EngineMode.FULL: {"*": ALLOW},
-    }
-)
 _OWN_LOG = r"^timestamp=\S+ level=(?:DEBUG|INFO|WARN|ERROR) "
 
 
@@ -71,13 +63,8 @@ def error_code(error: RpcError) -> ErrorCode:
 
 PROFILE = AcpProfile(
     engine=ENGINE,
-    modes={
-        EngineMode.PLAN: "plan",
-        EngineMode.READ_ONLY: "build",
-        EngineMode.ASK: "build",
-        EngineMode.AUTO_EDIT: "build",
-        EngineMode.FULL: "build",
-    },
+    modes=words(lambda row: row.opencode.agent),
+    options=EVERYWHERE | {"wireApi"},
     usage=UsageFrom.LAST_CALL,
     error_code=error_code,
     ends_turn_on_no=True,
@@ -112,7 +99,7 @@ def _setup(request: StartRequest) -> AcpSetup:
     acp_settings.refuse_schema(request, ENGINE)
     api = _api_of(request)
     key = request.credential_env.get(api.key)
-    base_url = acp_settings.base_url_of(request, api.base_url)
+    base_url = base_url_of(request, api.base_url)
     has_login = LOGIN in request.credential_env or bool({LOGIN_FILE, CONFIG_FILE} & request.credential_files.keys())
     if key is None and (base_url is not None or not has_login):
         raise RunyardError(ErrorCode.AUTH_MISSING, f"{ENGINE} needs {api.key}")
@@ -141,9 +128,17 @@ def _api_of(request: StartRequest) -> _Api:
     return APIS[wire_api]
 
 
+def _permission(mode: EngineMode) -> dict[str, str]:
+    """What is asked about and what is not offered; the last that fits a tool counts."""
+    told = MODES[mode].opencode
+    if told.others == ALLOW:
+        return {"*": ALLOW}
+    return {"*": told.others, **HARMLESS} | ({} if told.edit is None else {"edit": told.edit})
+
+
 def _config(request: StartRequest, api: _Api, base_url: str | None) -> dict[str, Any]:
     """Stands above every file. One provider and no other, nothing shared, nothing fetched, and every permission told."""
-    permission = dict(PERMISSIONS[request.engine_mode]) | dict.fromkeys(acp_settings.tools_off(request, TOOLS, ENGINE), DENY)
+    permission = _permission(request.engine_mode) | dict.fromkeys(acp_settings.tools_off(request, TOOLS, ENGINE), DENY)
     config: dict[str, Any] = {"autoupdate": False, "share": "disabled", "permission": permission}
     if CONFIG_FILE in request.credential_files and base_url is None:
         return config | ({"model": request.model} if request.model else {})

@@ -16,8 +16,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from executor.adapters.acp import NOBODY_IS_ASKED, AcpConversation
+from executor.adapters.acp import AcpConversation
 from executor.adapters.base import STDERR, Call, Emit, Outcome, StartRequest, Step, Stream, call_of
+from executor.adapters.engine_modes import MODES, Unasked
 from executor.adapters.framing import Line, Lines
 from executor.adapters.opencode_asks import BOARDS, AskedPermission, AskedQuestions, Asking, Said, fields_of, refused, said_to
 from executor.adapters.questions import Questions
@@ -170,7 +171,7 @@ class OpenCodeConversation:
         if isinstance(asked, AskedPermission):
             if asked.session_id == self._session:
                 return []  # ACP asks it itself
-            if self._request.engine_mode in NOBODY_IS_ASKED:
+            if MODES[self._request.engine_mode].asked is Unasked.DENIED:
                 return [self._say(refused(asked))]
         if isinstance(asked, AskedQuestions) and asked.tool is not None:
             self._asked_by.add(asked.tool.call_id)

@@ -14,6 +14,7 @@ from executor.adapters.acp_protocol import RpcError
 from executor.adapters.acp_settings import AcpSetup
 from executor.adapters.base import Command, File, Install, StartRequest
 from executor.adapters.engine_modes import words
+from executor.adapters.options import base_url_of
 from shared.contracts.credentials import CREDENTIALS
 from shared.contracts.providers import Capabilities, EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError
@@ -93,7 +94,7 @@ def _setup(request: StartRequest, session: str) -> AcpSetup:
     """Raises ``RunyardError``: ``auth_missing``, ``invalid_request`` for an option's value, ``capability_unavailable``."""
     acp_settings.refuse_schema(request, ENGINE)
     key = acp_settings.key_in(request, (KEY, OTHER_KEY))
-    base_url = acp_settings.base_url_of(request, BASE_URL)
+    base_url = base_url_of(request, BASE_URL)
     if key is None and (base_url is not None or LOGIN_FILE not in request.credential_files):
         raise RunyardError(ErrorCode.AUTH_MISSING, f"{ENGINE} needs {KEY}")
     if base_url is None and key is not None and not request.credential_env.get(KEY):

@@ -12,7 +12,7 @@ from shared.contracts.events import AttemptOutcome
 from shared.contracts.provider_runs import Message
 from shared.contracts.providers import Provider
 from shared.errors import ErrorCode, RunyardError
-from tests.unit.adapters.test_codex_conversation import (
+from tests.unit.adapters.codex_lines import (
     TURN,
     agent_message,
     conversation,
