@@ -13,7 +13,6 @@ from executor.adapters.acp_protocol import RpcError
 from executor.adapters.acp_settings import AcpSetup
 from executor.adapters.base import Command, File, Install, StartRequest
 from executor.adapters.engine_modes import words
-from executor.adapters.options import base_url_of
 from shared.contracts.credentials import CREDENTIALS
 from shared.contracts.providers import Capabilities, EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError
@@ -33,10 +32,26 @@ TOOLS = {
 
 # A session loaded in the clock minute in which it was created would be overwritten by the file that loading begins, because both
 # are named by that minute. So its file gets a name of no minute first; it is found by its ending.
-_KEEP_SESSION = """
+# A prompt that was stopped, or failed, is taken back: the file's last word is then the list of messages as it was before. What
+# the user had asked is written once more after it, or the next run would not know of it, and a session of nothing else is none.
+_KEEP_SESSION = r"""
+taken_back='
+  /^\{"id":"[^"]*","timestamp":"[^"]*","type":/ { last = "" }
+  /^\{"id":"[^"]*","timestamp":"[^"]*","type":"user"/ { asked[++count] = $0 }
+  /^\{"\$set":\{"messages":/ { last = $0; held = count; count = 0 }
+  END {
+    for (n = 1; last != "" && n <= held; n++) {
+      split(asked[n], part, "\"")
+      if (!index(last, "\"id\":\"" part[4] "\"")) print asked[n]
+    }
+  }
+'
 for file in "$HOME"/.gemini/tmp/*/chats/session-*-"$1".jsonl; do
   kept="${file%/*}/session-kept-$1.jsonl"
   if [ -f "$file" ] && [ ! -e "$kept" ]; then mv "$file" "$kept"; fi
+done
+for file in "$HOME"/.gemini/tmp/*/chats/session-*-"$1".jsonl; do
+  if [ -f "$file" ]; then asked=$(awk "$taken_back" "$file") && [ -n "$asked" ] && printf '%s\n' "$asked" >> "$file"; fi
 done
 shift
 exec "$@"
@@ -88,7 +103,7 @@ def _setup(request: StartRequest, session: str | None = None) -> AcpSetup:
     acp_settings.refuse_schema(request, ENGINE)
     key = acp_settings.key_in(request, (KEY, OTHER_KEY))
     has_login = LOGIN_FILE in request.credential_files
-    base_url = base_url_of(request, BASE_URL)
+    base_url = acp_settings.base_url_of(request, BASE_URL)
     if key is None and (base_url is not None or not has_login):
         raise RunyardError(ErrorCode.AUTH_MISSING, f"{ENGINE} needs {KEY}")
     argv = (request.executable, "--acp", *(("-m", request.model) if request.model else ()))

@@ -104,11 +104,6 @@ ENGINES: Mapping[Provider, Engine] = {
             Provider.GEMINI_CLI,
             key="GEMINI_API_KEY",
             model="gemini-2.5-flash",
-            differs={
-                "resume after stop": Differs(
-                    "it takes an interrupted prompt back; a session of nothing else is none", "not_found"
-                ),
-            },
             recordings={
                 "plain": "gemini/acp-plain",
                 "approve": "gemini/acp-approve",

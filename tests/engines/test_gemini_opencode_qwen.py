@@ -248,6 +248,18 @@ async def test_a_session_survives_a_stop_and_a_kill(engine: Engine, how: str) ->
     assert "kumquat" in str(engine.asked()[-1]["body"])
 
 
+async def test_a_session_stopped_in_its_first_turn_knows_what_it_was_asked(engine: Engine) -> None:
+    async with engine.running("remember the word kumquat [[slow:400]]") as first:
+        await first.until(MessageDelta)
+        await first.interrupt()
+        await first.outcome()
+    session = first.payloads(SessionStarted)[0].engine_session
+    async with engine.running("[[text]]", session=session) as later:
+        outcome = await later.outcome()
+    assert (outcome.outcome, outcome.result) == (AttemptOutcome.SUCCESS, ANSWER), outcome.error_message
+    assert "kumquat" in str(engine.asked()[-1]["body"])
+
+
 async def test_a_session_that_does_not_exist_is_not_found(engine: Engine) -> None:
     nobody = "01a1fbd3-c728-4ff3-8c5b-aef2c48661ef"
     async with engine.running("hi", session=nobody) as driven:
