@@ -13,6 +13,7 @@ from executor.adapters.acp_protocol import RpcError
 from executor.adapters.acp_settings import AcpSetup
 from executor.adapters.base import Command, File, Install, StartRequest
 from executor.adapters.engine_modes import words
+from executor.adapters.options import base_url_of
 from shared.contracts.credentials import CREDENTIALS
 from shared.contracts.providers import Capabilities, EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError
@@ -103,7 +104,7 @@ def _setup(request: StartRequest, session: str | None = None) -> AcpSetup:
     acp_settings.refuse_schema(request, ENGINE)
     key = acp_settings.key_in(request, (KEY, OTHER_KEY))
     has_login = LOGIN_FILE in request.credential_files
-    base_url = acp_settings.base_url_of(request, BASE_URL)
+    base_url = base_url_of(request, BASE_URL)
     if key is None and (base_url is not None or not has_login):
         raise RunyardError(ErrorCode.AUTH_MISSING, f"{ENGINE} needs {KEY}")
     argv = (request.executable, "--acp", *(("-m", request.model) if request.model else ()))
