@@ -161,12 +161,21 @@ class _Absorbing:
             return
         if event.kind in _OURS or self._is_settled(event):
             return
+        self._tell_of_late_reply(event)
         change.acted = change.acted or (event.kind in _ACTS and not self._run.tried.acted)
         reaction = _REACTIONS.get(event.kind)
         data = event.data if reaction is None else self._completed(event)
         self._append(event.kind, data, event.at, event.raw_ref)
         if reaction is not None:
             reaction(self, event, msgspec.json.decode(data))
+
+    def _tell_of_late_reply(self, event: FromExecutor) -> None:
+        """The engine withdrew a question before the answer came that we had accepted."""
+        if event.kind == Kind.INTERACTION_RESOLVED:
+            told = msgspec.json.decode(event.data)
+            if told["how"] == "withdrawn" and told["questionId"] in self._run.answered:
+                late = Diagnostic(code="reply_undeliverable", message=f"{told['questionId']}: its engine had withdrawn it")
+                self._append(late.KIND, late.wire_json())
 
     def _is_settled(self, event: FromExecutor) -> bool:
         """Whether it tells the end of a question that we have ended already."""

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 import structlog
 
 from control_plane.domain.messages import MessagesSettled
-from control_plane.domain.news import Settle
 from control_plane.domain.run import DrivenRun, Placement
 from control_plane.manager_client import ManagerClient
 from control_plane.storage.interactions import Answered, InteractionStore
 from control_plane.storage.messages import MessageStore
 from control_plane.storage.run_log import RunLog, Write
 from control_plane.storage.runs import RunStore
-from shared.contracts.events import Diagnostic, InteractionResolved
 from shared.contracts.interactions import RunReply
 from shared.contracts.provider_runs import UserMessage
 from shared.contracts.runs import TERMINAL
@@ -69,7 +67,8 @@ class DeliverIntents:
         except RunyardError as error:
             if error.code is not ErrorCode.CONFLICT:
                 raise
-            await self._undeliverable(run, answered, error)
+            # Its engine withdrew the question, or ended. Which of them, and what becomes of the answer, the stream tells.
+            log.info("reply.not_taken", run_id=run.run_id, question_id=answered.question_id, reason=error.detail)
 
     async def _messages(self, run: DrivenRun, placement: Placement) -> None:
         """In the order they came. One the engine cannot take now waits, and those behind it."""
@@ -85,9 +84,3 @@ class DeliverIntents:
                     raise
                 why = error.detail
             await self.run_log.write([Write(run.run_id, [MessagesSettled((message.message_id,), why)])])
-
-    async def _undeliverable(self, run: DrivenRun, answered: Answered, error: RunyardError) -> None:
-        """The engine withdrew its question before the answer came."""
-        note = Diagnostic(code="reply_undeliverable", message=f"{answered.question_id}: {error.detail}"[:1000])
-        withdrawn = InteractionResolved(question_id=answered.question_id, how="withdrawn")
-        await self.run_log.write([Write(run.run_id, [Settle(withdrawn, why=note)])])

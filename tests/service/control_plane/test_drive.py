@@ -293,12 +293,34 @@ async def test_a_reply_the_engine_no_longer_wants_is_undeliverable_once(replica:
     await replica.until(run_id, "waiting_user")
     manager.moods["reply"].append(refuse(ErrorCode.CONFLICT))
     await replica.reply(run_id, "q1", answer="blue")
-    await replica.until(run_id, "running")
+    await until(lambda: not manager.moods["reply"])
     attempt.say("interaction.resolved", {"questionId": "q1", "how": "withdrawn"})
+    await replica.until(run_id, "running")
     attempt.end()
     await replica.until(run_id, "success")
-    kinds = await replica.kinds(run_id)
-    assert (kinds.count("interaction.resolved"), kinds.count("diagnostic")) == (1, 1)
+    told = [each for each in await replica.events(run_id) if each["kind"] in ("diagnostic", "interaction.resolved")]
+    assert [each["kind"] for each in told] == ["diagnostic", "interaction.resolved"]
+    assert told[0]["data"]["code"] == "reply_undeliverable"
+
+
+async def test_a_reply_refused_by_an_attempt_that_was_lost_is_told_to_the_next_one(
+    replica: Replica, manager: FakeManager
+) -> None:
+    run_id = await replica.start()
+    attempt = await manager.begun(run_id)
+    attempt.say("session.started", {"engineSession": "s-1"})
+    attempt.ask()
+    await replica.until(run_id, "waiting_user")
+    manager.moods["reply"].append(refuse(ErrorCode.CONFLICT))  # its executor was killed, and knows by now that it has ended
+    assert (await replica.reply(run_id, "q1", answer="blue")).status_code == 200
+    await until(lambda: not manager.moods["reply"])
+    attempt.end(**LOST)
+    again = await manager.begun(run_id, 2)
+    assert "blue" in again.request["messages"][0]["content"]
+    again.end()
+    await replica.until(run_id, "success")
+    resolved = [each["data"] for each in await replica.events(run_id) if each["kind"] == "interaction.resolved"]
+    assert [(each["questionId"], each["how"]) for each in resolved] == [("q1", "answered")]
 
 
 async def test_a_parked_run_is_woken_by_its_reply_which_travels_with_the_start(replica: Replica, manager: FakeManager) -> None:
