@@ -180,7 +180,7 @@ async def test_a_stopped_run_can_be_gone_on_with(claude: Claude) -> None:
     [("401", "auth_failed", False), ("500", "model_unavailable", True), ("empty", "engine_no_output", True)],
 )
 async def test_a_failure_of_the_model_is_named(claude: Claude, scenario: str, code: str, retryable: bool) -> None:
-    shown, events = await claude.ended(await claude.start(f"x [[{scenario}]]"))
+    shown, events = await claude.ended(await claude.start(f"x [[{scenario}]]", retry={"maxAttempts": 1}))
     assert (shown["status"], shown["errorCode"], shown["retryable"]) == ("error", code, retryable), shown["errorMessage"]
     assert shown["errorMessage"]
     assert shown["hint"]

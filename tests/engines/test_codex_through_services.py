@@ -373,7 +373,8 @@ async def test_a_failure_of_the_model_is_named_soon(
 ) -> None:
     began = time.monotonic()
     options = {"baseUrl": f"http://127.0.0.1:{unused_port()}/v1"} if scenario == "refused" else {}
-    shown, events = await codex.ended(await codex.start(f"x [[{scenario}]]", options))
+    once = {"maxAttempts": 1}
+    shown, events = await codex.ended(await codex.start(f"x [[{scenario}]]", options, retry=once))
     assert time.monotonic() - began < within_seconds
     assert (shown["status"], shown["errorCode"], shown["retryable"]) == ("error", code, retryable), shown["errorMessage"]
     assert shown["errorMessage"]
