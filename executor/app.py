@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from secrets import token_hex
 
+import structlog
 from starlette.applications import Starlette
 
 from executor.adapters import ADAPTERS
 from executor.adapters.base import Adapter
 from executor.blobs import open_store
+from executor.cgroups import Cgroups, cgroups
 from executor.command_profiles import load_command_profiles
 from executor.containment import Containment, containment
 from executor.credentials import CredentialStore
@@ -33,6 +35,8 @@ from shared.contracts.providers import Provider
 from shared.health import health_routes, release
 from shared.openapi import document
 from shared.web import EXCEPTION_HANDLERS, make_routes, service_guard
+
+log = structlog.get_logger("executor")
 
 
 class ExecutorApp(Starlette):
@@ -65,7 +69,7 @@ def build_app(
     prepare = Prepare(
         table, credential_names, credentials, readiness, settings.workspaces(), identity, settings.output_quota_bytes,
         forest.sandbox, _containment(settings, state), load_command_profiles(settings.command_profiles),
-        load_prices(settings.prices),
+        load_prices(settings.prices), _cgroups(settings, state),
     )  # fmt: skip
     store = open_store(settings.snapshot_store) if settings.snapshot_store is not None else None
     snapshots = Snapshots(settings.workspaces(), state.snapshots, store, settings.snapshot_max_bytes)
@@ -118,6 +122,15 @@ def _containment(settings: ExecutorSettings, state: StateDir) -> Containment:
     ours = (state.root, settings.workspaces(), settings.credentials_dir, settings.snapshot_folder(), *settings.private_paths)
     needed = (settings.engines_dir,)
     return containment(settings.containment, settings.bwrap, filter(None, ours), filter(None, needed))
+
+
+def _cgroups(settings: ExecutorSettings, state: StateDir) -> Cgroups:
+    found = cgroups(settings.cgroup, settings.memory_limit_bytes, state.mark, settings.guard_pid)
+    found.sweep()
+    if found.reason:
+        say = log.info if settings.memory_limit_bytes is None else log.warning
+        say("cgroups.none" if found.root is None else "cgroups.without_memory", reason=found.reason)
+    return found
 
 
 def _probe_home(state: StateDir) -> Path:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from executor.adapters.base import STDERR, STDOUT, Stream
+from executor.cgroups import Cgroup
 
 READ_BYTES = 64 * 1024
 LEAST_READ_BYTES = 2 * 1024
@@ -25,12 +26,16 @@ MAX_UNREAD_INPUT_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What is started, where, with which whole environment. ``is_wrapped``: ``argv`` runs a wrapper that runs the engine."""
+    """What is started, where, with which whole environment. ``is_wrapped``: ``argv`` runs a wrapper that runs the engine.
+
+    ``cgroup``: made before it starts, and what ``argv`` enters first of all.
+    """
 
     argv: Sequence[str]
     env: Mapping[str, str]
     cwd: str
     is_wrapped: bool = False
+    cgroup: Cgroup | None = None
 
 
 def launch(what: Launch) -> subprocess.Popen[bytes]:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_urlsafe
 
 import structlog
 
-from executor.adapters.base import Adapter, Conversation, File, StartRequest
+from executor.adapters.base import Adapter, Conversation, File, Outcome, StartRequest
 from executor.answers import fit_for
+from executor.cgroups import Cgroup, Cgroups
 from executor.command_profiles import NONE, CommandProfile, CommandProfiles
 from executor.containment import Containment
 from executor.credentials import CredentialStore, SignIn
@@ -26,13 +27,15 @@ from executor.readiness import Readiness
 from executor.redaction import secrets_in
 from executor.state_dir import MARK, RUN_MARK
 from executor.workspace import Workspace
-from shared.contracts.events import AttemptStarted
+from shared.contracts.events import AttemptOutcome, AttemptStarted
 from shared.contracts.precedence import merged, picked
 from shared.contracts.provider_runs import StartProviderRun
 from shared.contracts.providers import Provider
 from shared.errors import ErrorCode, RunyardError
 
 DOOR_KEY_BYTES = 24
+# An engine that the kernel ended looks like this to its conversation.
+_CUT_SHORT = (ErrorCode.ENGINE_EXIT_NONZERO, ErrorCode.ENGINE_NO_OUTPUT, ErrorCode.ENGINE_PROTOCOL_ERROR)
 
 log = structlog.get_logger("prepare")
 
@@ -59,6 +62,7 @@ class Prepare:
     containment: Containment
     profiles: CommandProfiles
     prices: Prices
+    cgroups: Cgroups
 
     def __call__(self, request: StartProviderRun) -> tuple[Plan, Workspace]:
         """Raises ``RunyardError``; the workspace exists and holds the adapter's files afterwards."""
@@ -79,22 +83,19 @@ class Prepare:
         workspace.write(File("home", path, content.encode()) for path, content in sign_in.files.items())
         workspace.write(command.files)
         run_mark = f"{request.run_id}.{request.attempt}"
-        env = engine_environment(
-            os.environ,
-            {"HOME": str(workspace.home), "TMPDIR": str(workspace.tmp)},
-            request.env,
-            command.env,
-            sign_in.env,
-            {MARK: self.identity.mark, RUN_MARK: run_mark},
-        )
+        places = {"HOME": str(workspace.home), "TMPDIR": str(workspace.tmp)}
+        marks = {MARK: self.identity.mark, RUN_MARK: run_mark}
+        env = engine_environment(os.environ, places, request.env, command.env, sign_in.env, marks)
+        bare = Launch((*command.argv, *profile.arguments), env, str(workspace.work))
+        cgroup = self.cgroups.of(run_mark)
         plan = Plan(
             conversation=conversation,
-            launch=self.containment.wrapped(Launch((*command.argv, *profile.arguments), env, str(workspace.work)), workspace),
+            launch=_placed(self.containment.wrapped(bare, workspace), cgroup),
             run_mark=run_mark,
             secrets=secrets_in((*sign_in.values(), door_key)),
             started=self._started(request),
             output_quota_bytes=self.output_quota_bytes,
-            fit=lambda outcome: self.prices.estimated(fit(outcome), asked.model),
+            fit=lambda outcome: self.prices.estimated(memory_judged(fit(outcome), cgroup), asked.model),
         )
         return plan, workspace
 
@@ -115,10 +116,25 @@ class Prepare:
             instance=self.identity.instance,
             provider=request.provider,
             engine_version=self.readiness.version(request.provider),
-            sandbox="+".join(filter(None, (self.containment.name, self.sandbox))),
+            sandbox="+".join(filter(None, (self.containment.name, self.sandbox, *self.cgroups.facts))),
             timeouts=request.timeouts,
             resumed=request.resume_session_id is not None,
         )
+
+
+def _placed(what: Launch, cgroup: Cgroup | None) -> Launch:
+    return what if cgroup is None else replace(what, argv=cgroup.entered(tuple(what.argv)), cgroup=cgroup)
+
+
+def memory_judged(outcome: Outcome, cgroup: Cgroup | None) -> Outcome:
+    """``engine_oom`` for an engine that came to no end of its own while the kernel ended a process of its run for its memory."""
+    kills = cgroup.oom_kills if cgroup is not None else 0
+    if not kills or outcome.outcome is not AttemptOutcome.ERROR or outcome.error_code not in _CUT_SHORT:
+        return outcome
+    bound = cgroup.memory_bytes if cgroup is not None else None
+    said = f"the run passed its {bound} bytes of memory" if bound is not None else "the machine's memory ran out"
+    told = f"{said} (memory.events: oom_kill {kills}); {outcome.error_message}"
+    return replace(outcome, error_code=ErrorCode.ENGINE_OOM, error_message=told)
 
 
 def _with_profile(request: StartProviderRun, profile: CommandProfile) -> StartProviderRun:

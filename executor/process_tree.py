@@ -1,7 +1,7 @@
 """The process trees of this executor: what belongs to which attempt, and how it is ended so that nothing is left.
 
-A tree is the root and everything below it, its session and group, everything that carries its mark, and the orphans that came
-to us and can be nobody else's. It ends by TERM, a grace, KILL, and counts as gone only when two scans in a row find nothing.
+A tree is the root and everything below it, its session, group and cgroup, everything that carries its mark, and the orphans that
+came to us and can be nobody else's. It ends by TERM, a grace, KILL, and counts as gone only when two scans in a row find nothing.
 Launches and scans share one thread: a scan costs milliseconds, and must never see a process that is not planted yet.
 """
 
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from executor import procfs
+from executor.cgroups import Cgroup
 from executor.engine_process import EngineProcess, Launch, Listener, launch
 from executor.procfs import Process, Snapshot
 from executor.state_dir import MARK, RUN_MARK
@@ -39,6 +40,7 @@ class Tree:
     run_mark: str
     workspace: str
     is_wrapped: bool
+    cgroup: Cgroup | None = None
     known: set[Key] = field(default_factory=set[Key])
 
 
@@ -99,16 +101,25 @@ class Forest:
         self.forget(tree)
 
     def _plant(self, what: Launch, run_mark: str) -> tuple[subprocess.Popen[bytes], Tree]:
-        popen = launch(what)
+        if what.cgroup is not None:
+            what.cgroup.make()
+        try:
+            popen = launch(what)
+        except OSError:
+            if what.cgroup is not None:
+                what.cgroup.close()
+            raise
         process = procfs.read_process(popen.pid)  # nobody has reaped it, so it is there even when it has ended
         root = (popen.pid, process.start if process else 0)
-        tree = Tree(root, run_mark, what.cwd, what.is_wrapped, {root})
+        tree = Tree(root, run_mark, what.cwd, what.is_wrapped, what.cgroup, {root})
         self._trees.add(tree)
         return popen, tree
 
     def forget(self, tree: Tree) -> None:
         """The tree is gone and its root reaped."""
         self._trees.discard(tree)
+        if tree.cgroup is not None:
+            tree.cgroup.close()
 
     async def census(self) -> None:
         """Note who belongs to whom while parents still live, and collect orphans that have ended. For a slow, steady beat."""
@@ -146,6 +157,8 @@ class Forest:
         while empty_scans < 2:
             members = await self._members(tree)
             empty_scans = 0 if members else empty_scans + 1
+            if members and tree.cgroup is not None:
+                tree.cgroup.kill()
             for process in members:
                 procfs.send(process, signal.SIGKILL)
             if members:
@@ -175,7 +188,8 @@ class Forest:
         processes = procfs.snapshot()
         for tree in trees:
             known = {key for key in tree.known if (each := processes.get(key[0])) and each.start == key[1]}
-            tree.known = known | {tree.root}
+            inside = tree.cgroup.pids() if tree.cgroup is not None else ()
+            tree.known = known | {tree.root} | {processes[pid].key for pid in inside if pid in processes}
             _add_descendants(tree, processes)
         self._add_marked(trees, processes)
         if self._adopts:

@@ -69,6 +69,14 @@ class ExecutorSettings(ServiceSettings):
         default=8 * 1024 * MIB, ge=MIB, validation_alias="EXECUTOR_FILE_LIMIT_BYTES",
         description="No file that an engine or its tools write grows beyond it (`ulimit -f`).",
     )  # fmt: skip
+    memory_limit_bytes: int | None = Field(
+        default=None, ge=64 * MIB, validation_alias="EXECUTOR_MEMORY_LIMIT_BYTES",
+        description="What a run's processes may use together, where this executor can make cgroups; beyond it: `engine_oom`.",
+    )  # fmt: skip
+    cgroup: Path | None = Field(
+        default=None, validation_alias="EXECUTOR_CGROUP",
+        description="The cgroup (v2) folder in which each run gets its own; else the executor's own, where that was delegated.",
+    )  # fmt: skip
     snapshot_store: str | None = Field(
         default=None, validation_alias="EXECUTOR_SNAPSHOT_STORE",
         description="Where snapshots of workspaces are kept, the same for all executors: `file:///a/folder/all/see`. "
