@@ -53,6 +53,7 @@ from control_plane.storage.migrate import migrate
 from control_plane.storage.pool import make_pool, opened
 from control_plane.storage.run_log import RunLog
 from control_plane.storage.runs import RunStore
+from control_plane.storage.snapshots import SnapshotStore
 from control_plane.storage.wakeups import Channel, Wakeups
 from control_plane.views.workbench import FLAT_FRAMES
 from shared.clock import monotonic
@@ -91,7 +92,9 @@ def build_app(  # long: the composition root, read in one piece
     leashes = Leashes(manager, fit.renew_every, fit.probe)
     attend = AttendAttempt(manager, recorder, fit, monotonic)
     start = StartAttempt(manager, leashes, fit, monotonic)
-    drive = DriveRun(runs, interactions, messages, apps, recorder, manager, leashes, Room(monotonic), start, attend)
+    drive = DriveRun(
+        runs, interactions, messages, SnapshotStore(pool), apps, recorder, manager, leashes, Room(monotonic), start, attend
+    )
     deliver = DeliverIntents(runs, interactions, messages, manager, run_log)
     dispatcher = Dispatcher(runs, drive, deliver, leases, recorder, settings.drives)
     reaper = Reaper(runs, run_log, ExpireQuestions(interactions, run_log), fit.sweep_every, settings.queue_seconds)

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from control_plane.domain.profile import with_profile
 from control_plane.domain.run import DrivenRun
+from control_plane.domain.standing import NOBODY_YET, Standing, otherwise
 from control_plane.domain.timeouts import LIMITS, limits_of
 from shared.contracts.events import InteractionRequested, Timeouts
 from shared.contracts.interactions import Reply
@@ -44,6 +45,7 @@ def provider_run(
     replies: Sequence[tuple[InteractionRequested, Reply]],
     credentials: Mapping[str, str],
     said: Sequence[str] = (),
+    standing: Standing = NOBODY_YET,
 ) -> StartProviderRun:
     """The start of its newest attempt, ``credentials`` being its profile's.
 
@@ -52,17 +54,19 @@ def provider_run(
     """
     request = with_profile(StartRun.model_validate_json(run.request), run.profile)
     news = [*(as_message(asked, reply) for asked, reply in replies), *said]
-    if run.engine_session is not None:
-        messages = [Message(content="\n\n".join(news or [GO_ON]))]
-    else:
-        messages = [*request.conversation(), *([Message(content="\n\n".join(news))] if news else [])]
+
+    def say(knows_request: bool) -> list[Message]:
+        if knows_request:
+            return [Message(content="\n\n".join(news or [GO_ON]))]
+        return [*request.conversation(), *([Message(content="\n\n".join(news))] if news else [])]
+
     options = {name: value for name, value in request.provider_options.items() if name not in _OURS}
     return StartProviderRun(
         run_id=run.run_id,
         attempt=run.attempt,
         provider=run.provider,
         model=run.model,
-        messages=messages,
+        messages=say(run.engine_session is not None),
         resume_session_id=run.engine_session or run.resume_session,
         engine_mode=request.engine_mode,
         tools=request.tools,
@@ -73,6 +77,8 @@ def provider_run(
         workspace=WorkspaceRef(key=run.workspace_key),
         timeouts=_timeouts(run, request),
         output_schema=request.provider_options.get("outputSchema"),
+        after=standing.after(),
+        otherwise=otherwise(run, standing, say),
     )
 
 

@@ -29,6 +29,7 @@ from control_plane.domain.lifecycle import Signal, advance
 from control_plane.domain.messages import RUN_OVER, MessagesSettled, told
 from control_plane.domain.news import FromExecutor, Locked, Move, News, Note, Settle, Stop, Told
 from control_plane.domain.retrying import SILENT_CURSOR, Again, Failure, again, last_word
+from control_plane.domain.standing import Kept
 from shared.contracts.events import AttemptEnded, AttemptLost, AttemptOutcome, Diagnostic, InteractionResolved, Kind
 from shared.contracts.runs import TERMINAL, RunStatus
 from shared.errors import ErrorCode
@@ -78,6 +79,7 @@ class Change:
     resolved: dict[str, str] = field(default_factory=dict[str, str])
     messages: dict[str, str] = field(default_factory=dict[str, str])
     engine_session: str | None = None
+    snapshot: Kept | None = None
     accepted: bool = False
     run_ms: int | None = None
     outcome: str | None = None
@@ -158,6 +160,9 @@ class _Absorbing:
         if event.kind == Kind.LOG:
             log = _LOG.decode(event.data)
             change.raw.append(RawBytes(event.attempt, log.stream, log.byte_from, log.base64))
+            return
+        if event.kind == Kind.SNAPSHOT:
+            change.snapshot = Kept.told_by(event, change.last_cursor)
             return
         if event.kind in _OURS or self._is_settled(event):
             return

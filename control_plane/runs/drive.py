@@ -16,6 +16,7 @@ from control_plane.domain.news import Move, News, Told
 from control_plane.domain.placing import NextStep, next_step, provider_run
 from control_plane.domain.recording import Change
 from control_plane.domain.run import DrivenRun, Lease, Placement
+from control_plane.domain.standing import Standing
 from control_plane.manager_client import ManagerClient
 from control_plane.runs.attend import AttendAttempt
 from control_plane.runs.leashes import Leashes
@@ -26,6 +27,7 @@ from control_plane.storage.apps import AppStore
 from control_plane.storage.interactions import Answered, InteractionStore
 from control_plane.storage.messages import MessageStore
 from control_plane.storage.runs import RunStore
+from control_plane.storage.snapshots import SnapshotStore
 from shared.contracts.events import InteractionResolved
 from shared.contracts.provider_runs import Propose, WorkspaceRef
 from shared.contracts.runs import TERMINAL, RunStatus
@@ -61,6 +63,7 @@ class DriveRun:
     runs: RunStore
     interactions: InteractionStore
     messages: MessageStore
+    snapshots: SnapshotStore
     apps: AppStore
     recorder: Recorder
     manager: ManagerClient
@@ -87,8 +90,8 @@ class DriveRun:
                 return put
 
     async def _not_here(self, lease: Lease, run: DrivenRun, tried: _Tried) -> Put | None:
-        """Its executor refused the attempt for now: another one may take it, unless its workspace is there."""
-        if (run.engine_session or run.resume_session) is not None:
+        """Its executor refused the attempt for now: another one may take it, unless its workspace is there only."""
+        if _goes_on(run) and not (await self.snapshots.standing(run, run.attempt)).is_movable:
             await self.runs.let_go(lease, NO_ROOM_SECONDS)
             return Put.NO_ROOM
         if run.placement is not None:
@@ -118,11 +121,15 @@ class DriveRun:
 
     async def _place(self, lease: Lease, run: DrivenRun, tried: _Tried) -> Put | None:
         """Write the next attempt at a proposed executor, or hand the run back until there is one."""
-        request = Propose(provider=run.provider, workspace=WorkspaceRef(key=run.workspace_key), avoid=tried.refusing)
+        standing = await self.snapshots.standing(run, run.attempt + 1)
+        request = Propose(
+            provider=run.provider, workspace=WorkspaceRef(key=run.workspace_key), avoid=tried.refusing,
+            newest_at=standing.newest_at, movable=standing.is_movable,
+        )  # fmt: skip
         try:
             proposal = await self.manager.propose(request)
         except RunyardError as error:
-            return await self._not_placed(lease, run, error)
+            return await self._not_placed(lease, run, standing, error)
         except UnknownOutcomeError:
             await self.runs.let_go(lease, UNAVAILABLE_SECONDS)
             return Put.HANDED_BACK
@@ -134,11 +141,11 @@ class DriveRun:
             raise LeaseLost(lease.run_id)
         return None
 
-    async def _not_placed(self, lease: Lease, run: DrivenRun, error: RunyardError) -> Put:
+    async def _not_placed(self, lease: Lease, run: DrivenRun, standing: Standing, error: RunyardError) -> Put:
         if error.code is not ErrorCode.QUEUE_FULL:
             await self.runs.let_go(lease, UNAVAILABLE_SECONDS)
             return Put.HANDED_BACK
-        if (run.engine_session or run.resume_session) is not None:
+        if _goes_on(run) and not standing.is_movable:
             await self.runs.let_go(lease, NO_ROOM_SECONDS)  # it waits for one executor; others need not wait behind it
             return Put.NO_ROOM
         self.room.none_for(run.provider)
@@ -170,7 +177,8 @@ class DriveRun:
         answered = await self.interactions.answered(run.run_id) if run.status is RunStatus.WAITING_USER else []
         replies = [(each.request, each.reply) for each in answered]
         carried = await self.messages.carried(run.run_id, run.attempt) if run.attempt > 1 else []
-        request = provider_run(run, replies, await self._lent(run, maybe_heard), [each.text for each in carried])
+        standing = await self.snapshots.standing(run, run.attempt)
+        request = provider_run(run, replies, await self._lent(run, maybe_heard), [each.text for each in carried], standing)
         await self.start(executor_id, request, maybe_heard)
         news: list[News] = [Move(Signal.ATTEMPT_ACCEPTED)]
         if run.status is RunStatus.WAITING_USER:
@@ -207,6 +215,11 @@ class DriveRun:
             await self.manager.release(run.placement.executor_id, run.run_id, run.attempt)
         except (RunyardError, NeverSentError, UnknownOutcomeError) as error:
             log.info("attempt.not_released", run_id=run.run_id, attempt=run.attempt, reason=str(error))
+
+
+def _goes_on(run: DrivenRun) -> bool:
+    """With an engine session, and so with the files that belong to it."""
+    return (run.engine_session or run.resume_session) is not None
 
 
 def _resolution(answered: Answered) -> InteractionResolved:

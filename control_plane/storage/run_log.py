@@ -27,6 +27,7 @@ from shared.contracts.runs import RunStatus
 from shared.errors import ERRORS, ErrorCode
 
 _SQL = load("log")
+_SNAPSHOTS = load("snapshots")
 _STATEMENT_SECONDS = 10
 _MAY_HAVE_QUESTIONS = frozenset({RunStatus.WAITING_USER, RunStatus.STOPPING})
 
@@ -215,8 +216,7 @@ async def _apply_rare(connection: Any, run: Locked, change: Change) -> None:
     if change.accepted:
         await connection.execute(_SQL["set_accepted"], run_id, attempt)
         await connection.execute(_SQL["set_started"], run_id)
-    if change.engine_session is not None:
-        await connection.execute(_SQL["set_session"], run_id, attempt, change.engine_session)
+    await _apply_to_session(connection, attempt, change)
     await _apply_to_people(connection, attempt, change)
     await _apply_to_tries(connection, attempt, change)
     if change.outcome is not None:
@@ -234,6 +234,18 @@ async def _apply_to_tries(connection: Any, attempt: int, change: Change) -> None
         await connection.execute(_SQL["try_again"], run_id, tried.failures, tried.crashes, change.again.delay_ms)
         if change.again.afresh:
             await connection.execute(_SQL["forget_session"], run_id, attempt)
+
+
+async def _apply_to_session(connection: Any, attempt: int, change: Change) -> None:
+    """What a later attempt goes on from."""
+    if change.engine_session is not None:
+        await connection.execute(_SQL["set_session"], change.run_id, attempt, change.engine_session)
+    if change.snapshot is not None:
+        kept, taken = change.snapshot, change.snapshot.taken
+        await connection.execute(
+            _SNAPSHOTS["keep_snapshot"], change.run_id, attempt, kept.executor_cursor, kept.cursor,
+            taken.sha256, taken.bytes, taken.path, taken.engine_session,
+        )  # fmt: skip
 
 
 async def _apply_to_people(connection: Any, attempt: int, change: Change) -> None:
