@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from control_plane.views.workbench import FLAT_FRAMES
 from executor.adapters import ADAPTERS
 from executor.adapters.engine_modes import MODES, told
+from executor.adapters.takes import TAKES
 from scripts import print_openapi
 from scripts.generated_parts import ROOT, Part, print_or_write, table
 from shared.contracts.events import PAYLOADS, Kind, RawRef, RunEvent, StreamGap, Timeouts, Usage
@@ -114,6 +115,24 @@ def engine_modes() -> str:
     return table(("", "asked for more", *(f"`{each}`" for each in ADAPTERS)), rows)
 
 
+def takes() -> str:
+    """A row for everything that callers give engines alike, a column for every engine that can be had."""
+    columns = list(TAKES.values())
+    tools = [f"{_codes(each.tools)}{', any by its own name' if each.any_tool else ''}" for each in columns]
+    rows = [
+        ("tools that can be switched off", *tools),
+        ("tool servers (`providerOptions.mcpServers`)", *(", ".join(each.servers) for each in columns)),
+        ("skills it finds", *(each.skills for each in columns)),
+        ("instructions it reads", *(", ".join(each.instructions) for each in columns)),
+        ("options beyond those all know", *(_codes(each.options) for each in columns)),
+    ]
+    return table(("", *(f"`{each}`" for each in TAKES)), rows)
+
+
+def _codes(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names)) or "–"
+
+
 def providers() -> str:
     rows = [
         (
@@ -147,6 +166,7 @@ PARTS = {
     "executor operations": Part(f"{REFERENCE}/http.md", lambda: operations("executor")),
     "providers": Part(f"{REFERENCE}/capabilities.md", providers),
     "capabilities": Part(f"{REFERENCE}/capabilities.md", capabilities),
+    "what engines take": Part(f"{REFERENCE}/capabilities.md", takes),
     "engine modes": Part(f"{REFERENCE}/capabilities.md", engine_modes),
     "timeouts": Part(f"{REFERENCE}/timeouts.md", timeouts),
 }

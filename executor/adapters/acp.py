@@ -62,6 +62,7 @@ class AcpConversation:
         self._setup = setup
         self._profile = profile
         self._request = request
+        self._first_prompt = prompt_with_skills(request)
         self._session = session
         self._lines = Lines()
         self._events = PromptEvents(profile)
@@ -173,7 +174,7 @@ class AcpConversation:
     def _mode_set(self, answer: Incoming, line: Line) -> list[Step]:
         if answer.error is not None:
             return self._fail(ErrorCode.ENGINE_PROTOCOL_ERROR, answer.error)
-        return self._close() if self._is_stopping else [self._prompt(prompt_with_skills(self._request))]
+        return self._close() if self._is_stopping else [self._prompt(self._first_prompt)]
 
     # ---- prompts, messages, stop and end ----
 

@@ -13,7 +13,7 @@ from typing import Any
 from executor.adapters import skills
 from executor.adapters.base import Command, File, StartRequest
 from executor.adapters.engine_modes import MODES
-from executor.adapters.mcp_servers import McpServer, mcp_servers
+from executor.adapters.mcp_servers import Kind, McpServer, mcp_servers
 from executor.adapters.options import EVERYWHERE, base_url_of
 from shared.contracts import credentials
 from shared.contracts.providers import Provider
@@ -31,6 +31,7 @@ RETRIES = 2
 WEB_SEARCH = "web_search"
 OPTIONS = EVERYWHERE | {"wireApi", "reasoningEffort", "reasoningSummary"}
 WIRE = "responses"
+MCP_KINDS: tuple[Kind, ...] = ("stdio", "http")
 _MCP_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -128,8 +129,8 @@ def _mcp_server(server: McpServer) -> list[str]:
     """Its table. Raises ``invalid_request`` for a name codex does not take, ``capability_unavailable`` for a transport."""
     if not _MCP_NAME.fullmatch(server.name):
         raise invalid("providerOptions.mcpServers", "to codex a server's name is letters, digits, - and _")
-    if server.kind == "sse":
-        raise RunyardError(ErrorCode.CAPABILITY_UNAVAILABLE, "codex speaks to no tool server over sse")
+    if server.kind not in MCP_KINDS:
+        raise RunyardError(ErrorCode.CAPABILITY_UNAVAILABLE, f"codex speaks to no tool server over {server.kind}")
     lines = ["", f"[mcp_servers.{server.name}]"]
     if server.kind == "http":
         return [*lines, f"url = {_text(server.url)}", f"http_headers = {_table(server.headers)}"]

@@ -14,6 +14,8 @@ from shared.errors import invalid
 
 OPTION = "mcpServers"
 MAX_SERVERS = 32
+Kind = Literal["stdio", "http", "sse"]
+KINDS: tuple[Kind, ...] = ("stdio", "http", "sse")
 _KNOWN = frozenset({"type", "command", "args", "env", "url", "headers"})
 
 
@@ -22,7 +24,7 @@ class McpServer:
     """``stdio``: ``command``, ``args`` and ``env``; else ``url`` and ``headers``. The name is the caller's."""
 
     name: str
-    kind: Literal["stdio", "http", "sse"]
+    kind: Kind
     command: str = ""
     args: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict[str, str])

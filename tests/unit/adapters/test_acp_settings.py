@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from executor.adapters import ADAPTERS
-from executor.adapters.base import Command, StartRequest
+from executor.adapters.base import STDOUT, Command, Emit, Send, StartRequest
+from shared.contracts.events import Diagnostic
 from shared.contracts.provider_runs import Message
 from shared.contracts.providers import EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError
@@ -62,7 +63,7 @@ def test_what_an_engine_cannot_do_is_refused(provider: Provider) -> None:
 @pytest.mark.parametrize("provider", ENGINES)
 @pytest.mark.parametrize("options", [
     {"baseUrl": "ftp://x"}, {"baseUrl": 1}, {"mcpServers": []}, {"mcpServers": {"a": {}}}, {"mcpServers": {"a": {"url": 1}}},
-    {"mcpServers": {"a": {"command": "x", "env": []}}},
+    {"mcpServers": {"a": {"command": "x", "env": []}}}, {"skills": "pruning"}, {"skills": ["../up"]},
 ])  # fmt: skip
 def test_an_option_of_a_wrong_kind_is_refused(provider: Provider, options: dict[str, Any]) -> None:
     assert refused(provider, provider_options=options) is ErrorCode.INVALID_REQUEST
@@ -85,6 +86,23 @@ def test_mcp_servers_are_told_when_the_session_is_opened(provider: Provider) -> 
         {"name": "files", "command": "/bin/files", "args": ["-x"], "env": [{"name": "A", "value": "1"}]},
         {"type": "sse", "name": "web", "url": "http://127.0.0.1:1/", "headers": [{"name": "B", "value": "2"}]},
     ]
+
+
+@pytest.mark.parametrize("provider", ENGINES)
+def test_the_skills_to_use_are_named_in_the_prompt_and_what_is_ignored_is_told(provider: Provider) -> None:
+    request = StartRequest(
+        run_id="run_1", attempt=1, executable="/e", home="/h", workspace="/w", messages=[Message(content="hi")],
+        credential_env={KEYS[provider]: "k"}, provider_options={"skills": ["pruning"], "colour": "red"},
+    )  # fmt: skip
+    conversation = ADAPTERS[provider].start(request)
+    [ignored] = [step.payload for step in conversation.opened() if isinstance(step, Emit)]
+    assert isinstance(ignored, Diagnostic)
+    assert (ignored.code, "colour" in ignored.message) == ("option_ignored", True)
+    for id, result in ((1, {}), (2, {"sessionId": "s"}), (3, {})):
+        answer = json.dumps({"jsonrpc": "2.0", "id": id, "result": result}).encode()
+        steps = conversation.feed(STDOUT, answer + b"\n")
+    [prompt] = [json.loads(step.data) for step in steps if isinstance(step, Send)]
+    assert prompt["params"]["prompt"] == [{"type": "text", "text": "hi\n\nUse these skills: pruning."}]
 
 
 def test_opencode_never_has_another_provider_than_the_one_asked_for() -> None:

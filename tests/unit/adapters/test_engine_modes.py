@@ -10,6 +10,7 @@ from executor.adapters import ADAPTERS
 from executor.adapters.engine_modes import MODES, Row, Unasked, told
 from executor.adapters.gemini_cli import PROFILE as GEMINI
 from executor.adapters.iflow_cli import PROFILE as IFLOW
+from executor.adapters.opencode import PROFILE as OPENCODE
 from executor.adapters.qwen_code import PROFILE as QWEN
 from shared.contracts.providers import EngineMode, Provider
 
@@ -54,3 +55,4 @@ def test_what_is_never_asked_about_can_change_nothing_where_everything_is_denied
 def test_the_profiles_take_their_column() -> None:
     for profile, column in ((GEMINI, "gemini"), (IFLOW, "iflow"), (QWEN, "qwen")):
         assert profile.modes == {mode: getattr(row, column) for mode, row in MODES.items()}
+    assert OPENCODE.modes == {mode: row.opencode.agent for mode, row in MODES.items()}
