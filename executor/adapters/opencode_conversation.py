@@ -1,8 +1,8 @@
-"""OpenCode over ACP, and over the HTTP server of the same process for what ACP has no word for: its questions to the user, and
-what its sub-agents ask leave for.
+"""OpenCode over ACP, and over the HTTP server of the same process for what ACP has no word for: its questions to the user, what
+its sub-agents ask leave for, and what they said and did.
 
-Its log says that something is asked, one list says what, one request answers it. All else is ACP's and passes through. Here no
-request is made: a ``Call`` is data, and every one has an owner in ``_owners``.
+Its log says that something is asked, one list says what, one request answers it; a task's end says that its sub-agent's session
+is whole. All else is ACP's and passes through. Nothing is requested here: a ``Call`` is data, and each has an owner in ``_owners``.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from urllib.parse import quote
 import msgspec
 
 from executor.adapters.acp import AcpConversation
-from executor.adapters.base import STDERR, Call, Emit, Outcome, StartRequest, Step, Stream, call_of
+from executor.adapters.base import STDERR, Call, CloseInput, Emit, Outcome, StartRequest, Step, Stream, call_of
 from executor.adapters.engine_modes import MODES, Unasked
 from executor.adapters.framing import Line, Lines
 from executor.adapters.opencode_asks import BOARDS, AskedPermission, AskedQuestions, Asking, Said, fields_of, refused, said_to
+from executor.adapters.opencode_helpers import QUESTION_TOOL, session_of, told_in
 from executor.adapters.questions import Questions
 from shared.contracts.events import AttemptOutcome, Diagnostic, SessionStarted, ToolCompleted, ToolStarted
 from shared.contracts.interactions import Decision, Reply
 from shared.errors import ErrorCode
 
 USER = "opencode"  # the only one its server knows
-QUESTION_TOOL = "question"
 ASKING = re.compile(rb"^timestamp=\S+ level=INFO .*message=asking id=(que|per)_")
 OK, GONE = 200, 404
 
@@ -56,6 +56,9 @@ class OpenCodeConversation:
         self._asked_by: set[str] = set()  # calls of its question tool
         self._hidden: dict[str, Step] = {}
         self._session = ""
+        self._helpers_unread = 0
+        self._told: set[str] = set()  # parts of sub-agents' messages
+        self._closing: CloseInput | None = None  # waits until every sub-agent's session is read
         self._is_stopping = False
         self._failure: tuple[ErrorCode, str] | None = None
 
@@ -99,7 +102,7 @@ class OpenCodeConversation:
         self._is_stopping = True
         self._open.clear()
         self._questions.withdraw_all()
-        return self._shown(self._acp.interrupt())
+        return [*self._shown(self._acp.interrupt()), *self._closed()]
 
     def ended(self, exit_code: int | None) -> Outcome:
         outcome = self._acp.ended(exit_code)
@@ -122,11 +125,14 @@ class OpenCodeConversation:
             case Emit(payload=ToolStarted(name=name, tool_id=tool_id)) if name == QUESTION_TOOL:
                 self._hidden[tool_id] = step
                 return []
-            case Emit(payload=ToolCompleted(tool_id=tool_id, status=status)):
+            case Emit(payload=ToolCompleted(tool_id=tool_id, status=status) as ended):
                 begun = self._hidden.pop(tool_id, None)
                 is_hidden = begun is not None and (status != "failed" or tool_id in self._asked_by)
                 shown = [] if is_hidden else [step] if begun is None else [begun, step]
-                return [*shown, *self._look_again()]
+                return [*shown, *self._look_again(), *self._read_helper(ended)]
+            case CloseInput() if self._helpers_unread and not self._is_stopping:
+                self._closing = step
+                return []
             case _:
                 return [step]
 
@@ -194,6 +200,29 @@ class OpenCodeConversation:
             message = "the engine no longer waited for the reply"
             return [Emit(Diagnostic(code="reply_undeliverable", severity="warning", message=message))]
         return self._fail(f"a reply did not reach it: {_said(status)}")
+
+    def _read_helper(self, ended: ToolCompleted) -> list[Step]:
+        session = session_of(ended)
+        if session is None or self._is_stopping:
+            return []
+        self._helpers_unread += 1
+        return [self._call("GET", f"/session/{session}/message", b"", partial(self._on_helper, ended.tool_id))]
+
+    def _on_helper(self, tool_id: str, status: int, body: bytes) -> list[Step]:
+        self._helpers_unread -= 1
+        try:
+            told = told_in(body, tool_id, self._told) if status == OK else None
+        except msgspec.DecodeError:
+            told = None
+        if told is None:
+            message = "what a sub-agent said and did could not be read from its session"
+            told = [Diagnostic(code="sub_agent_unread", severity="warning", message=message)]
+        return [*(Emit(payload) for payload in told), *([] if self._helpers_unread else self._closed())]
+
+    def _closed(self) -> list[Step]:
+        """The end that waited, if one did."""
+        closing, self._closing = self._closing, None
+        return [] if closing is None else [closing]
 
     def _fail(self, why: str) -> list[Step]:
         """It would wait for ever."""

@@ -14,7 +14,7 @@ import pytest
 
 from executor import procfs
 from executor.adapters.opencode import OpenCodeAdapter
-from shared.contracts.events import AttemptOutcome, InteractionRequested, MessageCompleted, ToolCompleted
+from shared.contracts.events import AttemptOutcome, InteractionRequested, MessageCompleted, ToolCompleted, ToolStarted
 from shared.contracts.interactions import Decision, Reply
 from shared.sse import Frame, FrameReader
 from tests.engines.drive import DOOR_KEY, Driven, driven, request_for
@@ -102,7 +102,12 @@ async def test_leave_that_a_sub_agent_needs_is_asked_of_a_person(
         outcome = await engine.outcome()
     assert outcome.outcome is AttemptOutcome.SUCCESS, outcome.error_message
     assert (made.read_text() if made.exists() else None) == status
-    assert [each.final for each in engine.payloads(MessageCompleted) if each.parent_tool_id is None][-1]
+    [task] = [each for each in engine.payloads(ToolStarted) if each.name == "task"]
+    tools = [(each.name, each.parent_tool_id) for each in engine.payloads(ToolCompleted)]
+    assert tools == [("task", None), ("shell", task.tool_id)]
+    theirs = [each for each in engine.payloads(MessageCompleted) if each.parent_tool_id == task.tool_id]
+    assert [each.final for each in theirs] == [False] * len(theirs) != []
+    assert outcome.result not in [each.text for each in theirs]
 
 
 async def test_a_question_of_a_sub_agent_reaches_a_person(running: Any, stub: ModelStub) -> None:

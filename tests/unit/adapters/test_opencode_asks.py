@@ -15,6 +15,8 @@ from shared.contracts.events import (
     Diagnostic,
     InteractionRequested,
     InteractionResolved,
+    MessageCompleted,
+    Said,
     ToolCompleted,
     ToolStarted,
 )
@@ -257,6 +259,88 @@ def test_where_nobody_is_asked_a_sub_agent_is_refused(mode: EngineMode) -> None:
     peer.asks(OF_A_HELPER, board="per")
     assert peer.told(InteractionRequested) == []
     assert [body["reply"] for _, body in peer.posted] == ["reject"]
+
+
+# ---- what its sub-agents said and did ----
+
+TASK = '<task id="ses_2" state="completed">\n<task_result>\nDone.\n</task_result>\n</task>'
+SESSION = [
+    {"info": {"role": "user"}, "parts": [{"id": "prt_0", "type": "text", "text": "look"}]},
+    {"info": {"role": "assistant"}, "parts": [
+        {"id": "prt_1", "type": "step-start"},
+        {"id": "prt_2", "type": "reasoning", "text": "First I look."},
+        {"id": "prt_3", "type": "tool", "callID": "call_9", "tool": "bash", "state": {
+            "status": "completed", "input": {"command": "ls"}, "output": "made", "metadata": {"exit": 0}}},
+        {"id": "prt_4", "type": "tool", "callID": "call_10", "tool": "question", "state": {"status": "completed"}},
+        {"id": "prt_5", "type": "tool", "callID": "call_11", "tool": "edit", "state": {"status": "error", "error": "no"}},
+        {"id": "prt_6", "type": "text", "text": "Done."},
+    ]},
+]  # fmt: skip
+
+
+def ends_task(peer: Peer, id: str = "call_1", output: str = TASK) -> list[Step]:
+    peer.tool("in_progress", id=id, title="task")
+    return peer.tool("completed", id=id, title="look", rawOutput={"output": output})
+
+
+def test_what_a_sub_agent_said_and_did_is_told_as_its_own() -> None:
+    peer = Peer()
+    ends_task(peer)
+    assert peer.calls[-1].path == "/session/ses_2/message?directory=/work%20space"
+    told = [step.payload for step in peer.serves(SESSION) if isinstance(step, Emit)]
+    assert {each.parent_tool_id for each in told if isinstance(each, Said)} == {"call_1"}
+    assert [each.KIND.value for each in told] == [
+        "reasoning.completed", "tool.started", "tool.completed", "tool.started", "tool.completed", "message.completed",
+    ]  # fmt: skip
+    ended = [each for each in told if isinstance(each, ToolCompleted)]
+    assert [(each.name, each.status, each.output, each.exit_code) for each in ended] == [
+        ("shell", "completed", "made", 0), ("edit", "failed", "no", None),
+    ]  # fmt: skip
+
+
+def test_a_task_that_goes_on_tells_nothing_twice() -> None:
+    peer = Peer()
+    ends_task(peer)
+    peer.serves(SESSION)
+    ends_task(peer, id="call_2")
+    told = peer.serves([*SESSION, {"info": {"role": "assistant"}, "parts": [{"id": "prt_7", "type": "text", "text": "More."}]}])
+    more = [step.payload for step in told if isinstance(step, Emit)]
+    assert more == [MessageCompleted(message_id="prt_7", text="More.", parent_tool_id="call_2")]
+
+
+def test_the_run_ends_when_every_sub_agent_is_read_and_its_words_are_never_the_answer() -> None:
+    peer = Peer()
+    ends_task(peer)
+    peer.says(method="session/update", params={"sessionId": "ses_1", "update": {
+        "sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": "The answer."}}})  # fmt: skip
+    assert CloseInput() not in peer.answers("session/prompt", {"stopReason": "end_turn"})
+    assert peer.serves(SESSION)[-1] == CloseInput()
+    assert peer.conversation.ended(0).result == "The answer."
+    assert [each.text for each in peer.told(MessageCompleted) if each.final] == ["The answer."]
+
+
+@pytest.mark.parametrize(("status", "body"), [(0, None), (404, {}), (200, {"no": "list"})])
+def test_a_sub_agent_that_cannot_be_read_is_told_and_holds_nothing_up(status: int, body: Any) -> None:
+    peer = Peer()
+    ends_task(peer)
+    peer.answers("session/prompt", {"stopReason": "end_turn"})
+    steps = peer.serves(body, status)
+    assert [each.code for each in peer.told(Diagnostic)] == ["sub_agent_unread"]
+    assert steps[-1] == CloseInput()
+
+
+def test_a_stop_waits_for_no_sub_agent() -> None:
+    peer = Peer()
+    ends_task(peer)
+    peer.answers("session/prompt", {"stopReason": "end_turn"})
+    assert peer.conversation.interrupt() == [CloseInput()]
+
+
+@pytest.mark.parametrize("output", ["", "no such agent", {"json": 1}])
+def test_a_task_that_came_to_nothing_has_no_session_to_read(output: Any) -> None:
+    peer = Peer()
+    ends_task(peer, output=output)
+    assert peer.calls == []
 
 
 # ---- what its server may answer ----
