@@ -2,7 +2,7 @@
 its sub-agents ask leave for, and what they said and did.
 
 Its log says that something is asked, one list says what, one request answers it; a task's end says that its sub-agent's session
-is whole. All else is ACP's and passes through. Nothing is requested here: a ``Call`` is data, and each has an owner in ``_owners``.
+is whole. All else is ACP's and passes through. No request is made here: a ``Call`` is data, and each has an owner in ``_owners``.
 """
 
 from __future__ import annotations
