@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from control_plane.app import build_app
 from control_plane.settings import Settings
 from shared.logs import configure_logs
+from shared.private_process import become_private
 from shared.server import Stopping, serve
 
 
@@ -20,6 +21,7 @@ def main() -> None:
     except (ValidationError, ValueError) as error:
         sys.exit(f"control-plane: {error}")
     stopping = Stopping()
+    become_private()
     serve(lambda: build_app(settings, stopping=stopping), settings.host, settings.port, on_stopping=stopping.begin)
 
 

@@ -12,6 +12,7 @@ from executor.inherited_limits import take_limits
 from executor.settings import ExecutorSettings
 from executor.state_dir import GUARD_PID, INSTANCE, MARK
 from shared.logs import configure_logs
+from shared.private_process import become_private
 from shared.server import serve
 from shared.settings import refuse_open_door
 
@@ -36,6 +37,7 @@ def main() -> int:
         return 2
     for name in (MARK, INSTANCE, GUARD_PID):
         os.environ.pop(name, None)
+    become_private()  # last: /proc/self is root's from here on
     serve(lambda: app, settings.host, settings.port, app.stop_soon)
     return 0
 

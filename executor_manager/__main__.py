@@ -7,6 +7,7 @@ import sys
 from executor_manager.app import build_app
 from executor_manager.settings import Settings
 from shared.logs import configure_logs
+from shared.private_process import become_private
 from shared.server import Stopping, serve
 
 
@@ -18,6 +19,7 @@ def main() -> None:
         app = build_app(settings, stopping=stopping)
     except ValueError as error:
         sys.exit(f"executor-manager: {error}")
+    become_private()
     serve(lambda: app, settings.host, settings.port, on_stopping=stopping.begin)
 
 

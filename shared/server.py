@@ -13,7 +13,6 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared.private_process import become_private
 from shared.sse import ABORT, DIRECT
 
 SHUTDOWN_SECONDS = 2
@@ -56,12 +55,10 @@ class Stopping:
 def serve(build: Callable[[], ASGIApp], host: str, port: int, on_stopping: Callable[[], None] | None = None) -> None:
     """Serve until SIGTERM or SIGINT; ``on_stopping`` is called at the signal, before connections are closed.
 
-    The process is private from here on: its secrets are read, and no other process of its user may read them again.
     ``build`` makes the app inside the event loop: some of its parts (a connection pool) belong to one loop for ever.
     """
     logging.getLogger("uvicorn.error").addFilter(_CutsAreMeant())
     allow_open_files()
-    become_private()
     config = uvicorn.Config(
         lambda: _abortable(build()), factory=True, host=host, port=port, loop="uvloop", http="httptools", ws="none",
         lifespan="on", log_config=None, access_log=False, server_header=False, backlog=4096,
