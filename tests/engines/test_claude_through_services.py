@@ -83,26 +83,6 @@ async def test_what_a_command_finds_of_the_key_is_not_shown(claude: Claude) -> N
     assert of_kind(events, "tool.completed")[0]["output"].strip() == f"ANTHROPIC_API_KEY={'*' * len(KEY)}"
 
 
-async def test_an_accepted_command_runs(claude: Claude) -> None:
-    run_id = await claude.start("[[tool:printf made > made.txt; cat made.txt]]")
-    question = await claude.decide(run_id, "accept")
-    assert (question["type"], question["tool"]["name"]) == ("permission", "shell")
-    shown, events = await claude.ended(run_id)
-    assert shown["status"] == "success"
-    [done] = of_kind(events, "tool.completed")
-    assert (done["status"], done["exitCode"], done["output"]) == ("completed", 0, "made")
-
-
-async def test_a_question_reaches_a_person_and_the_answer_the_model(claude: Claude) -> None:
-    run_id = await claude.start("[[question]]")
-    question = await claude.question(run_id)
-    assert (question["type"], question["prompt"]) == ("question", "Tabs or spaces?")
-    answer = await claude.stack.reply(run_id, question["questionId"], answer="Spaces")
-    assert answer.status_code == 200
-    shown, _events = await claude.ended(run_id)
-    assert "Spaces" in shown["result"]
-
-
 async def test_a_plan_reaches_a_person(claude: Claude) -> None:
     run_id = await claude.start('[[call:ExitPlanMode {"plan": "1. look"}]]', engineMode="plan")
     question = await claude.decide(run_id, "decline", message="look twice")

@@ -183,26 +183,6 @@ async def test_a_key_that_the_model_spells_out_is_not_shown(codex: Codex) -> Non
 # ---- what it asks ----
 
 
-async def test_an_accepted_command_runs(codex: Codex) -> None:
-    run_id = await codex.start("[[tool:printf made > made.txt; cat made.txt]]")
-    question = await codex.decide(run_id, "accept")
-    assert (question["type"], question["tool"]["name"]) == ("permission", "shell")
-    assert "made.txt" in question["tool"]["input"]["command"]
-    shown, events = await codex.ended(run_id)
-    assert shown["status"] == "success"
-    [done] = of_kind(events, "tool.completed")
-    assert (done["status"], done["exitCode"], done["output"]) == ("completed", 0, "made")
-
-
-async def test_a_declined_command_does_not_run_and_the_reason_reaches_the_model(codex: Codex) -> None:
-    run_id = await codex.start("[[tool:printf made > made.txt]]")
-    await codex.decide(run_id, "decline", message="use the other file")
-    shown, events = await codex.ended(run_id)
-    assert shown["status"] == "success"
-    assert [data["status"] for data in of_kind(events, "tool.completed")] == ["declined"]
-    assert "use the other file" in str(codex.stub.requests[-1]["body"])
-
-
 @pytest.mark.parametrize(("decision", "questions"), [("accept", 2), ("acceptForSession", 1)])
 async def test_a_command_accepted_for_the_session_is_not_asked_about_again(codex: Codex, decision: str, questions: int) -> None:
     run_id = await codex.start("[[twice:touch made.txt]]")
@@ -237,17 +217,6 @@ async def test_an_edit_is_asked_about_with_its_diff(codex: Codex, tmp_path: Path
     assert edited.exists() is (decision == "accept")
 
 
-async def test_a_question_reaches_a_person_and_the_answer_the_model(codex: Codex) -> None:
-    run_id = await codex.start("[[question]]")
-    question = await codex.question(run_id)
-    assert (question["type"], question["prompt"]) == ("question", "Tabs or spaces?")
-    assert [option["label"] for option in question["options"]] == ["Tabs", "Spaces"]
-    answers = [await codex.stack.reply(run_id, question["questionId"], answer="Spaces") for _ in range(2)]
-    assert [(each.status_code, each.json()["duplicate"]) for each in answers] == [(200, False), (200, True)]
-    shown, _events = await codex.ended(run_id)
-    assert "Spaces" in shown["result"]
-
-
 async def test_a_question_nobody_answers_is_declined_where_the_run_says_so(codex: Codex) -> None:
     run_id = await codex.start("[[tool:touch made.txt]]", {"interactionTimeoutMs": 200, "onExpiry": "deny"})
     _shown, events = await codex.ended(run_id)
@@ -270,12 +239,6 @@ async def stopped(codex: Codex, run_id: str) -> list[Event]:
     assert time.monotonic() - began < STOP_SECONDS
     assert (shown["status"], shown["errorCode"]) == ("canceled", "user_canceled")
     return events
-
-
-async def test_a_stop_ends_text_at_once(codex: Codex) -> None:
-    run_id = await codex.start("[[slow:400]]")
-    await codex.first(run_id, "message.delta")
-    assert "word399" not in "".join(texts(await stopped(codex, run_id), "message.delta"))
 
 
 @pytest.mark.parametrize("mode", ["full", "auto-edit"])
@@ -327,15 +290,6 @@ async def test_a_session_goes_on_in_later_runs(codex: Codex) -> None:
         assert of_kind(events, "session.started")[0]["engineSession"] == session
         assert "kumquat" in str(codex.stub.requests[-1]["body"])
         assert shown["usage"]["inputTokens"] == 1200, "the tokens of earlier runs were counted again"
-
-
-async def test_a_stopped_run_can_be_gone_on_with(codex: Codex) -> None:
-    first = await codex.start("remember the word kumquat [[slow:400]]")
-    await codex.first(first, "message.delta")
-    await stopped(codex, first)
-    shown, _events = await codex.ended(await codex.start("[[text]]", resumeRunId=first))
-    assert (shown["status"], shown["result"]) == ("success", ANSWER)
-    assert "kumquat" in str(codex.stub.requests[-1]["body"])
 
 
 async def test_a_run_goes_on_when_the_control_plane_is_killed(codex: Codex) -> None:
