@@ -16,6 +16,7 @@ import sys
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -177,6 +178,12 @@ class Attempt:
     async def ended(self) -> Seen:
         """How it ended, and everything it showed."""
         return Seen.of_attempt([event async for event in self._events()])
+
+    async def seconds_in_session(self) -> float:
+        """From its session to its end, or from its start where it had none: how long a process starts is the machine's doing."""
+        told = [(event["kind"], event["at"]) async for event in self._events() if event["kind"] != "log"]
+        began = next((at for kind, at in told if kind == "session.started"), told[0][1])
+        return (datetime.fromisoformat(told[-1][1]) - datetime.fromisoformat(began)).total_seconds()
 
     async def reply(self, question_id: str, **reply: Any) -> None:
         answer = await self.call("human-loop/reply", {"questionId": question_id, **reply})

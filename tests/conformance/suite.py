@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 
 from executor.adapters import ADAPTERS
@@ -52,12 +51,11 @@ async def play(case: Case, ground: Ground) -> None:
         more["resumeSessionId"] = await _earlier_session(case, ground)
     if case.name == "fails: refused":
         more["options"] = {"baseUrl": f"http://127.0.0.1:{unused_port()}/v1"} if ground.engine.speaks == "marker" else {}
-    began = time.monotonic()
     attempt = await ground.start(_prompt(case, ground.engine), **more)
     if case.person is not None:
         await case.person(attempt)
     judge(case, await attempt.ended(), ground.engine)
-    assert case not in FAILING or time.monotonic() - began < BOUND_SECONDS
+    assert case not in FAILING or await attempt.seconds_in_session() < BOUND_SECONDS
     if case.proves is not None and ground.engine.speaks == "marker" and case.name not in ground.engine.differs:
         await case.proves(attempt)
 
