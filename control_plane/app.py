@@ -19,6 +19,7 @@ from control_plane.interactions.inbox import ReadInbox
 from control_plane.interactions.reply import ReplyToQuestion
 from control_plane.manager_client import ManagerClient
 from control_plane.metrics import count, watch
+from control_plane.providers import ReadProviders
 from control_plane.readiness import Readiness
 from control_plane.routes.apps import app_routes
 from control_plane.routes.interactions import interaction_routes
@@ -35,6 +36,7 @@ from control_plane.runs.dispatch import Dispatcher
 from control_plane.runs.drive import DriveRun
 from control_plane.runs.files import ReadFiles
 from control_plane.runs.follow import TailHub
+from control_plane.runs.gate import Gate
 from control_plane.runs.leases import Leases
 from control_plane.runs.leashes import Leashes
 from control_plane.runs.messages import SendRunMessage
@@ -45,6 +47,7 @@ from control_plane.runs.room import Room
 from control_plane.runs.start import StartAttempt
 from control_plane.settings import Settings
 from control_plane.storage.apps import AppStore
+from control_plane.storage.breakers import BreakerStore
 from control_plane.storage.events import EventStore
 from control_plane.storage.interactions import InteractionStore
 from control_plane.storage.keys import KeyStore
@@ -83,7 +86,7 @@ def build_app(  # long: the composition root, read in one piece
     pool, lease_pool = make_pool(dsn, settings.pool_size), make_pool(dsn, 1, fit.renew_every)
     wakeups, manager = Wakeups(dsn), ManagerClient(settings.manager_urls, token, fit.call)
     runs, events, messages = RunStore(pool, wakeups.tell), EventStore(pool), MessageStore(pool, wakeups.tell)
-    interactions, keys, apps = InteractionStore(pool, wakeups.tell), KeyStore(pool), AppStore(pool)
+    interactions, keys, apps, breakers = InteractionStore(pool, wakeups.tell), KeyStore(pool), AppStore(pool), BreakerStore(pool)
 
     hub = TailHub(runs, events)
     run_log = RunLog(pool, on_commit=(hub.committed, wakeups.committed, count), chance=chance)
@@ -93,17 +96,28 @@ def build_app(  # long: the composition root, read in one piece
     attend = AttendAttempt(manager, recorder, fit, monotonic)
     start = StartAttempt(manager, leashes, fit, monotonic)
     drive = DriveRun(
-        runs, interactions, messages, SnapshotStore(pool), apps, recorder, manager, leashes, Room(monotonic), start, attend
+        runs,
+        interactions,
+        messages,
+        SnapshotStore(pool),
+        apps,
+        recorder,
+        manager,
+        leashes,
+        Room(monotonic),
+        start,
+        attend,
+        Gate(breakers, recorder),
     )
     deliver = DeliverIntents(runs, interactions, messages, manager, run_log)
     dispatcher = Dispatcher(runs, drive, deliver, leases, recorder, settings.drives)
-    reaper = Reaper(runs, run_log, ExpireQuestions(interactions, run_log), fit.sweep_every, settings.queue_seconds)
+    reaper = Reaper(runs, run_log, ExpireQuestions(interactions, run_log), fit.sweep_every, settings.queue_seconds, breakers)
     wakeups.hear({
         Channel.EVENTS: hub.heard, Channel.WORK: dispatcher.work_heard, Channel.INTENTS: dispatcher.intent_heard,
     })  # fmt: skip
 
     driven = frozenset(Provider) if settings.provider_mode == "scripted" else DRIVEN
-    create = CreateRun(runs, apps, new_id, Provider(settings.default_provider), driven, settings.queue_limit)
+    create = CreateRun(runs, apps, breakers, new_id, Provider(settings.default_provider), driven, settings.queue_limit)
     read = ReadRun(runs, events, interactions, hub)
     readiness = Readiness(runs, manager, lambda: dispatcher.draining)
     operations = (
@@ -111,8 +125,8 @@ def build_app(  # long: the composition root, read in one piece
         *message_routes(SendRunMessage(runs, messages, manager, new_id)),
         *run_file_routes(ReadFiles(runs, manager)),
         *interaction_routes(ReplyToQuestion(runs, interactions), ReadInbox(interactions)),
-        *app_routes(KeepApp(apps), ReadApps(apps)),
-        *system_routes(MakeKey(keys, new_id), manager, readiness.chain),
+        *app_routes(KeepApp(apps, breakers), ReadApps(apps)),
+        *system_routes(MakeKey(keys, new_id), ReadProviders(manager, breakers), readiness.chain),
     )
     operations = (*operations, *health_routes("control-plane", readiness))
     described = document("Runyard", release(), operations, (*PAYLOADS.values(), *FLAT_FRAMES))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from control_plane.domain.app import RegisteredApp
 from control_plane.runs.admit import check_credentials, check_options
 from control_plane.storage.apps import AppStore
+from control_plane.storage.breakers import BreakerStore
 from shared.contracts.apps import App, AppList, RegisterApp, RuntimeDefaults, ShownDefaults
 from shared.contracts.providers import provider_named
 from shared.errors import ErrorCode, RunyardError, invalid
@@ -22,6 +23,7 @@ class KeepApp:
     """Make an app or replace what it was: credentials too, whole."""
 
     apps: AppStore
+    breakers: BreakerStore
 
     async def __call__(self, request: RegisterApp, caller: Caller) -> App:
         """Raises ``permission_denied`` unless an admin asks, and ``invalid_request`` for defaults no run could take."""
@@ -31,6 +33,7 @@ class KeepApp:
         if "\\u0000" in request.model_dump_json():
             raise invalid("app", "a NUL character can be neither stored nor passed on")
         await self.apps.register(request.model_copy(update={"runtime_defaults": defaults}))
+        await self.breakers.forget(request.app_id)
         kept = await self.apps.one(request.app_id)
         assert kept is not None  # nothing deletes an app
         return view(kept, caller)

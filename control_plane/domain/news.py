@@ -40,6 +40,9 @@ class Locked:
     has_session: bool = False  # the living attempt's engine has one
     tried: Tried = field(default_factory=Tried)
     policy: Policy = field(default_factory=Policy)
+    lender: str = ""  # whose credentials it uses
+    provider: str = ""
+    is_watched: bool = False  # a breaker counts what becomes of them
     chance: float = 1.0  # spreads the waits before further attempts
 
 

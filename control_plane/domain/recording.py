@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from control_plane.domain.breaker import BREAKING
 from control_plane.domain.endings import (
     Ending,
     clean,
@@ -89,10 +90,16 @@ class Change:
     attempt_over: bool = False
     acted: bool = False
     again: Again | None = None
+    blamed: Failure | None = None  # what the model refused, where a breaker counts it
 
     @property
     def ended(self) -> bool:
         return self.ending is not None
+
+    @property
+    def was_answered(self) -> bool:
+        """The model took what it was asked with: it has called a tool, asked a person, or finished."""
+        return self.acted or self.status is RunStatus.SUCCESS
 
     @property
     def waits(self) -> bool:
@@ -234,7 +241,9 @@ class _Absorbing:
         if code is None or ended.outcome is AttemptOutcome.CANCELED:
             self._signal(signal, code, message, ended)
         else:
-            self._failed(signal, Failure(code, message, asks_ms=ended.retry_after_ms), ended)
+            failure = Failure(code, message, asks_ms=ended.retry_after_ms)
+            self._change.blamed = failure if code in BREAKING else None
+            self._failed(signal, failure, ended)
 
     # ---- our own signals ----
 

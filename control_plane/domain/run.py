@@ -37,6 +37,7 @@ class NewRun:
     profile: str | None = None
     max_attempts: int | None = None
     retry_after_side_effects: bool = False
+    lender: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,9 @@ class DrivenRun:
     attempt_ended: bool = False
     attempt_outcome: AttemptOutcome | None = None
     failures: int = 0
+    lender: str = ""
+    held: bool = False
+    meets_breaker: bool = False
 
     @property
     def attempt_living(self) -> bool:

@@ -6,21 +6,21 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from control_plane.access import MakeKey
-from control_plane.manager_client import ManagerClient
-from shared.contracts.providers import ProviderList
+from control_plane.providers import ReadProviders
+from shared.contracts.providers import ProvidersShown
 from shared.contracts.runs import KeyMade, NewKey
 from shared.errors import ErrorCode
 from shared.web import Answer, Call, Operation, get, post
 
 
 def system_routes(
-    make_key: MakeKey, manager: ManagerClient, readiness: Callable[[], Awaitable[Mapping[str, Any]]]
+    make_key: MakeKey, read_providers: ReadProviders, readiness: Callable[[], Awaitable[Mapping[str, Any]]]
 ) -> tuple[Operation, ...]:
     async def make(call: Call[NewKey]) -> Answer:
         return Answer(await make_key(call.body, call.caller))
 
-    async def providers(_call: Call[None]) -> Answer:
-        return Answer(await manager.providers())
+    async def providers(call: Call[None]) -> Answer:
+        return Answer(await read_providers(call.caller))
 
     async def chain(_call: Call[None]) -> Answer:
         return Answer(await readiness())
@@ -28,7 +28,7 @@ def system_routes(
     return (
         post("/api/keys", make, body=NewKey, returns=KeyMade, status=201, errors=(ErrorCode.PERMISSION_DENIED,),
              summary="Make a key; it is shown once"),
-        get("/api/providers", providers, returns=ProviderList, errors=(ErrorCode.MANAGER_UNAVAILABLE,),
+        get("/api/providers", providers, returns=ProvidersShown, errors=(ErrorCode.MANAGER_UNAVAILABLE,),
             summary="Providers and whether an executor can run them"),
         get("/api/system/readiness", chain, summary="The whole chain: database, manager, executors, providers"),
     )  # fmt: skip

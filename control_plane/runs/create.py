@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, replace
 
 from control_plane.domain.profile import Profile, frozen, merged_options, retry_policy
@@ -11,6 +12,7 @@ from control_plane.domain.run import NewRun, Resumable
 from control_plane.domain.timeouts import INTERACTION_MS
 from control_plane.runs.admit import admit, idempotency_key
 from control_plane.storage.apps import AppStore
+from control_plane.storage.breakers import BreakerStore
 from control_plane.storage.runs import RunStore
 from shared.contracts.events import RunStatusChanged
 from shared.contracts.interactions import OnExpiry
@@ -30,6 +32,7 @@ class CreateRun:
 
     runs: RunStore
     apps: AppStore
+    breakers: BreakerStore
     new_id: NewId
     default_provider: Provider
     driven: frozenset[Provider]
@@ -39,7 +42,8 @@ class CreateRun:
         """The id of a queued run, or of the one that the idempotency key has made before.
 
         Raises ``invalid_request``, ``payload_too_large``, ``permission_denied``, ``provider_unavailable``,
-        ``idempotency_conflict`` and ``queue_full``; nothing is stored then.
+        ``idempotency_conflict``, ``queue_full``, and what an open breaker says (``auth_failed``, ``auth_missing``,
+        ``quota_exceeded``); nothing is stored then.
         """
         admit(request, caller)
         body = json.dumps(request.model_dump(mode="json", by_alias=True), sort_keys=True)
@@ -47,11 +51,21 @@ class CreateRun:
         if idempotency is not None and (run_id := await self.runs.of_key(caller.app_id, idempotency)) is not None:
             return run_id
         run = await self._resolved(request, caller)
+        await self._refuse_what_cannot_succeed(run)
         if await self.runs.queued(self.queue_limit) >= self.queue_limit:
             raise RunyardError(
                 ErrorCode.QUEUE_FULL, f"{self.queue_limit} runs are waiting already", retry_after=QUEUE_RETRY_SECONDS
             )
         return await self.runs.create(run, idempotency)
+
+    async def _refuse_what_cannot_succeed(self, run: NewRun) -> None:
+        """Its credentials were refused again and again: the caller learns it now, not by a run that fails."""
+        found = await self.breakers.one(run.lender, run.provider)
+        if found is None or not found[0].refuses(found[1]):
+            return
+        breaker, now = found
+        after = math.ceil((breaker.try_at - now).total_seconds()) if breaker.try_at else None
+        raise RunyardError(breaker.code, f"provider {run.provider}: refused {breaker.said()}", retry_after=after)
 
     async def _resolved(self, request: StartRun, caller: Caller) -> NewRun:
         profile, asked, model = await self._asked(request, caller)
@@ -86,6 +100,7 @@ class CreateRun:
             on_expiry=OnExpiry(options.get("onExpiry", OnExpiry.FAIL)),
             max_attempts=policy.max_attempts,
             retry_after_side_effects=policy.after_side_effects,
+            lender=(profile.app_id if profile else caller.app_id) or "",
         )
 
     async def _asked(self, request: StartRun, caller: Caller) -> tuple[Profile | None, Provider | None, str | None]:

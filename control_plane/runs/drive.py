@@ -19,6 +19,7 @@ from control_plane.domain.run import DrivenRun, Lease, Placement
 from control_plane.domain.standing import Standing
 from control_plane.manager_client import ManagerClient
 from control_plane.runs.attend import AttendAttempt
+from control_plane.runs.gate import Gate
 from control_plane.runs.leashes import Leashes
 from control_plane.runs.record import LeaseLost, Recorder
 from control_plane.runs.room import Room
@@ -71,6 +72,7 @@ class DriveRun:
     room: Room
     start: StartAttempt
     attend: AttendAttempt
+    gate: Gate
 
     async def __call__(self, lease: Lease) -> Put:
         tried = _Tried()
@@ -117,7 +119,7 @@ class DriveRun:
                 await self.recorder.record(lease, [Move(Signal.GIVEN_UP, ErrorCode.EXECUTOR_LOST)])
                 return Put.OVER
             case NextStep.PLACE:
-                return await self._place(lease, run, tried)
+                return Put.HANDED_BACK if await self.gate(lease, run) else await self._place(lease, run, tried)
 
     async def _place(self, lease: Lease, run: DrivenRun, tried: _Tried) -> Put | None:
         """Write the next attempt at a proposed executor, or hand the run back until there is one."""

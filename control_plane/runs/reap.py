@@ -12,6 +12,7 @@ import structlog
 
 from control_plane.domain.news import Stop
 from control_plane.interactions.expire import ExpireQuestions
+from control_plane.storage.breakers import BreakerStore
 from control_plane.storage.run_log import Refused, RunLog, Write
 from control_plane.storage.runs import RunStore
 from shared.errors import ErrorCode, RunyardError
@@ -30,6 +31,7 @@ class Reaper:
     expire: ExpireQuestions
     sweep_every: float
     queue_seconds: float
+    breakers: BreakerStore
 
     async def run(self) -> None:
         """Until cancelled; a sweep that fails is followed by the next."""
@@ -46,6 +48,7 @@ class Reaper:
 
     async def _sweep(self) -> None:
         await self.expire()
+        await self.breakers.let_go()
         for run_id in await self.runs.overdue(OVERDUE_GRACE_SECONDS, self.queue_seconds):
             log.warning("reap.overdue", run_id=run_id)
             try:

@@ -20,6 +20,7 @@ from control_plane.domain.lifecycle import IllegalTransition
 from control_plane.domain.news import FromExecutor, Locked, News, Note, Settle, Told
 from control_plane.domain.recording import Change, absorb
 from control_plane.domain.retrying import Policy, Tried
+from control_plane.storage.breakers import judge
 from control_plane.storage.failures import LOST_CONNECTION, lost_connection
 from control_plane.storage.queries import load
 from shared.contracts.events import Kind
@@ -86,7 +87,9 @@ class RunLog:
         held = await connection.fetch(_SQL["lock_heads"], [each.run_id for each in writes], [each.lease_token for each in writes])
         locked = await self._locked(connection, [row["run_id"] for row in held], writes)
         changes = [_absorbed(locked[each.run_id], each.news) if each.run_id in locked else None for each in writes]
-        await _apply(connection, [(locked[change.run_id], change) for change in changes if change is not None])
+        absorbed = [(locked[change.run_id], change) for change in changes if change is not None]
+        await _apply(connection, absorbed)
+        await judge(connection, absorbed)
         return changes
 
     async def _locked(self, connection: Any, run_ids: list[str], writes: Sequence[Write]) -> dict[str, Locked]:
@@ -146,6 +149,9 @@ def _locked(row: Any, questions: Sequence[Any], messages: Sequence[str], chance:
         has_session=row["has_session"],
         tried=Tried(row["failures"], row["crashes"], row["acted"], row["active_ms_left"]),
         policy=Policy(row["max_attempts"], row["retry_after_side_effects"]),
+        lender=row["lender"],
+        provider=row["provider"] or "",
+        is_watched=row["is_watched"],
         chance=chance,
     )  # fmt: skip
 

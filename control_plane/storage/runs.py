@@ -75,6 +75,7 @@ class RunStore:
             _SQL["create_run"], run.run_id, run.source, run.source_ref, run.session_id, json.dumps(run.metadata), run.app_id,
             run.provider.value, run.model, run.interaction_ms, run.on_expiry.value, run.priority, run.workspace_key,
             run.resume_session, run.request, run.profile, run.first_event, run.max_attempts, run.retry_after_side_effects,
+            run.lender,
         )  # fmt: skip
 
     async def forget_idempotency_keys(self, older_than_seconds: float) -> None:
@@ -217,7 +218,7 @@ def _driven(row: Any) -> DrivenRun:
         placement=Placement(row["executor_id"], row["executor_instance"], row["executor_url"]) if placed else None,
         attempt_started=row["attempt_started_at"] is not None, attempt_ended=row["attempt_ended"],
         attempt_outcome=AttemptOutcome(json.loads(row["attempt_outcome"])["outcome"]) if row["attempt_outcome"] else None,
-        failures=row["failures"],
+        failures=row["failures"], lender=row["lender"], held=row["held"], meets_breaker=row["meets_breaker"],
     )  # fmt: skip
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, WithJsonSchema
 
 from shared.contracts.wire import Wire
-from shared.errors import invalid
+from shared.errors import ErrorCode, invalid
 
 
 class Provider(StrEnum):
@@ -146,3 +147,22 @@ class ProviderReadiness(Wire):
 
 class ProviderList(Wire):
     items: list[ProviderReadiness]
+
+
+class PausedProvider(Wire):
+    """A provider that is not tried for an app's runs, because the model refused them again and again."""
+
+    provider: Provider
+    app_id: str | None = Field(default=None, description="Whose credentials they use; null: the executors' own, for an operator.")
+    error_code: ErrorCode
+    failures: int = Field(description="In a row, without a success between them.")
+    since: datetime
+    next_try_at: datetime = Field(description="From then on one run at a time may try.")
+    trying: str | None = Field(default=None, description="The run that tries now.")
+    runs: Literal["wait", "refuse"] = Field(description="What further runs do meanwhile: wait in the queue, or fail at once.")
+
+
+class ProvidersShown(ProviderList):
+    paused: list[PausedProvider] = Field(
+        description="For whom a provider is not tried now: the caller's app; for an operator all."
+    )

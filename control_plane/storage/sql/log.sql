@@ -15,11 +15,12 @@ FOR UPDATE OF head;
 SELECT head.run_id, head.last_cursor, head.executor_cursor, head.attempt, head.lease_until > now() AS has_lease,
        run.status::text AS status, run.stop_reason, run.interaction_ms, run.on_expiry,
        attempt.run_id IS NOT NULL AS attempt_living, attempt.engine_session IS NOT NULL AS has_session, clock_timestamp() AS now,
-       run.max_attempts, run.retry_after_side_effects, head.failures, head.crashes, head.acted,
+       run.max_attempts, run.retry_after_side_effects, run.lender, run.provider, breaker.lender IS NOT NULL AS is_watched, head.failures, head.crashes, head.acted,
        (run.active_ms_left - coalesce(extract(epoch FROM now() - run.active_since) * 1000, 0))::bigint AS active_ms_left
 FROM run_heads AS head
 JOIN agent_runs AS run ON run.id = head.run_id
 LEFT JOIN attempts AS attempt ON attempt.run_id = head.run_id AND attempt.attempt = head.attempt AND attempt.ended_at IS NULL
+LEFT JOIN breakers AS breaker ON breaker.lender = run.lender AND breaker.provider = run.provider
 WHERE head.run_id = ANY ($1::text[]);
 
 -- name: open_questions

@@ -19,12 +19,13 @@ SELECT pg_advisory_xact_lock(hashtextextended($1, 7204115));
 
 -- name: create_run
 -- All rows of a new run, in one round trip.
--- $1 to $10 the summary, $11 its priority, $12 to $15 the request, $16 the first event's data, $17 and $18 further attempts.
+-- $1 to $10 the summary, $11 its priority, $12 to $15 the request, $16 the first event's data, $17 and $18 further attempts,
+-- $19 whose credentials it uses.
 WITH run AS (
     INSERT INTO agent_runs
         (id, source, source_ref, session_id, metadata, app_id, provider, model, interaction_ms, on_expiry, max_attempts,
-         retry_after_side_effects, created_at)
-    VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9, $10, $17, $18, clock_timestamp())
+         retry_after_side_effects, lender, created_at)
+    VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9, $10, $17, $18, $19, clock_timestamp())
     RETURNING id
 ), head AS (
     INSERT INTO run_heads (run_id, last_cursor, priority, claim_after) SELECT id, 1, $11, now() FROM run
@@ -90,7 +91,7 @@ SELECT run_id FROM run_heads WHERE run_id = $1 AND lease_token = $2 FOR UPDATE;
 -- name: next_attempt
 -- Written before the executor hears of it. No row: the lease is lost, or the run is over or about to be.
 WITH held AS (
-    UPDATE run_heads AS head SET attempt = head.attempt + 1, executor_cursor = 0
+    UPDATE run_heads AS head SET attempt = head.attempt + 1, executor_cursor = 0, held = false
     FROM agent_runs AS run
     WHERE head.run_id = $1 AND head.lease_token = $2 AND run.id = head.run_id
       AND run.status IN ('queued', 'running', 'waiting_user')
@@ -125,7 +126,8 @@ UPDATE run_heads AS head SET attempt = gone.attempt - 1 FROM gone WHERE head.run
 -- What a driver needs to know of its run.
 SELECT run.id, run.status::text AS status, run.provider, run.model, run.session_id, run.app_id, run.active_ms_left,
        run.stop_requested_at IS NOT NULL AS stop_requested,
-       head.attempt, head.executor_cursor, head.failures, request.workspace_key, request.resume_session, request.request,
+       head.attempt, head.executor_cursor, head.failures, head.held, run.lender, breaker.lender IS NOT NULL AS meets_breaker,
+       request.workspace_key, request.resume_session, request.request,
        request.profile::text AS profile,
        attempt.executor_id, attempt.executor_instance, attempt.executor_url, attempt.started_at AS attempt_started_at,
        attempt.ended_at IS NOT NULL AS attempt_ended, attempt.outcome AS attempt_outcome,
@@ -136,6 +138,8 @@ FROM agent_runs AS run
 JOIN run_heads AS head ON head.run_id = run.id
 JOIN run_requests AS request ON request.run_id = run.id
 LEFT JOIN attempts AS attempt ON attempt.run_id = run.id AND attempt.attempt = head.attempt
+LEFT JOIN breakers AS breaker
+       ON breaker.lender = run.lender AND breaker.provider = run.provider AND breaker.opened_at IS NOT NULL
 WHERE run.id = $1;
 
 -- name: intents

@@ -1,0 +1,38 @@
+"""Providers as a caller sees them: what executors can run, and for whom the model refuses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from control_plane.domain.breaker import Breaker
+from control_plane.manager_client import ManagerClient
+from control_plane.storage.breakers import BreakerStore
+from shared.contracts.providers import PausedProvider, Provider, ProvidersShown
+from shared.web import Caller
+
+
+@dataclass(frozen=True, slots=True)
+class ReadProviders:
+    manager: ManagerClient
+    breakers: BreakerStore
+
+    async def __call__(self, caller: Caller) -> ProvidersShown:
+        """Raises ``manager_unavailable``."""
+        known = await self.manager.providers()
+        found = await self.breakers.opened(None if caller.admin else caller.app_id or "")
+        return ProvidersShown(items=known.items, paused=[_paused(*each) for each in found])
+
+
+def _paused(lender: str, provider: str, breaker: Breaker) -> PausedProvider:
+    assert breaker.opened_at is not None
+    assert breaker.try_at is not None
+    return PausedProvider(
+        provider=Provider(provider),
+        app_id=lender or None,
+        error_code=breaker.code,
+        failures=breaker.failures,
+        since=breaker.opened_at,
+        next_try_at=breaker.try_at,
+        trying=breaker.trying,
+        runs=breaker.meeting.value,
+    )
