@@ -16,6 +16,7 @@ from executor import procfs
 from executor.app import build_app
 from executor.containment import containment
 from executor.settings import ExecutorSettings
+from tests.cgroup_trees import below, mounted, real_cgroup
 from tests.service.executor.kit import Inside, executor_inside, until
 
 pytestmark = pytest.mark.engine
@@ -73,6 +74,17 @@ async def test_an_engine_sees_no_other_run_no_journal_and_no_private_path(execut
 async def test_an_engine_sees_no_process_but_its_own(executor: Inside) -> None:
     (mine,) = await said(executor, "echo say $(ls -d /proc/[0-9]* | wc -l)")
     assert int(mine) < 8 < len(procfs.snapshot())
+
+
+@pytest.mark.skipif(mounted() is None, reason="no cgroup of version 2 can be made here")
+async def test_a_contained_engine_stands_in_its_runs_cgroup_and_cannot_leave_it(tmp_path: Path, bwrap: Path) -> None:
+    with real_cgroup() as root:
+        async with executor_inside(tmp_path / "state", containment="required", bwrap=bwrap, cgroup=root) as executor:
+            leave = f"sh -c 'echo 0 > {root}/cgroup.procs' 2>/dev/null && echo say left"
+            (place,) = await said(executor, f"{leave}; echo say $(grep ^0:: /proc/self/cgroup)")
+            assert (await executor.events())[0]["data"]["sandbox"].startswith("bubblewrap+")
+        assert place.startswith(f"0::/{root.name}/runyard-")
+        assert below(root) == []
 
 
 async def test_a_child_that_left_session_and_parents_is_gone_after_the_stop(executor: Inside) -> None:
