@@ -28,14 +28,12 @@ log = structlog.get_logger("engine_calls")
 
 
 class Engine(Protocol):
-    """A process as /proc shows it: its pid, what it reads its input from, and its exit status once it has one."""
+    """A process as /proc shows it: its pid, and what it reads its input from."""
 
     @property
     def pid(self) -> int: ...
     @property
     def input_link(self) -> str: ...
-    @property
-    def exit_code(self) -> int | None: ...
 
 
 # Called on the event loop with the id of a call and its answer, as ``adapters.base.Call`` describes that.
@@ -81,7 +79,7 @@ class EngineCalls:
             status, body = NEVER_ANSWERED, b""
         if status == NEVER_ANSWERED:  # an engine that ends closes its server a moment before its end is noticed
             await asyncio.sleep(EXIT_NOTICED_SECONDS)
-        if not self._is_closed and (status != NEVER_ANSWERED or engine.exit_code is None):
+        if not self._is_closed:
             self._answered(call.call_id, json.dumps({"status": status}).encode() + b"\n" + body)
 
     async def _asked(self, call: Call, engine: Engine) -> tuple[int, bytes]:

@@ -68,10 +68,6 @@ class Driven:
     def input_link(self) -> str:
         return os.readlink(f"/proc/{self.process.pid}/fd/0")
 
-    @property
-    def exit_code(self) -> int | None:
-        return self.process.returncode
-
     def payloads(self, kind: type[P]) -> list[P]:
         return [emit.payload for emit in self.emitted if isinstance(emit.payload, kind)]
 

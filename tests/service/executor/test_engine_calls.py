@@ -12,14 +12,16 @@ import pytest
 
 from executor import engine_calls
 from executor.adapters.base import Call, Emit, StartRequest, Step, Stream, call_of
-from shared.contracts.events import MessageCompleted
+from shared.contracts.events import Diagnostic
 from tests.service.executor.kit import Inside, executor_inside, is_quiet, is_running, until
 from tests.service.executor.shell_engine import ShellAdapter, ShellConversation
 
 # Prints a line to stdout for each of its arguments once it listens; a GET of /PATH does as it is called.
 SERVER = r"""
-import os, sys, time
+import os, signal, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+asked_to_end = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: asked_to_end.set())
 class Server(BaseHTTPRequestHandler):
     def do_GET(self):
         what, told = self.path.strip("/"), b"hello"
@@ -27,6 +29,8 @@ class Server(BaseHTTPRequestHandler):
             os._exit(3)
         if what == "hang":
             time.sleep(600)
+        if what == "late":
+            asked_to_end.wait()
         if what == "key":
             told = self.headers["authorization"].encode()
         if what == "much":
@@ -55,7 +59,7 @@ class CallingAdapter(ShellAdapter):
 
 
 class CallingConversation(ShellConversation):
-    """``call METHOD PATH`` makes one; its answer is a message: status and body."""
+    """``call METHOD PATH`` makes one; its answer is a diagnostic: status and body."""
 
     def __init__(self, request: StartRequest) -> None:
         super().__init__(request)
@@ -76,7 +80,7 @@ class CallingConversation(ShellConversation):
             return super().end_of(stream)
         told, _, body = self._answers.pop(stream).partition(b"\n")
         text = f"{json.loads(told)['status']} {body.decode()}"
-        return [Emit(MessageCompleted(message_id=stream, text=text))]
+        return [Emit(Diagnostic(code="answer", message=text))]
 
     def _call(self, method: str, path: str) -> Call:
         self._made += 1
@@ -98,27 +102,19 @@ def server(tmp_path: Path) -> str:
 
 
 async def answers(executor: Inside, count: int = 1) -> list[str]:
-    """The first so many messages that are answers to calls, in their order; then the attempt is stopped."""
+    """The first so many answers to calls, in their order; then the attempt is stopped."""
     found: list[str] = []
-    async for text in texts(executor):
-        if text.split(" ")[0].isdigit():
-            found.append(text)
-        if len(found) == count:
-            await executor.stop()
-            return found
-    raise AssertionError(found)
-
-
-async def texts(executor: Inside) -> AsyncIterator[str]:
     cursor = 0
-    while True:
-        page = await executor.events(cursor=cursor, until="message.completed")
-        for event in page:
-            cursor = event["executorCursor"]
-            if event["kind"] == "message.completed":
-                yield event["data"]["text"]
-            if event["kind"] == "attempt.ended":
-                return
+    while len(found) < count:
+        page = await executor.events(cursor=cursor, until="diagnostic")
+        found, cursor = [*found, *answers_in(page)], page[-1]["executorCursor"]
+        assert page[-1]["kind"] != "attempt.ended", page
+    await executor.stop()
+    return found
+
+
+def answers_in(events: list[dict[str, Any]]) -> list[str]:
+    return [event["data"]["message"] for event in events if event["data"].get("code") == "answer"]
 
 
 @pytest.mark.parametrize(("call", "answer"), [
@@ -177,14 +173,21 @@ async def test_a_stop_does_not_wait_for_an_answer_and_leaves_no_server(executor:
     assert (ended["outcome"], ended["errorCode"]) == ("canceled", "user_canceled")
     assert is_quiet(port)
     assert not is_running(pid)
-    assert [text async for text in texts(executor)] == [f"port {port}"]
+    assert answers_in(await executor.events()) == []
+
+
+async def test_an_answer_that_comes_while_the_attempt_is_ended_is_told_to_nobody(executor: Inside, server: str) -> None:
+    await executor.begin(f"exec {server} 'call GET /late'", timeouts={"stopGraceMs": 1_000})
+    await executor.said("port")
+    await executor.stop()
+    assert answers_in(await executor.events()) == []
 
 
 async def test_an_engine_that_ends_answers_nothing_any_more(executor: Inside, server: str) -> None:
     await executor.begin(f"exec {server} 'call GET /exit'")
     ended = await executor.ended()
     assert ended["exitCode"] == 3
-    assert len([text async for text in texts(executor)]) == 1
+    assert answers_in(await executor.events()) == []
 
 
 async def test_more_calls_than_anyone_needs_end_the_attempt(executor: Inside, server: str) -> None:
