@@ -30,7 +30,7 @@ from executor.adapters.acp_protocol import (
     SessionUpdate,
     ToolCall,
 )
-from executor.adapters.acp_questions import Asked, answers_to, asked_of, decision_of, outcome_of, question_of, reason_of
+from executor.adapters.acp_questions import Asked, answers_of, asked_of, outcome_of, question_of
 from executor.adapters.acp_settings import AcpSetup
 from executor.adapters.base import STDERR, STDOUT, CloseInput, Emit, Outcome, Send, StartRequest, Step, Stream
 from executor.adapters.engine_modes import MODES, Unasked
@@ -38,6 +38,7 @@ from executor.adapters.exits import outcome_of_exit
 from executor.adapters.framing import Framed, Line, Lines, LineTooLong
 from executor.adapters.options import told_ignored
 from executor.adapters.questions import Questions
+from executor.adapters.replies import decision_of, reason_of
 from executor.adapters.skills import prompt_with_skills
 from executor.adapters.unclaimed import note, raw, too_long, undecodable
 from shared.contracts.events import AttemptOutcome, SessionStarted
@@ -97,7 +98,7 @@ class AcpConversation:
         rpc_id = self._questions.take(question_id)
         asked = self._asked.pop(rpc_id)
         if asked.questions and reply.decision is None:
-            return [Send(acp_protocol.response(rpc_id, answers_to(asked, reply.answer)))]
+            return [Send(acp_protocol.response(rpc_id, answers_of(asked, reply.answer)))]
         decision = decision_of(reply)
         said = Send(acp_protocol.response(rpc_id, outcome_of(asked, decision)))
         if decision in {Decision.ACCEPT, Decision.ACCEPT_FOR_SESSION}:

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from executor.adapters.acp_protocol import AskPermission, PermissionOption, RpcId, ToolCall
-from shared.contracts.interactions import Answer, AskedTool, Decision, InteractionType, Option, Reply
+from executor.adapters.replies import UserQuestion, answers_to, question_fields
+from shared.contracts.interactions import Answer, AskedTool, Decision, InteractionType, Option
 
 ONCE, ALWAYS, NO = "allow_once", "allow_always", "reject_once"
 # In this order; the first kind an engine offers is taken.
@@ -34,7 +35,7 @@ class QuestionOption(msgspec.Struct):
     description: str | None = None
 
 
-class UserQuestion(msgspec.Struct, rename="camel"):
+class AskedQuestion(msgspec.Struct, rename="camel"):
     question: str
     header: str = ""
     options: list[QuestionOption] = []
@@ -42,7 +43,7 @@ class UserQuestion(msgspec.Struct, rename="camel"):
 
 
 class UserQuestions(msgspec.Struct):
-    questions: list[UserQuestion]
+    questions: list[AskedQuestion]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Asked:
     rpc_id: RpcId
     tool_call_id: str
     options: Sequence[PermissionOption]
-    questions: Sequence[UserQuestion] = ()
+    questions: Sequence[AskedQuestion] = ()
 
 
 def asked_of(rpc_id: RpcId, ask: AskPermission) -> Asked:
@@ -65,29 +66,9 @@ def asked_of(rpc_id: RpcId, ask: AskPermission) -> Asked:
 
 def question_of(asked: Asked, call: ToolCall, tool: AskedTool) -> dict[str, Any]:
     """The fields of our question."""
-    match asked.questions:
-        case []:
-            return {"type": InteractionType.PERMISSION, "prompt": f"May it use {tool.name}: {call.title or 'it'}?", "tool": tool}
-        case [one]:
-            options = [Option(label=each.label, description=each.description) for each in one.options]
-            return {"type": InteractionType.QUESTION, "prompt": one.question, "options": options}
-        case many:
-            prompt = "\n".join(each.question for each in many)
-            return {"type": InteractionType.QUESTION, "prompt": prompt, "schema_": _schema(many)}
-
-
-def decision_of(reply: Reply) -> Decision:
-    """A permission's reply: its decision, or an answer that names one; any other answer declines and is the reason."""
-    if reply.decision is not None:
-        return reply.decision
-    return Decision(reply.answer) if reply.answer in set(Decision) else Decision.DECLINE
-
-
-def reason_of(reply: Reply) -> str | None:
-    """What to tell the engine beside a «no»."""
-    if reply.message is not None or reply.decision is not None:
-        return reply.message
-    return reply.answer if isinstance(reply.answer, str) and reply.answer not in set(Decision) else None
+    if asked.questions:
+        return question_fields(_by_position(asked))
+    return {"type": InteractionType.PERMISSION, "prompt": f"May it use {tool.name}: {call.title or 'it'}?", "tool": tool}
 
 
 def outcome_of(asked: Asked, decision: Decision) -> dict[str, Any]:
@@ -97,37 +78,15 @@ def outcome_of(asked: Asked, decision: Decision) -> dict[str, Any]:
     return {"outcome": {"outcome": "cancelled"} if chosen is None else {"outcome": "selected", "optionId": chosen}}
 
 
-def answers_to(asked: Asked, answer: Answer | None) -> dict[str, Any]:
-    """ACP's answer to questions to the user: the texts by each question's position, beside the option that submits them.
-
-    A person may name a question by its position, its header or its text. One text answers the first question; a list answers one
-    question with all its entries, several with one each.
-    """
-    questions = asked.questions
-    given: dict[str, str] = {}
-    if isinstance(answer, dict):
-        named = ((at, _named(each, at, answer)) for at, each in enumerate(questions))
-        given = {str(at): _text(value) for at, value in named if value is not None}
-    elif isinstance(answer, list) and len(questions) > 1:
-        given = {str(at): text for at, text in enumerate(answer[: len(questions)])}
-    elif answer is not None:
-        given = {"0": _text(answer)}
-    return outcome_of(asked, Decision.ACCEPT) | {"answers": given}
+def answers_of(asked: Asked, answer: Answer | None) -> dict[str, Any]:
+    """ACP's answer to questions to the user: the texts by each question's position, beside the option that submits them."""
+    texts = enumerate(answers_to(_by_position(asked), answer))
+    return outcome_of(asked, Decision.ACCEPT) | {"answers": {str(at): ", ".join(each) for at, each in texts if each is not None}}
 
 
-def _named(question: UserQuestion, at: int, answers: Mapping[str, Any]) -> Any:
-    return next((answers[name] for name in (str(at), question.header, question.question) if name in answers), None)
+def _by_position(asked: Asked) -> list[UserQuestion]:
+    return [UserQuestion(str(at), each.question, each.header, _options(each)) for at, each in enumerate(asked.questions)]
 
 
-def _text(value: Any) -> str:
-    return ", ".join(str(each) for each in value) if isinstance(value, list) else str(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-
-
-def _schema(questions: Sequence[UserQuestion]) -> dict[str, Any]:
-    """A JSON Schema of the answers, by position; ``examples`` because people may also answer in their own words."""
-    properties = {
-        str(at): {"type": "string", "title": each.header or each.question, "description": each.question}
-        | ({"examples": [option.label for option in each.options]} if each.options else {})
-        for at, each in enumerate(questions)
-    }
-    return {"type": "object", "properties": properties, "required": list(properties)}
+def _options(asked: AskedQuestion) -> list[Option]:
+    return [Option(label=each.label, description=each.description) for each in asked.options]

@@ -13,6 +13,7 @@ import msgspec
 from executor.adapters.capping import MAX_REASON_BYTES, capped
 from executor.adapters.claude_protocol import CanUseTool, objects_of
 from executor.adapters.claude_tools import ASK_USER, EDIT, LEAVE_PLAN, SHELL, input_of, name_of
+from executor.adapters.replies import UserQuestion, answers_to, decision_of, question_fields, reason_of
 from shared.contracts.interactions import Answer, AskedTool, Decision, InteractionType, Option, Reply
 
 DECLINED = "The user declined."
@@ -23,7 +24,7 @@ AUTO_EDIT = {"type": "setMode", "mode": "acceptEdits", "destination": "session"}
 def question_of(asked: CanUseTool) -> dict[str, Any]:
     """The fields of our question."""
     if asked.tool_name == ASK_USER:
-        return _question(_questions(asked))
+        return question_fields(_questions(asked))
     if asked.tool_name == LEAVE_PLAN:
         prompt = str(asked.input.get("plan") or "May it carry out its plan?")
         return {"type": InteractionType.PLAN, "prompt": prompt}
@@ -67,20 +68,6 @@ def denied(why: str) -> dict[str, Any]:
     return {"behavior": "deny", "message": why}
 
 
-def decision_of(reply: Reply) -> Decision:
-    """A reply's decision, or an answer that names one; any other answer declines and is the reason."""
-    if reply.decision is not None:
-        return reply.decision
-    return Decision(reply.answer) if reply.answer in set(Decision) else Decision.DECLINE
-
-
-def reason_of(reply: Reply) -> str | None:
-    """What to tell the engine beside a «no»."""
-    if reply.message is not None or reply.decision is not None:
-        return reply.message
-    return reply.answer if isinstance(reply.answer, str) and reply.answer not in set(Decision) else None
-
-
 def _prompt(asked: CanUseTool) -> str:
     match name_of(asked.tool_name):
         case name if name == SHELL:
@@ -109,50 +96,18 @@ def _for_session(asked: CanUseTool) -> list[dict[str, Any]]:
 # ---- questions that a tool carries ----
 
 
-def _questions(asked: CanUseTool) -> list[dict[str, Any]]:
-    return objects_of(asked.input.get("questions"))
+def _questions(asked: CanUseTool) -> list[UserQuestion]:
+    """A question's text is its key to the engine, too."""
+    return [_question(each) for each in objects_of(asked.input.get("questions"))]
 
 
-def _question(questions: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    prompt = "\n".join(_text(each) for each in questions)
-    if len(questions) == 1:
-        return {"type": InteractionType.QUESTION, "prompt": prompt, "options": _options(questions[0])}
-    return {"type": InteractionType.QUESTION, "prompt": prompt, "schema_": _schema(questions)}
+def _question(question: Mapping[str, Any]) -> UserQuestion:
+    text, choices = str(question.get("question", "")), objects_of(question.get("options"))
+    options = [Option(label=str(each.get("label", "")), description=each.get("description")) for each in choices]
+    return UserQuestion(text, text, str(question.get("header") or ""), options)
 
 
-def _text(question: Mapping[str, Any]) -> str:
-    return str(question.get("question", ""))
-
-
-def _options(question: Mapping[str, Any]) -> list[Option]:
-    choices = objects_of(question.get("options"))
-    return [Option(label=str(each.get("label", "")), description=each.get("description")) for each in choices]
-
-
-def _schema(questions: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A JSON Schema of the answers, by question; ``examples`` because people may also answer in their own words."""
-    properties = {
-        _text(each): {"type": "string", "title": str(each.get("header") or _text(each)), "description": _text(each)}
-        | ({"examples": [option.label for option in options]} if (options := _options(each)) else {})
-        for each in questions
-    }
-    return {"type": "object", "properties": properties, "required": list(properties)}
-
-
-def _answers(questions: Sequence[dict[str, Any]], answer: Answer) -> dict[str, str]:
-    """``{question: text}``; a person may name a question by its text or its header.
-
-    One text answers the first question; a list answers one question with all its entries, several with one each.
-    """
-    given: list[Any] = [None for _ in questions]
-    if isinstance(answer, dict):
-        given = [next((answer[name] for name in (_text(each), each.get("header")) if name in answer), None) for each in questions]
-    elif isinstance(answer, list) and len(questions) > 1:
-        given = [answer[at] if at < len(answer) else None for at in range(len(questions))]
-    elif given:
-        given[0] = answer
-    return {_text(each): _joined(value) for each, value in zip(questions, given, strict=True) if value is not None}
-
-
-def _joined(value: Any) -> str:
-    return ", ".join(str(each) for each in value) if isinstance(value, list) else str(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+def _answers(questions: Sequence[UserQuestion], answer: Answer) -> dict[str, str]:
+    """``{question: text}``."""
+    given = zip(questions, answers_to(questions, answer), strict=True)
+    return {each.text: ", ".join(texts) for each, texts in given if texts is not None}

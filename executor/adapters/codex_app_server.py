@@ -30,12 +30,13 @@ from executor.adapters.codex_protocol import (
     TurnMoved,
     UsageMoved,
 )
-from executor.adapters.codex_questions import answers_to, decided, decision_of, question_of
-from executor.adapters.codex_questions import reason_of as reason_of_reply
+from executor.adapters.codex_questions import answers_of, decided, question_of
 from executor.adapters.exits import outcome_of_exit
 from executor.adapters.framing import Framed, Line, Lines, LineTooLong
 from executor.adapters.options import told_ignored
 from executor.adapters.questions import Questions
+from executor.adapters.replies import decision_of
+from executor.adapters.replies import reason_of as reason_of_reply
 from executor.adapters.unclaimed import note, raw, too_long, undecodable
 from shared.contracts.events import AttemptOutcome, Diagnostic, InteractionResolved, SessionStarted
 from shared.contracts.interactions import Decision, Reply
@@ -117,7 +118,7 @@ class CodexConversation:
         rpc_id = self._questions.take(question_id)
         asked = self._asked.pop(rpc_id)
         if isinstance(asked, AskUser):
-            answers = answers_to(asked, reply.answer)
+            answers = answers_of(asked, reply.answer)
             stop = self.interrupt() if reply.decision is Decision.DECLINE_AND_STOP else []
             return [Send(codex_protocol.response(rpc_id, answers)), *stop]
         decision = decision_of(reply)

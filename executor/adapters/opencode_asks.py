@@ -6,7 +6,7 @@ becomes of it, is decided elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,9 @@ import msgspec
 from msgspec import Struct, field
 
 from executor.adapters.acp import DECLINED
-from executor.adapters.acp_questions import decision_of, reason_of
 from executor.adapters.capping import bounded
-from shared.contracts.interactions import Answer, AskedTool, Decision, InteractionType, Option, Reply
+from executor.adapters.replies import UserQuestion, answers_to, decision_of, question_fields, reason_of
+from shared.contracts.interactions import AskedTool, Decision, InteractionType, Option, Reply
 
 NO_ANSWER = "The user does not want to answer that. Go on without it."
 _NAMES = {"bash": "shell"}
@@ -29,7 +29,7 @@ class Choice(Struct, frozen=True):
     description: str | None = None
 
 
-class UserQuestion(Struct, frozen=True):
+class AskedQuestion(Struct, frozen=True):
     question: str
     header: str = ""
     options: tuple[Choice, ...] = ()
@@ -43,7 +43,7 @@ class AskedQuestions(Struct, frozen=True):
     """One call of its question tool."""
 
     id: str
-    questions: tuple[UserQuestion, ...]
+    questions: tuple[AskedQuestion, ...]
     session_id: str = field(name="sessionID", default="")
     tool: Caller | None = None
 
@@ -90,12 +90,8 @@ def fields_of(asked: Asking) -> dict[str, Any]:
     match asked:
         case AskedPermission():
             return _permission(asked)
-        case AskedQuestions(questions=[one]):
-            options = [Option(label=each.label, description=each.description) for each in one.options]
-            return {"type": InteractionType.QUESTION, "prompt": one.question, "options": options}
-        case AskedQuestions(questions=many):
-            prompt = "\n".join(each.question for each in many)
-            return {"type": InteractionType.QUESTION, "prompt": prompt, "schema_": _schema(many)}
+        case AskedQuestions():
+            return question_fields(_by_position(asked))
 
 
 def said_to(asked: Asking, reply: Reply) -> Said:
@@ -105,7 +101,9 @@ def said_to(asked: Asking, reply: Reply) -> Said:
     if reply.decision in {Decision.DECLINE, Decision.DECLINE_AND_STOP}:
         then_say = f"{NO_ANSWER} They say: {reply.message}" if reply.message else NO_ANSWER
         return Said(f"/question/{asked.id}/reject", b"", then_say=then_say)
-    return Said(f"/question/{asked.id}/reply", _json({"answers": _answers(asked.questions, reply.answer)}))
+    return Said(
+        f"/question/{asked.id}/reply", _json({"answers": [each or [] for each in answers_to(_by_position(asked), reply.answer)]})
+    )
 
 
 def refused(asked: AskedPermission) -> Said:
@@ -132,37 +130,12 @@ def _permission(asked: AskedPermission) -> dict[str, Any]:
     return {"type": InteractionType.PERMISSION, "prompt": f"May a sub-agent use {name}: {what}?", "tool": tool}
 
 
-def _answers(questions: Sequence[UserQuestion], answer: Answer | None) -> list[list[str]]:
-    """The texts by each question's position; none is its word for a question that was not answered.
-
-    A person may name a question by its position, its header or its text. One text answers the first question; a list answers one
-    question with all its entries, several with one each.
-    """
-    given: list[Any] = [None for _ in questions]
-    if isinstance(answer, dict):
-        named = [(str(at), each.header, each.question) for at, each in enumerate(questions)]
-        given = [next((answer[name] for name in names if name in answer), None) for names in named]
-    elif isinstance(answer, list) and len(questions) > 1:
-        given = [answer[at] if at < len(answer) else None for at in range(len(questions))]
-    elif given:
-        given[0] = answer
-    return [_texts(each) for each in given]
+def _by_position(asked: AskedQuestions) -> list[UserQuestion]:
+    return [UserQuestion(str(at), each.question, each.header, _options(each)) for at, each in enumerate(asked.questions)]
 
 
-def _texts(value: Any) -> list[str]:
-    if value is None:
-        return []
-    return [str(each) for each in value] if isinstance(value, list) else [str(value)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-
-
-def _schema(questions: Sequence[UserQuestion]) -> dict[str, Any]:
-    """A JSON Schema of the answers, by position; ``examples`` because people may also answer in their own words."""
-    properties = {
-        str(at): {"type": "string", "title": each.header or each.question, "description": each.question}
-        | ({"examples": [option.label for option in each.options]} if each.options else {})
-        for at, each in enumerate(questions)
-    }
-    return {"type": "object", "properties": properties, "required": list(properties)}
+def _options(asked: AskedQuestion) -> list[Option]:
+    return [Option(label=each.label, description=each.description) for each in asked.options]
 
 
 def _json(value: Mapping[str, Any]) -> bytes:
