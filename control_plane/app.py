@@ -37,6 +37,7 @@ from control_plane.runs.drive import DriveRun
 from control_plane.runs.files import ReadFiles
 from control_plane.runs.follow import TailHub
 from control_plane.runs.gate import Gate
+from control_plane.runs.interrupt import InterruptSession
 from control_plane.runs.leases import Leases
 from control_plane.runs.leashes import Leashes
 from control_plane.runs.messages import SendRunMessage
@@ -109,15 +110,17 @@ def build_app(  # long: the composition root, read in one piece
         attend,
         Gate(breakers, recorder),
     )
-    deliver = DeliverIntents(runs, interactions, messages, manager, run_log)
+    deliver, interrupt = DeliverIntents(runs, interactions, messages, manager, run_log), InterruptSession(runs, run_log)
     dispatcher = Dispatcher(runs, drive, deliver, leases, recorder, settings.drives)
-    reaper = Reaper(runs, run_log, ExpireQuestions(interactions, run_log), fit.sweep_every, settings.queue_seconds, breakers)
+    reaper = Reaper(
+        runs, run_log, ExpireQuestions(interactions, run_log), fit.sweep_every, settings.queue_seconds, breakers, interrupt
+    )
     wakeups.hear({
         Channel.EVENTS: hub.heard, Channel.WORK: dispatcher.work_heard, Channel.INTENTS: dispatcher.intent_heard,
     })  # fmt: skip
 
     driven = frozenset(Provider) if settings.provider_mode == "scripted" else DRIVEN
-    create = CreateRun(runs, apps, breakers, new_id, Provider(settings.default_provider), driven, settings.queue_limit)
+    create = CreateRun(runs, apps, breakers, interrupt, new_id, Provider(settings.default_provider), driven, settings.queue_limit)
     read = ReadRun(runs, events, interactions, hub)
     readiness = Readiness(runs, manager, lambda: dispatcher.draining)
     operations = (

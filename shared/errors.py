@@ -20,6 +20,7 @@ class ErrorCode(StrEnum):
     NOT_FOUND = "not_found"
     PAYLOAD_TOO_LARGE = "payload_too_large"
     CONFLICT = "conflict"
+    SESSION_BUSY = "session_busy"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     QUEUE_FULL = "queue_full"
     RATE_LIMITED = "rate_limited"
@@ -74,6 +75,9 @@ ERRORS: Mapping[ErrorCode, ErrorRow] = MappingProxyType(
         _C.NOT_FOUND: ErrorRow(404, False, "There is no such thing", "check the id and the key's app"),
         _C.PAYLOAD_TOO_LARGE: ErrorRow(413, False, "The request is too large", "send files as files, not in the prompt"),
         _C.CONFLICT: ErrorRow(409, False, "That cannot be done now", "read its status first"),
+        _C.SESSION_BUSY: ErrorRow(
+            409, True, "The session has a run that is not over", "wait for it, or send onSessionBusy: queue"
+        ),
         _C.IDEMPOTENCY_CONFLICT: ErrorRow(422, False, "The idempotency key was used with another body", "use a new key"),
         _C.QUEUE_FULL: ErrorRow(429, True, "The queue is full", "try again after Retry-After"),
         _C.RATE_LIMITED: ErrorRow(429, True, "Too many requests", "wait, then try again"),

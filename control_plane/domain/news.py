@@ -29,6 +29,7 @@ class Locked:
     executor_cursor: int
     now: datetime
     stop_reason: str | None = None
+    stop_detail: str | None = None
     has_lease: bool = False
     attempt_living: bool = False
     open_questions: frozenset[str] = frozenset()
@@ -72,9 +73,10 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Someone asked for the end; ``reason`` decides which end it will be."""
+    """Someone asked for the end; ``reason`` decides which end it will be, ``detail`` is its message to people."""
 
     reason: ErrorCode = ErrorCode.USER_CANCELED
+    detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

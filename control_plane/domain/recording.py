@@ -85,6 +85,7 @@ class Change:
     run_ms: int | None = None
     outcome: str | None = None
     stop_reason: ErrorCode | None = None
+    stop_detail: str | None = None
     ending: Ending | None = None
     parked: bool = False
     attempt_over: bool = False
@@ -126,6 +127,7 @@ class _Absorbing:
         self._run = run
         self._open = set(run.open_questions)
         self._stop_reason = run.stop_reason
+        self._stop_detail = run.stop_detail
         self._change = Change(run.run_id, run.status, last_cursor=run.last_cursor, executor_cursor=run.executor_cursor)
 
     @property
@@ -147,7 +149,7 @@ class _Absorbing:
             case Move():
                 self._move(news)
             case Stop():
-                self._stop(news.reason)
+                self._stop(news.reason, news.detail)
             case Note():
                 self._append(news.event.KIND, news.event.wire_json())
             case Settle():
@@ -331,9 +333,10 @@ class _Absorbing:
         event = scheduled(failure, following, run.attempt + 1, run.now)
         self._append(event.KIND, event.wire_json())
 
-    def _stop(self, reason: ErrorCode) -> None:
+    def _stop(self, reason: ErrorCode, detail: str | None = None) -> None:
         if self._stop_reason is None:
             self._stop_reason = self._change.stop_reason = reason
+            self._stop_detail = self._change.stop_detail = detail
         claimed = self._run.has_lease or self._run.attempt_living
         self._signal(Signal.STOP_REQUESTED if claimed else Signal.STOP_UNCLAIMED, ErrorCode(self._stop_reason))
 
@@ -352,6 +355,8 @@ class _Absorbing:
             for question_id in sorted(self._open):  # nobody waits for an answer any more
                 self._resolve(InteractionResolved(question_id=question_id, how="withdrawn"))
             self._messages_settled(MessagesSettled(self._run.messages, RUN_OVER))
+            if after is RunStatus.CANCELED and self._stop_detail is not None:
+                message = self._stop_detail
             change.ending = Ending(code, clean(message or default_message(code)), ended.exit_code if ended else None)
             if self._run.attempt_living and change.outcome is None:
                 change.outcome = unheard(after, change.ending).wire_json()

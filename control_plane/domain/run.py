@@ -12,7 +12,7 @@ from control_plane.domain.profile import Profile
 from shared.contracts.events import AttemptOutcome
 from shared.contracts.interactions import OnExpiry
 from shared.contracts.providers import Provider
-from shared.contracts.runs import RunStatus
+from shared.contracts.runs import OnSessionBusy, RunStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class NewRun:
     max_attempts: int | None = None
     retry_after_side_effects: bool = False
     lender: str = ""
+    on_session_busy: OnSessionBusy = OnSessionBusy.QUEUE
 
 
 @dataclass(frozen=True, slots=True)

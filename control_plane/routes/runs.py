@@ -98,7 +98,7 @@ def run_routes(create: CreateRun, retry: RetryRun, read: ReadRun, stop: StopRun)
         return Answer(await stop(call.path["run_id"], call.caller))
 
     one, e = "/api/runs/{run_id}", ErrorCode
-    refused = (e.PERMISSION_DENIED, e.IDEMPOTENCY_CONFLICT, e.QUEUE_FULL, e.AUTH_FAILED)
+    refused = (e.PERMISSION_DENIED, e.IDEMPOTENCY_CONFLICT, e.QUEUE_FULL, e.AUTH_FAILED, e.SESSION_BUSY)
     return (
         post("/api/runs/start", starting.start, body=StartRun, query=StartQuery, returns=RunAccepted, streams=RunEvent,
              status=202, errors=refused, also={200: "With `wait`: what had become of it by then."}, headers=REPEAT,

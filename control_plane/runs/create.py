@@ -11,6 +11,7 @@ from control_plane.domain.profile import Profile, frozen, merged_options, retry_
 from control_plane.domain.run import NewRun, Resumable
 from control_plane.domain.timeouts import INTERACTION_MS
 from control_plane.runs.admit import admit, idempotency_key
+from control_plane.runs.interrupt import InterruptSession
 from control_plane.storage.apps import AppStore
 from control_plane.storage.breakers import BreakerStore
 from control_plane.storage.runs import RunStore
@@ -18,7 +19,7 @@ from shared.contracts.events import RunStatusChanged
 from shared.contracts.interactions import OnExpiry
 from shared.contracts.precedence import picked
 from shared.contracts.providers import CLOSED, Provider, provider_named
-from shared.contracts.runs import RunStatus, StartRun
+from shared.contracts.runs import OnSessionBusy, RunStatus, StartRun
 from shared.errors import ErrorCode, RunyardError, invalid
 from shared.ids import NewId
 from shared.web import Caller
@@ -33,6 +34,7 @@ class CreateRun:
     runs: RunStore
     apps: AppStore
     breakers: BreakerStore
+    interrupt: InterruptSession
     new_id: NewId
     default_provider: Provider
     driven: frozenset[Provider]
@@ -42,11 +44,11 @@ class CreateRun:
         """The id of a queued run, or of the one that the idempotency key has made before.
 
         Raises ``invalid_request``, ``payload_too_large``, ``permission_denied``, ``provider_unavailable``,
-        ``idempotency_conflict``, ``queue_full``, and what an open breaker says (``auth_failed``, ``auth_missing``,
-        ``quota_exceeded``); nothing is stored then.
+        ``idempotency_conflict``, ``session_busy``, ``queue_full``, and what an open breaker says (``auth_failed``,
+        ``auth_missing``, ``quota_exceeded``); nothing is stored then.
         """
         admit(request, caller)
-        body = json.dumps(request.model_dump(mode="json", by_alias=True), sort_keys=True)
+        body = json.dumps(request.model_dump(mode="json", by_alias=True, exclude_defaults=True), sort_keys=True)
         idempotency = idempotency_key(key, body)
         if idempotency is not None and (run_id := await self.runs.of_key(caller.app_id, idempotency)) is not None:
             return run_id
@@ -56,7 +58,10 @@ class CreateRun:
             raise RunyardError(
                 ErrorCode.QUEUE_FULL, f"{self.queue_limit} runs are waiting already", retry_after=QUEUE_RETRY_SECONDS
             )
-        return await self.runs.create(run, idempotency)
+        run_id = await self.runs.create(run, idempotency)
+        if request.on_session_busy is OnSessionBusy.INTERRUPT:
+            await self.interrupt(run_id)
+        return run_id
 
     async def _refuse_what_cannot_succeed(self, run: NewRun) -> None:
         """Its credentials were refused again and again: the caller learns it now, not by a run that fails."""
@@ -100,6 +105,7 @@ class CreateRun:
             on_expiry=OnExpiry(options.get("onExpiry", OnExpiry.FAIL)),
             max_attempts=policy.max_attempts,
             retry_after_side_effects=policy.after_side_effects,
+            on_session_busy=request.on_session_busy,
             lender=(profile.app_id if profile else caller.app_id) or "",
         )
 

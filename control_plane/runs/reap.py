@@ -12,6 +12,7 @@ import structlog
 
 from control_plane.domain.news import Stop
 from control_plane.interactions.expire import ExpireQuestions
+from control_plane.runs.interrupt import InterruptSession
 from control_plane.storage.breakers import BreakerStore
 from control_plane.storage.run_log import Refused, RunLog, Write
 from control_plane.storage.runs import RunStore
@@ -32,6 +33,7 @@ class Reaper:
     sweep_every: float
     queue_seconds: float
     breakers: BreakerStore
+    interrupt: InterruptSession
 
     async def run(self) -> None:
         """Until cancelled; a sweep that fails is followed by the next."""
@@ -49,6 +51,7 @@ class Reaper:
     async def _sweep(self) -> None:
         await self.expire()
         await self.breakers.let_go()
+        await self.interrupt()
         for run_id in await self.runs.overdue(OVERDUE_GRACE_SECONDS, self.queue_seconds):
             log.warning("reap.overdue", run_id=run_id)
             try:

@@ -138,7 +138,7 @@ def _may_settle_messages(news: News) -> bool:
 def _locked(row: Any, questions: Sequence[Any], messages: Sequence[str], chance: float) -> Locked:
     return Locked(
         run_id=row["run_id"], status=RunStatus(row["status"]), last_cursor=row["last_cursor"], attempt=row["attempt"],
-        executor_cursor=row["executor_cursor"], now=row["now"], stop_reason=row["stop_reason"],
+        executor_cursor=row["executor_cursor"], now=row["now"], stop_reason=row["stop_reason"], stop_detail=row["stop_detail"],
         has_lease=bool(row["has_lease"]), attempt_living=row["attempt_living"],
         open_questions=frozenset(each["question_id"] for each in questions),
         answered=frozenset(each["question_id"] for each in questions if each["is_answered"]),
@@ -216,7 +216,7 @@ def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
 async def _apply_rare(connection: Any, run: Locked, change: Change) -> None:
     run_id, attempt = change.run_id, run.attempt
     if change.stop_reason is not None:
-        await connection.execute(_SQL["ask_to_stop"], run_id, change.stop_reason)
+        await connection.execute(_SQL["ask_to_stop"], run_id, change.stop_reason, change.stop_detail)
     if change.run_ms is not None:
         await connection.execute(_SQL["begin_active_time"], run_id, change.run_ms)
     if change.accepted:

@@ -19,7 +19,7 @@ from control_plane.storage.queries import load
 from control_plane.storage.wakeups import Channel, Tell, nobody
 from shared.contracts.events import AttemptOutcome
 from shared.contracts.providers import Provider
-from shared.contracts.runs import RunStatus
+from shared.contracts.runs import OnSessionBusy, RunStatus
 from shared.errors import ErrorCode, RunyardError
 
 _SQL = load("runs")
@@ -37,7 +37,7 @@ class RunStore:
     async def create(self, run: NewRun, key: IdempotencyKey | None) -> str:
         """Write a queued run with its first event, in one transaction. Returns its id, or that of the run the key made.
 
-        Raises ``idempotency_conflict`` when the key came with another body before.
+        Raises ``idempotency_conflict`` when the key came with another body before, ``session_busy`` where that is to be refused.
         """
         with storage_errors():
             if key is None and run.session_id is None:  # one statement is a transaction of its own
@@ -54,8 +54,16 @@ class RunStore:
                 return await self._run_of(connection, run.app_id, key)
             if run.session_id is not None:
                 await connection.execute(_SQL["lock_session"], f"{run.app_id or ''}/{run.session_id}")
+                if run.on_session_busy is OnSessionBusy.REJECT:
+                    await self._refuse_busy(connection, run)
             await self._insert(connection, run)
         return None
+
+    async def _refuse_busy(self, connection: Any, run: NewRun) -> None:
+        busy = await connection.fetchrow(_SQL["busy_with"], run.session_id, run.app_id)
+        if busy is not None:
+            detail = f"session {run.session_id}: {busy['id']} is {busy['status']}"
+            raise RunyardError(ErrorCode.SESSION_BUSY, detail, extra={"sessionId": run.session_id, "runId": busy["id"]})
 
     async def of_key(self, app_id: str | None, key: IdempotencyKey) -> str | None:
         """The run a key has made already, or None. Raises ``idempotency_conflict`` like ``create``."""
@@ -75,7 +83,7 @@ class RunStore:
             _SQL["create_run"], run.run_id, run.source, run.source_ref, run.session_id, json.dumps(run.metadata), run.app_id,
             run.provider.value, run.model, run.interaction_ms, run.on_expiry.value, run.priority, run.workspace_key,
             run.resume_session, run.request, run.profile, run.first_event, run.max_attempts, run.retry_after_side_effects,
-            run.lender,
+            run.lender, run.on_session_busy is OnSessionBusy.INTERRUPT,
         )  # fmt: skip
 
     async def forget_idempotency_keys(self, older_than_seconds: float) -> None:
@@ -146,6 +154,11 @@ class RunStore:
         """Those of these runs that have a stop or a reply to deliver."""
         with storage_errors():
             return {row["run_id"] for row in await self._pool.fetch(_SQL["intents"], list(run_ids))}
+
+    async def interrupted(self, by: str | None) -> list[tuple[str, str]]:
+        """Runs to stop, each with the later run of its session that interrupts it; ``by`` None: of all sessions."""
+        with storage_errors():
+            return [(row["id"], row["by"]) for row in await self._pool.fetch(_SQL["interrupted"], by)]
 
     async def overdue(self, grace_seconds: float, queue_seconds: float) -> list[str]:
         """Running runs whose time was up more than ``grace_seconds`` ago, and runs that waited ``queue_seconds`` for nothing."""

@@ -41,6 +41,14 @@ class Phase(StrEnum):
     STOPPING = "stopping"
 
 
+class OnSessionBusy(StrEnum):
+    """What a new run does while an earlier one of its session is not over. A session has one living run at a time, always."""
+
+    REJECT = "reject"
+    QUEUE = "queue"
+    INTERRUPT = "interrupt"
+
+
 class StartRun(Request):
     """``POST /api/runs/start``."""
 
@@ -53,6 +61,11 @@ class StartRun(Request):
     execution_profile: str | None = Field(default=None, max_length=128)
     engine_mode: EngineMode = EngineMode.ASK
     session_id: str | None = Field(default=None, min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]+$")
+    on_session_busy: OnSessionBusy = Field(
+        default=OnSessionBusy.QUEUE,
+        description="While an earlier run of the session is not over: `queue` behind it, `reject` with 409, or `interrupt`: all "
+        "earlier ones are stopped and this one follows.",
+    )
     resume_run_id: str | None = Field(default=None, min_length=1, max_length=128)
     resume_session_id: str | None = Field(default=None, min_length=1, max_length=256)
     provider_options: dict[str, Any] = Field(default_factory=dict[str, Any])
@@ -169,6 +182,7 @@ class LogRange(Wire):
     byte_from: int
     byte_to: int
     total_bytes: int
+    gone_bytes: int = Field(default=0, description="So many of them, from the first on, are no longer kept.")
     text: str = Field(description="The bytes as UTF-8; what is not UTF-8 is replaced.")
     base64: str
 

@@ -13,7 +13,7 @@ FOR UPDATE OF head;
 
 -- name: read_locked
 SELECT head.run_id, head.last_cursor, head.executor_cursor, head.attempt, head.lease_until > now() AS has_lease,
-       run.status::text AS status, run.stop_reason, run.interaction_ms, run.on_expiry,
+       run.status::text AS status, run.stop_reason, run.stop_detail, run.interaction_ms, run.on_expiry,
        attempt.run_id IS NOT NULL AS attempt_living, attempt.engine_session IS NOT NULL AS has_session, clock_timestamp() AS now,
        run.max_attempts, run.retry_after_side_effects, run.lender, run.provider, breaker.lender IS NOT NULL AS is_watched, head.failures, head.crashes, head.acted,
        (run.active_ms_left - coalesce(extract(epoch FROM now() - run.active_since) * 1000, 0))::bigint AS active_ms_left
@@ -70,7 +70,8 @@ FROM unnest($1::text[], $2::text[], $3::boolean[], $4::text[], $5::text[], $6::b
 WHERE run.id = new.run_id;
 
 -- name: ask_to_stop
-UPDATE agent_runs SET stop_requested_at = coalesce(stop_requested_at, now()), stop_reason = coalesce(stop_reason, $2)
+UPDATE agent_runs SET stop_requested_at = coalesce(stop_requested_at, now()), stop_reason = coalesce(stop_reason, $2),
+    stop_detail = CASE WHEN stop_reason IS NULL THEN $3 ELSE stop_detail END
 WHERE id = $1;
 
 -- name: begin_active_time

@@ -17,15 +17,32 @@ DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(secs => $1
 -- whoever sees a later run sees the earlier ones too.
 SELECT pg_advisory_xact_lock(hashtextextended($1, 7204115));
 
+-- name: busy_with
+-- The living run of a session that is to be over first; read under the session's lock.
+SELECT id, status::text AS status FROM agent_runs
+WHERE session_id = $1 AND app_id IS NOT DISTINCT FROM $2 AND status IN ('queued', 'running', 'waiting_user', 'stopping')
+ORDER BY created_at, id
+LIMIT 1;
+
+-- name: interrupted
+-- The living runs before one that interrupts ($1; NULL: before any) that nobody has asked to stop yet.
+SELECT earlier.id, run.id AS by
+FROM agent_runs AS run
+JOIN agent_runs AS earlier ON earlier.session_id = run.session_id AND earlier.app_id IS NOT DISTINCT FROM run.app_id
+WHERE run.interrupts AND run.status = 'queued' AND ($1::text IS NULL OR run.id = $1)
+  AND earlier.status IN ('queued', 'running', 'waiting_user', 'stopping') AND earlier.stop_requested_at IS NULL
+  AND (earlier.created_at, earlier.id) < (run.created_at, run.id)
+LIMIT 100;
+
 -- name: create_run
 -- All rows of a new run, in one round trip.
 -- $1 to $10 the summary, $11 its priority, $12 to $15 the request, $16 the first event's data, $17 and $18 further attempts,
--- $19 whose credentials it uses.
+-- $19 whose credentials it uses, $20 whether it interrupts its session.
 WITH run AS (
     INSERT INTO agent_runs
         (id, source, source_ref, session_id, metadata, app_id, provider, model, interaction_ms, on_expiry, max_attempts,
-         retry_after_side_effects, lender, created_at)
-    VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9, $10, $17, $18, $19, clock_timestamp())
+         retry_after_side_effects, lender, interrupts, created_at)
+    VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9, $10, $17, $18, $19, $20, clock_timestamp())
     RETURNING id
 ), head AS (
     INSERT INTO run_heads (run_id, last_cursor, priority, claim_after) SELECT id, 1, $11, now() FROM run
