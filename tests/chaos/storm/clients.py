@@ -86,7 +86,7 @@ class Client:
                 except (httpx.HTTPError, OSError):
                     pass
                 if run.ended is None:
-                    await asyncio.sleep(BACK_OFF_SECONDS * self.chance.uniform(0.5, 1.5))
+                    await asyncio.sleep(BACK_OFF_SECONDS * self.chance.uniform(0.5, 1.5))  # back-off
         finally:
             for reply in replies:
                 reply.cancel()
@@ -122,7 +122,7 @@ class Client:
 
     async def _answer(self, run: Followed, question: str) -> None:
         """After some thought. What was answered 200 is a promise."""
-        await asyncio.sleep(self.chance.uniform(0, LONGEST_THOUGHT_SECONDS))
+        await asyncio.sleep(self.chance.uniform(0, LONGEST_THOUGHT_SECONDS))  # a person thinks
         said = f"colour-{self.chance.getrandbits(48):x}"
         answer = await self._persistently(f"/api/runs/{run.run_id}/human-loop/reply", {"questionId": question, "answer": said})
         if answer.status_code == 200:
@@ -139,4 +139,4 @@ class Client:
                     return answer
             except (httpx.HTTPError, OSError):
                 pass
-            await asyncio.sleep(BACK_OFF_SECONDS * self.chance.uniform(0.5, 1.5))
+            await asyncio.sleep(BACK_OFF_SECONDS * self.chance.uniform(0.5, 1.5))  # back-off

@@ -53,7 +53,7 @@ def plan(seed: int, kills: int, alone: int, victims: Sequence[str]) -> list[Plan
 
 async def carry_out(stack: Stack, planned: Sequence[Planned], kills: list[Kill]) -> None:
     for each in planned:
-        await asyncio.sleep(each.after)
+        await asyncio.sleep(each.after)  # as planned
         while True:
             try:
                 os.kill(stack.pid(each.victim), each.how)

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -53,8 +54,8 @@ class Storm:
         )
 
 
-async def storm(stack: Stack, force: Force) -> Storm:
-    """Runs are started until the last kill was made; then everything may end in calm, within a bound."""
+async def storm(stack: Stack, force: Force, trouble: Callable[[Storm], Awaitable[None]] | None = None) -> Storm:
+    """Runs are started until the last kill was made, or ``trouble`` is over; then all may end in calm, within a bound."""
     happened, began = Storm(force), time.monotonic()
     facts = stack.facts
     victims = [service["name"] for service in facts["services"]]
@@ -66,7 +67,10 @@ async def storm(stack: Stack, force: Force) -> Storm:
         over = asyncio.Event()
         clients = [asyncio.create_task(_clients(stack, http, happened, over, number)) for number in range(force.runs)]
         try:
-            await carry_out(stack, plan(force.seed, force.kills, force.alone, victims), happened.kills)
+            if trouble is not None:
+                await trouble(happened)
+            else:
+                await carry_out(stack, plan(force.seed, force.kills, force.alone, victims), happened.kills)
             over.set()
             _, late = await asyncio.wait(clients, timeout=CALM_SECONDS)
             happened.broken += [f"{run.run_id} hangs after {run.cursor} events" for run in happened.followed if run.ended is None]
