@@ -207,6 +207,44 @@ async def test_a_session_that_nobody_kept_ends_with_the_reason(
         assert {event["kind"] for event in second} == {"run.status"}, "no engine was started in an empty folder"
 
 
+async def test_executors_that_share_a_disk_need_no_snapshot(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ground_at(tmp_path, database, monkeypatch, store=False) as ground:
+        _, first = await ground.run(WRITE)
+        home = began(first)["executorId"]
+        assert (await ground.manager.http.post(f"/api/executors/{home}/drain")).status_code == 200
+        shown, second = await ground.run(READ)
+        assert (shown["status"], texts(second)) == ("success", ["turns: 2", "kumquat"])
+        assert began(second)["executorId"] != home
+        assert "restored" not in began(second)
+
+
+async def test_a_run_that_may_begin_again_does_so_from_what_was_before_it(ground: Ground) -> None:
+    """Its executor dies after it did something, and it allows that this is done twice."""
+    _, first = await ground.run(WRITE)
+    home = began(first)["executorId"]
+    steps = [
+        {"read": "notes/a.txt"},
+        {"tool": {"name": "push"}},
+        {"write": {"path": "notes/a.txt", "text": "half"}},
+        {"hang": True},
+    ]
+    retried = {"maxAttempts": 2, "afterSideEffects": True}
+    cut = await ground.replica.start(prompt=script(*steps), sessionId="s", retry=retried)
+    await ground.said(cut, "kumquat")
+    await ground.executors[home].killed()
+    ground.another_disk()
+    async with asyncio.timeout(BOUND):
+        while [event["kind"] for event in await ground.replica.events(cut)].count("tool.started") < 2:
+            await asyncio.sleep(0.05)  # polling a condition with a bound
+    await ground.replica.stop(cut)
+    _, events = await ground.over(cut)
+    assert texts(events) == ["turns: 2", "kumquat", "turns: 2", "kumquat"], "as it was before the run, not half of it"
+    assert began(events)["restored"]["runId"] == first[0]["runId"]
+    assert began(events)["lostFrom"]["runId"] == cut
+
+
 async def test_an_answer_finds_the_files_of_its_run_on_another_executor(ground: Ground) -> None:
     """The run rests, its executor stopped in order and never comes back; the reply starts the next attempt elsewhere."""
     steps = [{"write": {"path": "a.txt", "text": "before"}}, {"ask": {"prompt": "which?"}}]

@@ -26,6 +26,7 @@ from tests.model_stub.server import ModelStub, serving
 pytestmark = pytest.mark.engine
 
 WORD = "kumquat"
+FOUND = "6003"  # what only a command can say that reads the file
 SHELL_ONLY = {"engineMode": "full"}
 
 
@@ -75,19 +76,21 @@ async def test_a_session_goes_on_at_another_executor(stack: Stack, stub: ModelSt
         assert shown["status"] == "success", shown
         return shown, await stack.check(run_id)
 
-    _, first = await run(f"remember {WORD} [[tool:printf made > made.txt]]")
+    _, first = await run(f"remember {WORD} [[tool:printf 2001 > made.txt]]")
     home = of_kind(first, "attempt.started")[0]["executorId"]
     await drained(stack, home, "POST")
     try:
         for path in (stack.state_dir / "workspaces").glob("*"):
             shutil.rmtree(path)
-        _, second = await run("[[tool:cat made.txt]]")
+        _, second = await run("[[tool:echo $(($(cat made.txt) * 3))]]")
     finally:
         await drained(stack, home, "DELETE")
     [started] = of_kind(second, "attempt.started")
     assert started["executorId"] != home
     assert (started["resumed"], started["restored"]["executorId"]) == (True, home)
-    assert WORD in str(stub.requests[-1]["body"]), "the engine does not remember the session"
-    assert "made" in str([data["output"] for data in of_kind(second, "tool.completed")])
+    told = str(stub.requests[-1]["body"])
+    assert WORD in told, "the engine does not remember the session"
+    assert "No such file" not in told
+    assert FOUND in told, "the command did not find the file"
     assert (kept := everything_in(store))
     assert not [name for name, key in KEYS.items() if key.encode() in kept], "a credential stands in a snapshot"
