@@ -147,7 +147,7 @@ class Peak:
         while True:
             pids = {self._pid, *procfs.descendants(procfs.snapshot(), {self._pid})}
             self.mib = max(self.mib, sum(_pss_mib(pid) for pid in pids))
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)  # a sample every so often is what this is
 
 
 def _pss_mib(pid: int) -> float:
@@ -167,7 +167,7 @@ def _end_what_is_left() -> None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             procfs.reap(pid)
-        time.sleep(LOOK_SECONDS)
+        time.sleep(LOOK_SECONDS)  # polling a condition
 
 
 def _row(name: str, costs: list[Cost], one_shot: list[Cost]) -> str:
