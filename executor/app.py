@@ -14,7 +14,6 @@ from starlette.applications import Starlette
 
 from executor.adapters import ADAPTERS
 from executor.adapters.base import Adapter
-from executor.blobs import open_store
 from executor.cgroups import Cgroups, cgroups
 from executor.command_profiles import load_command_profiles
 from executor.containment import Containment, containment
@@ -27,6 +26,7 @@ from executor.process_tree import Forest
 from executor.readiness import Readiness
 from executor.routes import Executor, document_routes, executor_routes
 from executor.settings import ExecutorSettings
+from executor.snapshot_store import open_store
 from executor.snapshots import Snapshots
 from executor.state_dir import StateDir, write_whole
 from shared.clock import Clock, utc_now

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from typing import Protocol
-from urllib.parse import unquote, urlsplit
 
 BLOCK_BYTES = 1024 * 1024
 OLD_DRAFT_SECONDS = 86_400
@@ -56,6 +55,10 @@ class BlobStore(Protocol):
 
     def remove(self, name: BlobName) -> None:
         """One that is not there is removed already."""
+        ...
+
+    def forget(self, group: str, older_than: float) -> bool:
+        """Remove all blobs of a group that were put more than so many seconds ago. True: none is left."""
         ...
 
 
@@ -109,17 +112,24 @@ class FolderBlobs:
         except OSError as error:
             raise BlobError(f"the snapshot store cannot be written: {error.strerror}") from error
 
+    def forget(self, group: str, older_than: float) -> bool:
+        folder, oldest = self._place(BlobName(group, "0" * 64)).parent, time.time() - older_than
+        try:
+            entries = list(folder.iterdir())
+            young = [entry for entry in entries if entry.stat().st_mtime > oldest]
+            for entry in entries:
+                if entry not in young:
+                    entry.unlink(missing_ok=True)
+            if not young:
+                folder.rmdir()
+        except FileNotFoundError:
+            return not folder.exists()
+        except OSError as error:
+            raise BlobError(f"the snapshot store cannot be written: {error.strerror}") from error
+        return not young
+
     def _place(self, name: BlobName) -> Path:
         return self.root / name.group / name.sha256
-
-
-def open_store(url: str) -> BlobStore:
-    """The store a setting names. Raises ``ValueError`` for one that is none."""
-    parts = urlsplit(url)
-    path = Path(unquote(parts.path))
-    if parts.scheme == "file" and parts.netloc in ("", "localhost") and path.is_absolute():
-        return FolderBlobs(path)
-    raise ValueError("EXECUTOR_SNAPSHOT_STORE: give file:///an/absolute/path")
 
 
 def _write(content: Path, place: Path) -> None:

@@ -79,8 +79,8 @@ class ExecutorSettings(ServiceSettings):
     )  # fmt: skip
     snapshot_store: str | None = Field(
         default=None, validation_alias="EXECUTOR_SNAPSHOT_STORE",
-        description="Where snapshots of workspaces are kept, the same for all executors: `file:///a/folder/all/see`. "
-                    "Else none are taken.",
+        description="Where snapshots of workspaces are kept, the same for all executors: `file:///a/folder/all/see`, or "
+                    "`s3://bucket/prefix` with `obstore` installed and `AWS_…` in the environment. Else none are taken.",
     )  # fmt: skip
     snapshot_max_bytes: int = Field(
         default=1024 * MIB, ge=1, validation_alias="EXECUTOR_SNAPSHOT_MAX_BYTES",
