@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from shared.sse import Frame, FrameReader
 START_SECONDS = 60
 STOP_SECONDS = 30
 RUN_SECONDS = 60
+UP = (sys.executable, "-m", "runyard.cli.main", "up")
 
 
 def script(*steps: dict[str, Any]) -> str:
@@ -194,13 +195,14 @@ def alive(pid: int) -> bool:
 
 
 @contextmanager
-def running_stack(state_dir: Path, *options: str, environment: dict[str, str] | None = None) -> Generator[Stack]:
-    """``runyard up`` until the block is left; then SIGTERM, and nothing may be left."""
+def running_stack(
+    state_dir: Path, *options: str, environment: Mapping[str, str] | None = None, program: Sequence[str] = UP
+) -> Generator[Stack]:
+    """``runyard up`` until the block is left; then SIGTERM, and nothing may be left. ``program``: another one of its kind."""
     ready_file = state_dir.parent / f"{state_dir.name}.ready.json"
     ready_file.unlink(missing_ok=True)
     command = [
-        sys.executable, "-m", "runyard.cli.main", "up", "--state-dir", str(state_dir), "--port", "0",
-        "--ready-file", str(ready_file), *options,
+        *program, "--state-dir", str(state_dir), "--port", "0", "--ready-file", str(ready_file), *options,
     ]  # fmt: skip
     log = (state_dir.parent / f"{state_dir.name}.log").open("wb")
     process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(environment or {})})
