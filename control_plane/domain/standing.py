@@ -24,7 +24,11 @@ class AttemptName(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The newest one of a workspace. ``cursor``: the last event of its run whose work is in it."""
+    """The newest one of a workspace. ``cursor``: the last event of its run whose work is in it.
+
+    ``engine_session`` is the one its attempt worked in, ``provider`` whose that is; ``knows_session``: the session that the run
+    at hand is to go on with had begun before.
+    """
 
     sha256: str
     bytes: int
@@ -34,6 +38,8 @@ class Snapshot:
     attempt: int
     cursor: int
     engine_session: str | None
+    provider: str | None = None
+    knows_session: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +94,20 @@ def otherwise(run: DrivenRun, standing: Standing, say: Callable[[bool], list[Mes
         return None
     if snapshot is None:
         return Otherwise(lost_from=standing.lost_from, messages=say(False)) if standing.is_own and run.attempt > 1 else None
+    session = snapshot.engine_session if is_of_this_run else _session_before(run, snapshot)
     return Otherwise(
         snapshot=SnapshotRef(
             sha256=snapshot.sha256, bytes=snapshot.bytes, path=snapshot.path, executor_id=snapshot.executor_id,
             run_id=snapshot.run_id, attempt=snapshot.attempt, cursor=snapshot.cursor,
         ),
         lost_from=standing.lost_from,
-        resume_session_id=snapshot.engine_session,
-        messages=say(is_of_this_run and snapshot.engine_session is not None),
+        resume_session_id=session,
+        messages=say(is_of_this_run and session is not None),
     )  # fmt: skip
+
+
+def _session_before(run: DrivenRun, snapshot: Snapshot) -> str | None:
+    """The engine session a run goes on with that has not begun yet: the one it was to, as far as the snapshot knows it."""
+    if run.resume_session is None or snapshot.knows_session:
+        return run.resume_session
+    return snapshot.engine_session if snapshot.provider == run.provider else None

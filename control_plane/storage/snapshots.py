@@ -37,7 +37,7 @@ class SnapshotStore:
                 attempts = await connection.fetch(_SQL["newest_attempts"], *place)
                 if not attempts:
                     return NOBODY_YET
-                row = await connection.fetchrow(_SQL["snapshot"], run.workspace_key)
+                row = await connection.fetchrow(_SQL["snapshot"], run.workspace_key, run.resume_session)
                 snapshot = Snapshot(**row) if row is not None else None
                 known = (snapshot.run_id, snapshot.attempt, snapshot.cursor) if snapshot is not None else (None, None, None)
                 lost = await connection.fetchrow(_SQL["lost_from"], *place, *known, [str(kind) for kind in _NO_WORK])

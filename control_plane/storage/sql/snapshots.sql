@@ -27,8 +27,16 @@ ORDER BY attempt.created_at DESC, attempt.attempt DESC
 LIMIT 20;
 
 -- name: snapshot
-SELECT sha256, bytes, path, executor_id, run_id, attempt, cursor, engine_session
-FROM workspace_snapshots WHERE workspace_key = $1;
+-- The newest of a workspace ($1). knows_session: the engine session $2 had begun before it was taken.
+SELECT kept.sha256, kept.bytes, kept.path, kept.executor_id, kept.run_id, kept.attempt, kept.cursor, kept.engine_session,
+       (SELECT run.provider FROM agent_runs AS run WHERE run.id = kept.run_id) AS provider,
+       EXISTS (
+           SELECT FROM run_requests AS request
+           JOIN attempts AS attempt ON attempt.run_id = request.run_id
+           WHERE request.workspace_key = $1 AND attempt.engine_session = $2 AND attempt.created_at <= kept.taken_at
+       ) AS knows_session
+FROM workspace_snapshots AS kept
+WHERE kept.workspace_key = $1;
 
 -- name: lost_from
 -- The first event that tells of work which the snapshot ($4 its run, $5 its attempt, $6 its cursor) does not hold; without a

@@ -87,6 +87,20 @@ async def test_the_newest_snapshot_is_named_with_what_it_holds(session: Session)
     assert known.is_movable
 
 
+async def test_a_snapshot_knows_the_sessions_that_had_begun_before_it(session: Session) -> None:
+    for number, engine_session in enumerate(["s1", "s2"], 1):
+        lease = await session.begun(f"run_{number}", "exec-1")
+        begun = ("session.started", json.dumps({"engineSession": engine_session}))
+        kept = [("snapshot", taken(session=engine_session))] if number == 1 else []
+        await session.told(lease, ("attempt.started", STARTED), begun, WORK, *kept, ("attempt.ended", ENDED))
+    for wanted, is_known in {"s1": True, "s2": False, "s3": False, None: False}.items():
+        run_id = f"run_{wanted}"
+        await session.stores.runs.create(new_run(run_id, workspace_key="ses", resume_session=wanted), None)
+        known = (await session.standing(run_id)).snapshot
+        assert known is not None
+        assert (known.knows_session, known.engine_session, known.provider) == (is_known, "s1", "scripted"), wanted
+
+
 async def test_each_snapshot_is_a_new_generation(session: Session) -> None:
     for number, mark in enumerate("abc", 1):
         await whole(session, f"run_{number}", f"exec-{number}", mark)

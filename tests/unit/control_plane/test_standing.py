@@ -16,7 +16,7 @@ from shared.contracts.runs import RunStatus
 
 LOST = EventRef(run_id="run_1", cursor=7)
 OWN = Snapshot("a" * 64, 10, "/w/ses", "exec-1", "run_2", 1, 9, "s-own")
-EARLIER = replace(OWN, run_id="run_1", cursor=5, engine_session="s-earlier")
+EARLIER = replace(OWN, run_id="run_1", cursor=5, engine_session="s-earlier", provider="scripted")
 NEWEST = (AttemptName("run_2", 1),)
 BEGINS = DrivenRun(
     run_id="run_2", status=RunStatus.QUEUED, provider=Provider.SCRIPTED, model=None, workspace_key="ses", resume_session="s-now",
@@ -34,6 +34,14 @@ def standing(snapshot: Snapshot | None, lost: EventRef | None = None, *, is_own:
 TABLE = {
     "a run that begins goes on from what an earlier one left": (BEGINS, standing(EARLIER), "s-earlier", ["do it"]),
     "also where something after it is lost": (BEGINS, standing(EARLIER, LOST), "s-earlier", ["do it"]),
+    "in the session it was to go on with, where that is not the last one": (
+        BEGINS,
+        standing(replace(EARLIER, knows_session=True)),
+        "s-now",
+        ["do it"],
+    ),
+    "in none, where it was to begin one": (replace(BEGINS, resume_session=None), standing(EARLIER), None, ["do it"]),
+    "and in none of another engine": (BEGINS, standing(replace(EARLIER, provider="codex-app-server")), None, ["do it"]),
     "it does not begin in an empty folder": (BEGINS, standing(None, LOST), None, None),
     "a further attempt goes on from its own run's snapshot": (GOES_ON, standing(OWN), "s-own", [GO_ON]),
     "one that may begin again, from before the run": (GOES_ON, standing(EARLIER, LOST), "s-earlier", ["do it"]),
