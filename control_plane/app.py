@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from control_plane.access import CheckKey, MakeKey
 from control_plane.apps import KeepApp, ReadApps
 from control_plane.domain.bounds import Bounds
+from control_plane.domain.line import Ageing
 from control_plane.interactions.expire import ExpireQuestions
 from control_plane.interactions.inbox import ReadInbox
 from control_plane.interactions.reply import ReplyToQuestion
@@ -86,7 +87,11 @@ def build_app(  # long: the composition root, read in one piece
     dsn, token = settings.dsn(), settings.token()
     pool, lease_pool = make_pool(dsn, settings.pool_size), make_pool(dsn, 1, fit.renew_every)
     wakeups, manager = Wakeups(dsn), ManagerClient(settings.manager_urls, token, fit.call)
-    runs, events, messages = RunStore(pool, wakeups.tell), EventStore(pool), MessageStore(pool, wakeups.tell)
+    runs, events, messages = (
+        RunStore(pool, wakeups.tell, Ageing(settings.ageing_seconds)),
+        EventStore(pool),
+        MessageStore(pool, wakeups.tell),
+    )
     interactions, keys, apps, breakers = InteractionStore(pool, wakeups.tell), KeyStore(pool), AppStore(pool), BreakerStore(pool)
 
     hub = TailHub(runs, events)

@@ -49,6 +49,10 @@ class Settings(ServiceSettings):
         default=86_400, ge=1, validation_alias="RUNYARD_QUEUE_SECONDS",
         description="How long a run may wait for an executor before it ends in `timeout`.",
     )  # fmt: skip
+    ageing_seconds: float = Field(
+        default=60, gt=0, validation_alias="RUNYARD_AGEING_SECONDS",
+        description="A waiting run rises by one priority in so much time, by 20 in all.",
+    )  # fmt: skip
     drives: int = Field(default=500, ge=1, validation_alias="RUNYARD_DRIVES", description="Runs driven by one replica.")
     pool_size: int = Field(
         default=10, ge=2, validation_alias="RUNYARD_POOL_SIZE",

@@ -133,6 +133,7 @@ class RunRow:
     exit_code: int | None = None
     queue_position: int | None = None
     next_attempt_at: datetime | None = None
+    expected_wait_ms: int | None = None
     engine_session: str | None = None
     attempt_ended: bool = False
     outcome: Mapping[str, Any] | None = None

@@ -12,6 +12,7 @@ from typing import Any
 
 import asyncpg
 
+from control_plane.domain.line import Ageing
 from control_plane.domain.profile import Profile
 from control_plane.domain.run import DrivenRun, IdempotencyKey, Lease, NewRun, Placement, Resumable, RunFilter, RunRow
 from control_plane.storage.failures import storage_errors
@@ -23,14 +24,16 @@ from shared.contracts.runs import OnSessionBusy, RunStatus
 from shared.errors import ErrorCode, RunyardError
 
 _SQL = load("runs")
+UNHURRIED = Ageing()
 
 
 class RunStore:
-    """``tell`` hears of what waits for a driver, after its commit."""
+    """``tell`` hears of what waits for a driver, after its commit. ``ageing``: how what waits rises in the line."""
 
-    def __init__(self, pool: asyncpg.Pool, tell: Tell = nobody) -> None:
+    def __init__(self, pool: asyncpg.Pool, tell: Tell = nobody, ageing: Ageing = UNHURRIED) -> None:
         self._pool = pool
         self._tell = tell
+        self._ageing = ageing
 
     # ---- create ----
 
@@ -106,7 +109,10 @@ class RunStore:
         queued runs are left where they are.
         """
         with storage_errors():
-            rows = await self._pool.fetch(_SQL["claim"], limit, lease_seconds, list(driven), list(closed))
+            ageing = self._ageing
+            rows = await self._pool.fetch(
+                _SQL["claim"], limit, lease_seconds, list(driven), list(closed), ageing.seconds, ageing.most
+            )
         return [Lease(row["run_id"], row["lease_token"]) for row in rows]
 
     async def renew(self, leases: Sequence[Lease], lease_seconds: float) -> set[str]:
@@ -200,7 +206,7 @@ class RunStore:
 
     async def snapshot(self, run_id: str) -> RunRow | None:
         with storage_errors():
-            row = await self._pool.fetchrow(_SQL["snapshot"], run_id)
+            row = await self._pool.fetchrow(_SQL["snapshot"], run_id, self._ageing.seconds, self._ageing.most)
         return None if row is None else _run_row(row)
 
     async def page(self, wanted: RunFilter, before: tuple[datetime, str] | None, limit: int) -> list[RunRow]:
@@ -245,6 +251,7 @@ def _run_row(row: Any) -> RunRow:
         stop_requested_at=row["stop_requested_at"], error_code=row["error_code"], error_message=row["error_message"],
         retryable=row["retryable"], exit_code=row["exit_code"], queue_position=row["queue_position"],
         next_attempt_at=row["next_attempt_at"],
+        expected_wait_ms=round(row["expected_wait_ms"]) if row["expected_wait_ms"] is not None else None,
         engine_session=row["engine_session"], attempt_ended=row["attempt_ended_at"] is not None,
         outcome=json.loads(outcome) if outcome else None, metadata=json.loads(row["metadata"]),
     )  # fmt: skip

@@ -73,6 +73,7 @@ def snapshot(run: RunRow, pending: Sequence[Interaction] = ()) -> RunSnapshot:
         session_id=run.session_id, provider=run.provider, model=run.model, status=run.status, phase=phase(run),
         created_at=run.created_at, started_at=run.started_at, finished_at=run.finished_at, duration_ms=run.duration_ms,
         last_cursor=run.last_cursor, queue_position=run.queue_position, next_attempt_at=run.next_attempt_at,
+        expected_wait_ms=run.expected_wait_ms,
         pending_questions=list(pending),
         error_code=run.error_code, error_message=run.error_message, retryable=run.retryable, exit_code=run.exit_code,
         hint=ERRORS[ErrorCode(run.error_code)].hint if run.error_code else None, stderr_tail=outcome.get("stderrTail"),

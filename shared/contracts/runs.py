@@ -116,7 +116,12 @@ class RunSnapshot(Wire):
     finished_at: datetime | None = None
     duration_ms: int | None = None
     last_cursor: int
-    queue_position: int | None = None
+    queue_position: int | None = Field(default=None, description="Of a queued run, from 1: by priority, rise by waiting, age.")
+    expected_wait_ms: int | None = Field(
+        default=None,
+        description="Its place in the line times the pace at which its provider's runs began lately. Null where none is known, "
+        "and while a breaker keeps it back; a busy session makes it longer.",
+    )
     next_attempt_at: datetime | None = Field(
         default=None, description="The last attempt failed in a way that can pass; another one follows not before then."
     )

@@ -59,7 +59,8 @@ SELECT count(*) FROM (SELECT FROM agent_runs WHERE status = 'queued' AND driven_
 -- name: claim
 -- Runs that need a driver: queued ones, and living ones without one. A session's runs take their turns in the order they came.
 -- $1 how many, $2 for how many seconds, $3 the runs its caller drives: their leases may have lapsed, but they are not alone;
--- $4 providers that have no room: their queued runs keep their places in the line.
+-- $4 providers that have no room: their queued runs keep their places in the line. The line goes by priority, a run rises by one in
+-- $5 seconds of waiting, by $6 in all, and among equals the older one is first.
 WITH ready AS (
     SELECT head.run_id
     FROM run_heads AS head
@@ -73,7 +74,8 @@ WITH ready AS (
           WHERE earlier.session_id = run.session_id AND earlier.app_id IS NOT DISTINCT FROM run.app_id
             AND earlier.status IN ('queued', 'running', 'waiting_user', 'stopping')
             AND (earlier.created_at, earlier.id) < (run.created_at, run.id)))
-    ORDER BY head.priority DESC, run.created_at, head.run_id
+    ORDER BY head.priority + least(extract(epoch FROM now() - run.created_at)::float8 / $5::float8, $6::float8) DESC,
+             run.created_at, head.run_id
     FOR UPDATE OF head SKIP LOCKED
     LIMIT $1
 )
@@ -224,28 +226,43 @@ UNION ALL
  LIMIT 100);
 
 -- name: snapshot
+-- A queued run's place in the line ($2, $3: as in the claim), and that place times the pace at which its provider's runs began lately.
 SELECT run.*, run.status::text AS status_text, head.last_cursor, head.attempt, head.lease_token IS NOT NULL AS claimed,
        head.claim_after IS NULL AS resting, attempt.outcome, attempt.ended_at AS attempt_ended_at,
        CASE WHEN head.failures > 0 AND attempt.ended_at IS NOT NULL AND head.lease_token IS NULL AND head.claim_after > now()
             THEN head.claim_after END AS next_attempt_at,
-       CASE WHEN run.status = 'queued' THEN (
-           SELECT count(*) FROM run_heads AS other JOIN agent_runs AS waiting ON waiting.id = other.run_id
-           WHERE waiting.status = 'queued' AND (other.priority > head.priority
-             OR other.priority = head.priority AND (waiting.created_at, waiting.id) < (run.created_at, run.id))) + 1
-       END AS queue_position,
+       CASE WHEN run.status = 'queued' THEN line.before + 1 END AS queue_position,
+       CASE WHEN run.status = 'queued' AND NOT head.held THEN (line.of_provider + 1) * pace.ms_per_start END AS expected_wait_ms,
        (SELECT latest.engine_session FROM attempts AS latest
         WHERE latest.run_id = run.id AND latest.engine_session IS NOT NULL
         ORDER BY latest.attempt DESC LIMIT 1) AS engine_session
 FROM agent_runs AS run
 JOIN run_heads AS head ON head.run_id = run.id
 LEFT JOIN attempts AS attempt ON attempt.run_id = run.id AND attempt.attempt = head.attempt
+CROSS JOIN LATERAL (
+    SELECT count(*) AS before, count(*) FILTER (WHERE waiting.provider = run.provider) AS of_provider
+    FROM run_heads AS other JOIN agent_runs AS waiting ON waiting.id = other.run_id
+    WHERE run.status = 'queued' AND waiting.status = 'queued'
+      AND (other.priority + least(extract(epoch FROM now() - waiting.created_at)::float8 / $2::float8, $3::float8),
+           run.created_at, run.id)
+        > (head.priority + least(extract(epoch FROM now() - run.created_at)::float8 / $2::float8, $3::float8),
+           waiting.created_at, waiting.id)
+) AS line
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN count(*) >= 3 THEN extract(epoch FROM now() - min(begun.started_at)) * 1000 / count(*) END AS ms_per_start
+    FROM (SELECT lately.started_at FROM agent_runs AS lately
+          WHERE run.status = 'queued' AND lately.provider = run.provider AND lately.started_at > now() - interval '15 minutes'
+            AND lately.status IN ('running', 'waiting_user', 'stopping', 'success', 'error', 'timeout', 'canceled')
+          ORDER BY lately.started_at DESC LIMIT 100) AS begun
+) AS pace
 WHERE run.id = $1;
 
 -- name: list
 -- $1 app (NULL: all), then filters (NULL: any), then the page before (created_at, id).
 SELECT run.*, run.status::text AS status_text, head.last_cursor, head.attempt, head.lease_token IS NOT NULL AS claimed,
        head.claim_after IS NULL AS resting, attempt.outcome, attempt.ended_at AS attempt_ended_at,
-       NULL::timestamptz AS next_attempt_at, NULL::bigint AS queue_position, attempt.engine_session
+       NULL::timestamptz AS next_attempt_at, NULL::bigint AS queue_position, NULL::numeric AS expected_wait_ms,
+       attempt.engine_session
 FROM agent_runs AS run
 JOIN run_heads AS head ON head.run_id = run.id
 LEFT JOIN attempts AS attempt ON attempt.run_id = run.id AND attempt.attempt = head.attempt
