@@ -14,7 +14,8 @@ from starlette.applications import Starlette
 from control_plane.access import CheckKey, MakeKey
 from control_plane.apps import KeepApp, ReadApps
 from control_plane.domain.bounds import Bounds
-from control_plane.domain.line import Ageing
+from control_plane.domain.line import Ageing, Caps
+from control_plane.domain.retention import Keep
 from control_plane.interactions.expire import ExpireQuestions
 from control_plane.interactions.inbox import ReadInbox
 from control_plane.interactions.reply import ReplyToQuestion
@@ -45,6 +46,7 @@ from control_plane.runs.messages import SendRunMessage
 from control_plane.runs.read import ReadRun
 from control_plane.runs.reap import Reaper
 from control_plane.runs.record import Recorder
+from control_plane.runs.retain import Retain
 from control_plane.runs.room import Room
 from control_plane.runs.start import StartAttempt
 from control_plane.settings import Settings
@@ -56,6 +58,7 @@ from control_plane.storage.keys import KeyStore
 from control_plane.storage.messages import MessageStore
 from control_plane.storage.migrate import migrate
 from control_plane.storage.pool import make_pool, opened
+from control_plane.storage.retention import RetentionStore
 from control_plane.storage.run_log import RunLog
 from control_plane.storage.runs import RunStore
 from control_plane.storage.snapshots import SnapshotStore
@@ -88,7 +91,7 @@ def build_app(  # long: the composition root, read in one piece
     pool, lease_pool = make_pool(dsn, settings.pool_size), make_pool(dsn, 1, fit.renew_every)
     wakeups, manager = Wakeups(dsn), ManagerClient(settings.manager_urls, token, fit.call)
     runs, events, messages = (
-        RunStore(pool, wakeups.tell, Ageing(settings.ageing_seconds)),
+        RunStore(pool, wakeups.tell, Ageing(settings.ageing_seconds), Caps.told(settings.app_runs, settings.provider_runs)),
         EventStore(pool),
         MessageStore(pool, wakeups.tell),
     )
@@ -147,6 +150,7 @@ def build_app(  # long: the composition root, read in one piece
     loops = Loops({
         "recorder": recorder.run, "tails": hub.run, "wakeups": wakeups.run, "leases": leases.run,
         "leashes": leashes.run, "reaper": reaper.run,
+        "retention": Retain(RetentionStore(pool), manager, _keep(settings), settings.retention_seconds).run,
     })  # fmt: skip
 
     @asynccontextmanager
@@ -166,6 +170,10 @@ def build_app(  # long: the composition root, read in one piece
         open_door=settings.auth == "off",
     )
     return Starlette(routes=make_routes(served, guard), exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan)
+
+
+def _keep(settings: Settings) -> Keep:
+    return Keep(settings.keep_output_days, settings.keep_events_days, settings.keep_runs_days, settings.keep_bytes)
 
 
 @dataclass(frozen=True, slots=True)

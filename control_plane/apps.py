@@ -74,6 +74,7 @@ def view(app: RegisteredApp, caller: Caller) -> App:
             provider_options=app.defaults.provider_options if inside else {},
             retry=app.defaults.retry,
         ),
+        retention=app.retention if inside else None,
         created_at=app.created_at,
         updated_at=app.updated_at,
     )

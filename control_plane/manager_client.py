@@ -14,6 +14,7 @@ import structlog
 from shared.contracts.interactions import RunReply
 from shared.contracts.provider_runs import (
     Fleet,
+    ForgetWorkspace,
     LeashRenewed,
     MessageTaken,
     Proposal,
@@ -25,6 +26,7 @@ from shared.contracts.provider_runs import (
     StartProviderRun,
     StopTaken,
     UserMessage,
+    WorkspaceForgotten,
 )
 from shared.contracts.providers import ProviderList
 from shared.errors import ErrorCode, RunyardError
@@ -126,6 +128,15 @@ class ManagerClient:
                 "DELETE", f"{_RUNS}/{run_id}", params=_named(executor_id, attempt), timeout=self._call_seconds
             )
         )
+
+    async def forget(self, executor_id: str, workspace_key: str, request: ForgetWorkspace) -> WorkspaceForgotten:
+        """Let an executor delete a workspace. Repeating is safe. Raises its refusal, or ``UnknownOutcomeError``."""
+        return await self._any(
+            lambda client, _: client.call(
+                "POST", f"/api/workspaces/{workspace_key}/forget", params={"executor": executor_id}, body=request,
+                answer=WorkspaceForgotten, timeout=self._call_seconds,
+            )
+        )  # fmt: skip
 
     async def executors(self) -> Fleet:
         return await self._any(lambda client, _: client.call("GET", "/api/executors", answer=Fleet, timeout=self._call_seconds))

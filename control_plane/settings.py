@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, Field, SecretStr
 
+from shared.contracts.apps import MAX_DAYS
 from shared.contracts.providers import Provider, provider_named
 from shared.errors import RunyardError
 from shared.settings import ServiceSettings, UrlList, refuse_open_door
@@ -53,10 +54,40 @@ class Settings(ServiceSettings):
         default=60, gt=0, validation_alias="RUNYARD_AGEING_SECONDS",
         description="A waiting run rises by one priority in so much time, by 20 in all.",
     )  # fmt: skip
+    app_runs: str = Field(
+        default="", validation_alias="RUNYARD_APP_RUNS",
+        description="How many runs of one app may live at once: `shop=20,*=5`, `*` being any other; the rest wait. Empty: any.",
+    )  # fmt: skip
+    provider_runs: str = Field(
+        default="", validation_alias="RUNYARD_PROVIDER_RUNS",
+        description="Likewise of one provider: `codex-app-server=10`. The same in all control planes.",
+    )  # fmt: skip
     drives: int = Field(default=500, ge=1, validation_alias="RUNYARD_DRIVES", description="Runs driven by one replica.")
     pool_size: int = Field(
         default=10, ge=2, validation_alias="RUNYARD_POOL_SIZE",
         description="Connections to Postgres; leases and hints have one more each.",
+    )  # fmt: skip
+
+    keep_output_days: int = Field(
+        default=0, ge=0, le=MAX_DAYS, validation_alias="RUNYARD_KEEP_OUTPUT_DAYS",
+        description="Days from a run's end until its engines' raw output is deleted; 0: never.",
+    )  # fmt: skip
+    keep_events_days: int = Field(
+        default=0, ge=0, le=MAX_DAYS, validation_alias="RUNYARD_KEEP_EVENTS_DAYS",
+        description="Until its events but the last one are, too; 0: never.",
+    )  # fmt: skip
+    keep_runs_days: int = Field(
+        default=0, ge=0, le=MAX_DAYS, validation_alias="RUNYARD_KEEP_RUNS_DAYS",
+        description="Until the run is, and with the last run of a session its workspace and snapshot; 0: never.",
+    )  # fmt: skip
+    keep_bytes: int = Field(
+        default=0, ge=0, validation_alias="RUNYARD_KEEP_BYTES",
+        description="Bytes of output and events that an app's finished runs may hold together; beyond it the oldest go, output "
+                    "first. 0: any number.",
+    )  # fmt: skip
+    retention_seconds: float = Field(
+        default=300, ge=0.1, validation_alias="RUNYARD_RETENTION_SECONDS",
+        description="How often a replica looks for what is to be deleted.",
     )  # fmt: skip
 
     def dsn(self) -> str:

@@ -18,13 +18,14 @@ from executor.cgroups import Cgroups, cgroups
 from executor.command_profiles import load_command_profiles
 from executor.containment import Containment, containment
 from executor.credentials import CredentialStore
+from executor.forgetting import Forgetting
 from executor.heartbeat import Heartbeat, keep_beating, keep_counting
 from executor.live_runs import LiveRuns, Places
 from executor.prepare import Identity, Prepare
 from executor.prices import load_prices
 from executor.process_tree import Forest
 from executor.readiness import Readiness
-from executor.routes import Executor, document_routes, executor_routes
+from executor.routes import Executor, document_routes, executor_routes, workspace_routes
 from executor.settings import ExecutorSettings
 from executor.snapshot_store import open_store
 from executor.snapshots import Snapshots
@@ -75,7 +76,9 @@ def build_app(
     snapshots = Snapshots(settings.workspaces(), state.snapshots, store, settings.snapshot_max_bytes)
     runs = LiveRuns(prepare, snapshots, forest, Places(state.journal, settings.workspaces(), settings.slots), identity, clock)
     executor = Executor(runs, readiness, identity, settings.slots, settings.workspaces(), table, credentials)
-    operations = (*executor_routes(executor), *health_routes("executor", executor.reasons_not_ready, identity.instance))
+    forgetting = Forgetting(runs, snapshots, identity.instance)
+    operations = (*executor_routes(executor), *workspace_routes(forgetting))
+    operations = (*operations, *health_routes("executor", executor.reasons_not_ready, identity.instance))
     described = document("Runyard executor", release(), operations, PAYLOADS.values())
 
     @asynccontextmanager
@@ -86,6 +89,7 @@ def build_app(
         tasks = [
             asyncio.create_task(keep_beating(heartbeat, runs)),
             asyncio.create_task(keep_counting(forest)),
+            asyncio.create_task(forgetting.run()),
             asyncio.create_task(readiness.find_versions(_probe_home(state))),
         ]
         try:

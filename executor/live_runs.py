@@ -104,6 +104,10 @@ class LiveRuns:
         """Raises ``not_found``; ``conflict`` for an attempt that is not the newest."""
         return self._attempts.named(run_id, number)
 
+    def works_in(self, workspace_key: str) -> bool:
+        """Whether an attempt lives in this workspace."""
+        return self._others_at(workspace_key, [])
+
     # ---- start ----
 
     def start(self, request: StartProviderRun) -> tuple[ProviderRunAccepted, bool]:
@@ -130,7 +134,7 @@ class LiveRuns:
         attempt = Attempt(journal, runner.tail, workspace, leash, runner)
         self._attempts.add(attempt)
         runner.on_rest = partial(self._keep, way.request, attempt, runner)
-        laying = partial(self._lay, way, workspace, plan)
+        laying = partial(self._lay, way, workspace, plan, runner)
         attempt.task = asyncio.create_task(self._live(attempt, runner, older, laying))
         return self._accepted(attempt), True
 
@@ -145,9 +149,9 @@ class LiveRuns:
         living = [each for each in self.live() if each not in known]
         return any(each.journal.head.workspace == workspace_key for each in living)
 
-    async def _lay(self, way: Way, workspace: Workspace, plan: Plan) -> None:
+    async def _lay(self, way: Way, workspace: Workspace, plan: Plan, runner: Runner) -> None:
         """Raises ``workspace_error``."""
-        await self._snapshots.go(way, workspace)
+        await self._snapshots.go(way, workspace, lambda: runner.status == "stopping")
         if way.replaces:
             workspace.write(plan.conversation.command.files)  # once more: what stood there is gone
 
@@ -215,10 +219,10 @@ class LiveRuns:
                 each.runner.end(Cause.SUPERSEDED)
                 await asyncio.wait([each.task])
         try:
-            await lay()
-        except RunyardError as error:
-            runner.end(Cause.NO_WORKSPACE, error.detail)
-        try:
+            try:
+                await lay()
+            except RunyardError as error:
+                runner.end(Cause.NO_WORKSPACE, error.detail)
             await runner.run()
         except Exception as error:  # our own failure: the attempt still ends, and says so
             log.error("attempt.failed", run_id=attempt.run_id, attempt=attempt.number, exc_info=error)

@@ -15,6 +15,7 @@ from executor.adapters.base import Adapter
 from executor.attempts import Attempt
 from executor.credentials import CredentialStore
 from executor.downloads import Produced, bundle_of, one_file, zipped
+from executor.forgetting import Forgetting
 from executor.live_runs import LiveRuns
 from executor.prepare import Identity
 from executor.raw_output import read_raw
@@ -27,6 +28,7 @@ from shared.contracts.events import ExecutorEvent
 from shared.contracts.interactions import RunReply
 from shared.contracts.provider_runs import (
     ExecutorState,
+    ForgetWorkspace,
     LeashRenewed,
     MessageTaken,
     ProviderRun,
@@ -38,6 +40,7 @@ from shared.contracts.provider_runs import (
     StopTaken,
     UserMessage,
     WorkspaceFileList,
+    WorkspaceForgotten,
 )
 from shared.contracts.providers import Provider, ProviderList
 from shared.contracts.runs import LogRange
@@ -222,6 +225,17 @@ def _files(executor: Executor) -> tuple[Operation, ...]:
         get(f"{RUN}/files/{{path:path}}", file, query=OfWorkspace, errors=missing, summary="One file."),
         get(f"{RUN}/bundle", bundle, query=OfWorkspace, errors=(*missing, _E.PAYLOAD_TOO_LARGE), summary="All files, as a zip."),
     )
+
+
+def workspace_routes(forget: Forgetting) -> tuple[Operation, ...]:
+    async def forget_one(call: Call[ForgetWorkspace]) -> Answer:
+        return Answer(await forget(call.path["key"], call.body))
+
+    return (
+        post("/workspaces/{key}/forget", forget_one, body=ForgetWorkspace, returns=WorkspaceForgotten,
+             errors=(_E.INVALID_REQUEST, _E.CONFLICT, _E.WORKSPACE_ERROR),
+             summary="Delete a workspace and its snapshots: no run needs them any more."),
+    )  # fmt: skip
 
 
 def _about(executor: Executor) -> tuple[Operation, ...]:

@@ -7,7 +7,7 @@ a start names are never taken for the right ones: then they come from a snapshot
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from secrets import token_hex
@@ -108,22 +108,32 @@ class Snapshots:
         fits = left == _ANY or any(left == _name(each.run_id, each.attempt) for each in request.after)
         return fits and Workspace.at(self.workspaces, request.workspace.key).work.is_dir()
 
+    def is_left_by(self, key: str, run_ids: Container[str]) -> bool:
+        """Whether the files of a workspace are of one of these runs; of which runs a release left it that did not say, nobody
+        knows, and then they count as such."""
+        left = self._left(key)
+        return left == _ANY or left.partition(" ")[0] in run_ids
+
+    def unmark(self, key: str) -> None:
+        """Nothing stands in this workspace any more. Raises ``OSError``."""
+        (self.workspaces / _LEFT / key).unlink(missing_ok=True)
+
     def _left(self, key: str) -> str:
         try:
             return (self.workspaces / _LEFT / key).read_text("utf-8")
         except (OSError, UnicodeDecodeError):
             return ""
 
-    async def go(self, way: Way, workspace: Workspace) -> None:
+    async def go(self, way: Way, workspace: Workspace, is_hurried: Callable[[], bool]) -> None:
         """Lay the files of an attempt that is about to begin, and write that from now on they are its own.
 
-        Raises ``workspace_error``; then nobody will take for whole what stands there.
+        ``is_hurried``: somebody wants its end. Raises ``workspace_error``; then nobody will take for whole what stands there.
         """
         key, run_id, attempt = way.request.workspace.key, way.request.run_id, way.request.attempt
         try:
             if way.replaces:
                 self._mark(key, _HALF)
-                await asyncio.to_thread(self._replace, way, workspace)
+                await asyncio.to_thread(self._replace, way, workspace, Patience(LAY_SECONDS, is_hurried))
             self._mark(key, _name(run_id, attempt))
         except (OSError, ArchiveError, BlobError) as error:
             reason = getattr(error, "strerror", None) or str(error)
@@ -134,11 +144,10 @@ class Snapshots:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_whole(folder / key, text)
 
-    def _replace(self, way: Way, workspace: Workspace) -> None:
+    def _replace(self, way: Way, workspace: Workspace, patience: Patience) -> None:
         """In a thread."""
         folder = self.workspaces / _LAYING / token_hex(8)
         folder.mkdir(mode=0o700, parents=True)
-        patience = Patience(LAY_SECONDS)
         try:
             if way.snapshot is not None and self.store is not None:
                 name = BlobName(way.request.workspace.key, way.snapshot.sha256)

@@ -21,6 +21,7 @@ from shared.contracts.interactions import RunReply
 from shared.contracts.provider_runs import (
     ExecutorState,
     Fleet,
+    ForgetWorkspace,
     LeashRenewed,
     MessageTaken,
     Proposal,
@@ -34,6 +35,7 @@ from shared.contracts.provider_runs import (
     StopTaken,
     UserMessage,
     WorkspaceFileList,
+    WorkspaceForgotten,
 )
 from shared.contracts.providers import ProviderList, ProviderName, provider_named
 from shared.contracts.runs import LogRange
@@ -43,6 +45,7 @@ from shared.web import Answer, Call, Handler, Operation, get, post
 PREFIX = "/api"
 RUNS = f"{PREFIX}/provider-runs"
 RUN = f"{RUNS}/{{run_id}}"
+FORGET = f"{PREFIX}/workspaces/{{key}}/forget"
 # Less than a caller waits for us, so that it hears which of the two of us was silent.
 CONTROL_SECONDS = 4.0
 _UNREACHED = (ErrorCode.NOT_FOUND, ErrorCode.CONFLICT, ErrorCode.PROVIDER_UNAVAILABLE)
@@ -166,6 +169,7 @@ def _control_routes(passage: Passage) -> tuple[Operation, ...]:
         control("POST", f"{RUN}/messages", "A further user message.", body=UserMessage, returns=MessageTaken),
         control("DELETE", RUN, "Release an ended run.", status=204),
         control("GET", RUN, "One attempt.", returns=ProviderRun),
+        control("POST", FORGET, "Delete a workspace of the named executor.", body=ForgetWorkspace, returns=WorkspaceForgotten),
         control("GET", RUNS, "Every attempt the named executor knows.", returns=ProviderRunList),
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from shared.contracts.apps import AppMember, RuntimeDefaults, VisibilityRule
+from shared.contracts.apps import AppMember, Retention, RuntimeDefaults, VisibilityRule
 
 
 class Viewer(Protocol):
@@ -31,6 +31,7 @@ class RegisteredApp:
     credential_names: list[str]
     created_at: datetime
     updated_at: datetime
+    retention: Retention | None = None
 
     def is_run_by(self, viewer: Viewer) -> bool:
         """An admin and the app's own keys see all of it."""

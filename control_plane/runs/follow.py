@@ -69,6 +69,7 @@ class Tail:
         self.waiters: set[Waiter] = set()
         self.last = 0
         self.known = 0
+        self.is_gone = False  # the run was deleted while it was read
 
     def append(self, events: Sequence[Event]) -> None:
         """What was just committed. A gap before it is filled from the table by the next reader."""
@@ -118,19 +119,29 @@ class Tail:
                     await self._fill()
         if cursor >= self.last:
             return None
-        return self._held(cursor) or _piece([_kept(self.run_id, event) for event in await self._page(cursor)])
+        held = self._held(cursor) or _piece([_kept(self.run_id, event) for event in await self._page(cursor)])
+        self.is_gone = held is None
+        return held
 
     async def _fill(self) -> None:
         announced = self.known
         rows = await self._page(self.last)
         for event in rows:
-            if event.cursor == self.last + 1:
+            if event.kind == Kind.STREAM_GAP:
+                self._forget(event.cursor)
+            elif event.cursor == self.last + 1:
                 self._keep(_kept(self.run_id, event))
         if not rows and self.known == announced:
             self.known = self.last  # announced, but not there: a hint may be wrong, the table never is
 
     async def _page(self, cursor: int) -> list[StoredEvent]:
         return await self._events.page(self.run_id, cursor, PAGE, max_bytes=PAGE_BYTES)
+
+    def _forget(self, cursor: int) -> None:
+        """History up to here was trimmed: begin after it. Who is behind finds the gap in the table."""
+        self._kept.clear()
+        self._joined = None
+        self._bytes, self.last = 0, cursor
 
     def _keep(self, kept: _Kept) -> None:
         self._kept.append(kept)
@@ -166,7 +177,7 @@ class Following:
             await asyncio.sleep(min(within, POLL_SECONDS))  # the run goes on when the database returns, and so does this
             return b""
         if piece is None:
-            return None if self._hub.stopping else b""
+            return None if self._hub.stopping or self._tail.is_gone else b""
         self._cursor, self._over = piece.cursor, piece.last
         return piece.block
 

@@ -90,12 +90,12 @@ class ReadRun:
         """Bytes [byte_from, byte_to) of a stream, at most 1 MiB. ``attempt`` None: the last one."""
         row = await self._row(run_id, caller)
         number = row.attempt if attempt is None else attempt
-        total = await self.events.raw_total(run_id, number, stream)
-        end = min(total if byte_to is None else byte_to, byte_from + MAX_LOG_BYTES)
+        end = byte_from + MAX_LOG_BYTES if byte_to is None else min(byte_to, byte_from + MAX_LOG_BYTES)
         content = await self.events.raw_range(run_id, number, stream, byte_from, end) if byte_from < end else b""
+        total, gone = await self.events.raw_held(run_id, number, stream)  # after the bytes: what they lack is told
         return LogRange(
             run_id=run_id, attempt=number, stream=stream, byte_from=byte_from, byte_to=byte_from + len(content),
-            total_bytes=total, text=content.decode(errors="replace"), base64=base64.b64encode(content).decode(),
+            total_bytes=total, gone_bytes=gone, text=content.decode(errors="replace"), base64=base64.b64encode(content).decode(),
         )  # fmt: skip
 
     async def _row(self, run_id: str, caller: Caller) -> RunRow:

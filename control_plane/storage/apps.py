@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from control_plane.domain.app import RegisteredApp
 from control_plane.storage.failures import storage_errors
 from control_plane.storage.queries import load
-from shared.contracts.apps import AppMember, RegisterApp, RuntimeDefaults, VisibilityRule
+from shared.contracts.apps import AppMember, RegisterApp, Retention, RuntimeDefaults, VisibilityRule
 
 _SQL = load("apps")
 _RULES, _MEMBERS = TypeAdapter(list[VisibilityRule]), TypeAdapter(list[AppMember])
@@ -30,6 +30,7 @@ class AppStore:
                 _RULES.dump_json(app.visibility_rules, by_alias=True).decode(),
                 _MEMBERS.dump_json(app.members, by_alias=True).decode(),
                 defaults, json.dumps(app.runtime_defaults.credential_env),
+                app.retention.model_dump_json(by_alias=True) if app.retention is not None else None,
             )  # fmt: skip
 
     async def one(self, app_id: str) -> RegisteredApp | None:
@@ -55,4 +56,5 @@ def _app(row: Any) -> RegisteredApp:
         visibility_rules=_RULES.validate_json(row["visibility_rules"]), members=_MEMBERS.validate_json(row["members"]),
         defaults=RuntimeDefaults.model_validate_json(row["runtime_defaults"]), credential_names=sorted(row["credential_names"]),
         created_at=row["created_at"], updated_at=row["updated_at"],
+        retention=Retention.model_validate_json(row["retention"]) if row["retention"] is not None else None,
     )  # fmt: skip

@@ -33,14 +33,18 @@ class EventStore:
     async def page(
         self, run_id: str, after: int, limit: int, before: int = END, max_bytes: int = PAGE_BYTES
     ) -> list[StoredEvent]:
-        """Events with ``after < cursor < before``, oldest first; none more once their payloads have passed ``max_bytes``."""
+        """Events with ``after < cursor < before``, oldest first; none more once their payloads have passed ``max_bytes``.
+
+        Of trimmed history there is one ``stream.gap`` at its last cursor, before the rest and beyond ``limit``.
+        """
         with storage_errors():
             return [StoredEvent(*row) for row in await self._pool.fetch(_SQL["page"], run_id, after, before, limit, max_bytes)]
 
-    async def raw_total(self, run_id: str, attempt: int, stream: str) -> int:
-        """How many bytes of a stream are stored."""
+    async def raw_held(self, run_id: str, attempt: int, stream: str) -> tuple[int, int]:
+        """How many bytes a stream held, and how many of them, from the first on, are no longer kept."""
         with storage_errors():
-            return await self._pool.fetchval(_SQL["raw_total"], run_id, attempt, stream)
+            (row,) = await self._pool.fetch(_SQL["raw_held"], run_id, attempt, stream)
+        return row["total"], row["gone"]
 
     async def raw_range(self, run_id: str, attempt: int, stream: str, byte_from: int, byte_to: int) -> bytes:
         """The bytes [byte_from, byte_to) of a stream, as far as they are stored."""

@@ -181,7 +181,8 @@ class Workbench:
         return self._warning(event, f"{ErrorCode.EXECUTOR_LOST}: {data['reason']}")
 
     def _gap(self, event: Envelope, data: _Data) -> list[Flat]:
-        return self._warning(event, f"stream_gap: events {data['from']} to {data['to']} are no longer kept")
+        unseen = max(data["from"], self._after + 1)  # the log is read from its beginning, whatever its reader has seen
+        return self._warning(event, f"stream_gap: events {unseen} to {data['to']} are no longer kept")
 
     def _warning(self, event: Envelope, text: str) -> list[Flat]:
         return [FlatWarning(**self._head(event), warning=text)]

@@ -11,6 +11,7 @@ from shared.contracts.providers import CredentialEnv, ProviderName
 from shared.contracts.retries import RetryPolicy
 from shared.contracts.wire import WHOLE, Request, Wire
 
+MAX_DAYS = 36_500
 AppId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
@@ -50,6 +51,26 @@ class RuntimeDefaults(Request):
     retry: RetryPolicy | None = Field(default=None, description="Further attempts at its runs, should one fail.")
 
 
+class Retention(Request):
+    """How long what its finished runs leave is kept. What is left out is the operator's setting; 0 is for ever.
+
+    Nothing outlives what it belongs to: output goes no later than events, and these no later than the run.
+    """
+
+    output_days: Annotated[int, Field(ge=0, le=MAX_DAYS), WHOLE] | None = Field(
+        default=None, description="Days from a run's end to the end of its engines' raw output."
+    )
+    events_days: Annotated[int, Field(ge=0, le=MAX_DAYS), WHOLE] | None = Field(
+        default=None, description="To the end of its events but the last; readers then get one `stream.gap`."
+    )
+    runs_days: Annotated[int, Field(ge=0, le=MAX_DAYS), WHOLE] | None = Field(
+        default=None, description="To the end of the run itself and, with the last run of a session, of its workspace."
+    )
+    max_bytes: Annotated[int, Field(ge=0, le=2**53), WHOLE] | None = Field(
+        default=None, description="Bytes of output and events of all its finished runs; beyond it the oldest go, output first."
+    )
+
+
 class RegisterApp(Request):
     """``POST /api/apps/register``: makes the app, or replaces what it was."""
 
@@ -59,6 +80,7 @@ class RegisterApp(Request):
     visibility_rules: list[VisibilityRule] = Field(default_factory=list[VisibilityRule], max_length=100)
     members: list[AppMember] = Field(default_factory=list[AppMember], max_length=1000)
     runtime_defaults: RuntimeDefaults = Field(default_factory=RuntimeDefaults)
+    retention: Retention | None = None
 
 
 class ShownDefaults(Wire):
@@ -80,6 +102,7 @@ class App(Wire):
     visibility_rules: list[VisibilityRule] | None = None
     members: list[AppMember] | None = None
     runtime_defaults: ShownDefaults
+    retention: Retention | None = Field(default=None, description="What it says otherwise than the operator's settings.")
     created_at: datetime
     updated_at: datetime
 

@@ -112,6 +112,20 @@ class LeashRenewed(Wire):
     unknown: list[AttemptRef] = Field(default_factory=list[AttemptRef])
 
 
+class ForgetWorkspace(Request):
+    """No run needs this workspace any more. The quote is a reading of the executor's clock from before that was seen."""
+
+    quote: LeashQuote
+    run_ids: list[str] = Field(min_length=1, max_length=10_000, description="Whose files may go; those of any other run stay.")
+
+
+class WorkspaceForgotten(Wire):
+    """``gone``: nothing of these runs is left here. ``kept``: what stands here is another run's. ``in_use``: ask again later."""
+
+    workspace: str
+    status: Literal["gone", "kept", "in_use"]
+
+
 class UserMessage(Request):
     message_id: str = Field(min_length=1, max_length=128)
     text: str = Field(min_length=1)

@@ -20,6 +20,7 @@ from control_plane.domain.lifecycle import Signal
 from control_plane.domain.news import FromExecutor, Move
 from control_plane.domain.recording import Change
 from control_plane.domain.run import Lease, NewRun, Placement
+from control_plane.manager_client import ManagerClient
 from control_plane.settings import Settings
 from control_plane.storage.events import EventStore
 from control_plane.storage.interactions import InteractionStore
@@ -168,3 +169,10 @@ async def manager_url(manager: FakeManager) -> AsyncIterator[str]:
 async def replica(database: str, manager_url: str) -> AsyncIterator[Replica]:
     async with replica_at(database, manager_url) as made:
         yield made
+
+
+@pytest.fixture
+async def manager_client(manager_url: str) -> AsyncIterator[ManagerClient]:
+    client = ManagerClient([manager_url], "service", 2.0)
+    yield client
+    await client.close()

@@ -72,6 +72,8 @@ class FakeExecutor:
     attempts: dict[tuple[str, int], FakeAttempt] = field(default_factory=dict)
     forbidden: set[tuple[str, int]] = field(default_factory=set)
     renewals: list[dict[str, Any]] = field(default_factory=list)
+    forgotten: list[dict[str, Any]] = field(default_factory=list)
+    forgets: str = "gone"
     gone: bool = False
     deaf_to_renewals: bool = False
 
@@ -125,6 +127,8 @@ class FakeManager:
                 Route(f"{run}/files/{{path:path}}", self._files),
                 Route(f"{run}/bundle", self._files),
                 Route("/api/providers", self._providers),
+                Route("/api/executors", self._fleet),
+                Route("/api/workspaces/{key}/forget", self._forget, methods=["POST"]),
                 Route(run, self._show),
                 Route(run, self._release, methods=["DELETE"]),
             ],
@@ -211,6 +215,20 @@ class FakeManager:
     async def _providers(self, _request: Request) -> Response:
         known = {"provider": "scripted", "installed": True, "readinessCategory": "ready"}
         return JSONResponse({"items": [{**known, "capabilities": {"messages": self.takes_messages}}]})
+
+    async def _fleet(self, _request: Request) -> Response:
+        return JSONResponse({"items": [
+            {"url": f"http://{name}", "reachable": not each.gone, "reason": "", "state": {
+                "executorId": name, "instance": each.instance, "clockMs": each.clock_ms(), "slots": 4, "live": 0,
+                "draining": False, "providers": [], "workspaces": [],
+            }} for name, each in self.executors.items()
+        ]})  # fmt: skip
+
+    async def _forget(self, request: Request) -> Response:
+        executor, body = await self._called("forget", request)
+        key = request.path_params["key"]
+        executor.forgotten.append({"workspace": key, **body})
+        return JSONResponse({"workspace": key, "status": executor.forgets})
 
     async def _files(self, request: Request) -> Response:
         """What was asked for, said back: the path is the proof that nothing was changed on the way."""
