@@ -12,9 +12,10 @@ from typing import Any
 
 import asyncpg
 
-from control_plane.domain.line import Ageing
+from control_plane.domain.line import Ageing, Caps
 from control_plane.domain.profile import Profile
 from control_plane.domain.run import DrivenRun, IdempotencyKey, Lease, NewRun, Placement, Resumable, RunFilter, RunRow
+from control_plane.storage.claims import Asked, claim_within
 from control_plane.storage.failures import storage_errors
 from control_plane.storage.queries import load
 from control_plane.storage.wakeups import Channel, Tell, nobody
@@ -25,15 +26,19 @@ from shared.errors import ErrorCode, RunyardError
 
 _SQL = load("runs")
 UNHURRIED = Ageing()
+NO_CAPS = Caps()
 
 
 class RunStore:
-    """``tell`` hears of what waits for a driver, after its commit. ``ageing``: how what waits rises in the line."""
+    """``tell`` hears of what waits for a driver, after its commit. ``ageing``: how what waits rises in the line; ``caps``:
+    how many runs of an app or provider may live at once.
+    """
 
-    def __init__(self, pool: asyncpg.Pool, tell: Tell = nobody, ageing: Ageing = UNHURRIED) -> None:
+    def __init__(self, pool: asyncpg.Pool, tell: Tell = nobody, ageing: Ageing = UNHURRIED, caps: Caps = NO_CAPS) -> None:
         self._pool = pool
         self._tell = tell
         self._ageing = ageing
+        self._caps = caps
 
     # ---- create ----
 
@@ -110,6 +115,10 @@ class RunStore:
         """
         with storage_errors():
             ageing = self._ageing
+            if self._caps.are_set:
+                asked = Asked(limit, lease_seconds, list(driven), list(closed))
+                async with self._pool.acquire() as connection, connection.transaction():
+                    return await claim_within(connection, self._caps, ageing, asked)
             rows = await self._pool.fetch(
                 _SQL["claim"], limit, lease_seconds, list(driven), list(closed), ageing.seconds, ageing.most
             )
