@@ -23,7 +23,7 @@ from executor.snapshots import Snapshots
 from executor.workspace import Workspace
 from shared.clock import monotonic_ms
 from shared.contracts.provider_runs import ForgetWorkspace, WorkspaceForgotten
-from shared.errors import ErrorCode, RunyardError, invalid
+from shared.errors import ErrorCode, RunyardError
 
 STALE_MS = 10_000
 YOUNG_BLOB_SECONDS = 600.0  # far longer than a word may be on its way: a new session's snapshot is never taken for an old one's
@@ -45,9 +45,10 @@ class Forgetting:
         self._is_stopping = False
 
     async def __call__(self, key: str, request: ForgetWorkspace) -> WorkspaceForgotten:
-        """Idempotent. Raises ``conflict`` for a word from too long ago, ``workspace_error`` where disk or store refuse."""
+        """Idempotent. Raises ``not_found`` for what can be no key, ``conflict`` for a word from too long ago, ``workspace_error``
+        where disk or store refuse."""
         if not _KEY.fullmatch(key):
-            raise invalid("key", "this key cannot be used")
+            raise RunyardError(ErrorCode.NOT_FOUND, "there can be no such workspace")
         now = monotonic_ms()
         if not is_ours(request.quote, self._instance, now) or now - request.quote.clock_ms > STALE_MS:
             raise RunyardError(ErrorCode.CONFLICT, "the quoted clock reading is not from this executor, or too old")

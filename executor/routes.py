@@ -27,6 +27,7 @@ from shared.clock import monotonic_ms
 from shared.contracts.events import ExecutorEvent
 from shared.contracts.interactions import RunReply
 from shared.contracts.provider_runs import (
+    WORKSPACE_KEY,
     ExecutorState,
     ForgetWorkspace,
     LeashRenewed,
@@ -63,7 +64,7 @@ class OfAttempt(Request):
 
 class OfWorkspace(OfAttempt):
     workspace: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9._-]{1,128}$", description="Its workspace's key: a run that was released has no other."
+        default=None, pattern=WORKSPACE_KEY, description="Its workspace's key: a run that was released has no other."
     )
 
 
@@ -144,7 +145,10 @@ def _lifecycle(executor: Executor) -> tuple[Operation, ...]:
         executor.runs.release(call.path["run_id"], call.query.attempt)
         return Answer()
 
-    refusals = (_E.INVALID_REQUEST, _E.CONFLICT, _E.QUEUE_FULL, _E.CAPABILITY_UNAVAILABLE, _E.ENGINE_NOT_FOUND, _E.AUTH_MISSING)
+    refusals = (
+        _E.INVALID_REQUEST, _E.CONFLICT, _E.QUEUE_FULL, _E.CAPABILITY_UNAVAILABLE, _E.ENGINE_NOT_FOUND, _E.AUTH_MISSING,
+        _E.WORKSPACE_ERROR,
+    )  # fmt: skip
     return (
         post("/provider-runs/start", start, body=StartProviderRun, returns=ProviderRunAccepted, status=201, errors=refusals,
              also={200: "It was started before."}, summary="Start one attempt; the same again answers the same."),
@@ -233,7 +237,7 @@ def workspace_routes(forget: Forgetting) -> tuple[Operation, ...]:
 
     return (
         post("/workspaces/{key}/forget", forget_one, body=ForgetWorkspace, returns=WorkspaceForgotten,
-             errors=(_E.INVALID_REQUEST, _E.CONFLICT, _E.WORKSPACE_ERROR),
+             errors=(_E.INVALID_REQUEST, _E.NOT_FOUND, _E.CONFLICT, _E.WORKSPACE_ERROR),
              summary="Delete a workspace and its snapshots: no run needs them any more."),
     )  # fmt: skip
 

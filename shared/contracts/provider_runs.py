@@ -14,6 +14,10 @@ from shared.contracts.wire import Request, Wire
 MessageRole = Literal["system", "user", "assistant"]
 
 
+# One plain name of a folder; names that begin with a dot are ours, beside the workspaces.
+WORKSPACE_KEY = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"
+
+
 class Message(Request):
     role: MessageRole = "user"
     content: str
@@ -22,7 +26,7 @@ class Message(Request):
 class WorkspaceRef(Request):
     """The directory a session works in: the same key gives the same files and the same HOME on one executor."""
 
-    key: str = Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")
+    key: str = Field(pattern=WORKSPACE_KEY)
 
 
 class AttemptRef(Request):
