@@ -17,10 +17,10 @@ from shared.contracts.events import EventRef, Kind
 
 _SQL = load("snapshots")
 # Events that tell of no work: nothing is lost with them.
-_NO_WORK = (
+_NO_WORK = [str(kind) for kind in (
     Kind.RUN_STATUS, Kind.ATTEMPT_STARTED, Kind.ATTEMPT_ENDED, Kind.ATTEMPT_LOST, Kind.SESSION_STARTED, Kind.DIAGNOSTIC,
     Kind.RAW_STDOUT, Kind.RAW_STDERR, Kind.RETRY_SCHEDULED, Kind.INTERACTION_RESOLVED,
-)  # fmt: skip
+)]  # fmt: skip
 
 
 class SnapshotStore:
@@ -34,17 +34,17 @@ class SnapshotStore:
         place = (run.workspace_key, run.run_id, attempt)
         with storage_errors():
             async with self._pool.acquire() as connection:
-                attempts = await connection.fetch(_SQL["newest_attempts"], *place)
+                attempts = await connection.fetch(_SQL["newest_attempts"], *place, _NO_WORK)
                 if not attempts:
                     return NOBODY_YET
                 row = await connection.fetchrow(_SQL["snapshot"], run.workspace_key, run.resume_session)
                 snapshot = Snapshot(**row) if row is not None else None
                 known = (snapshot.run_id, snapshot.attempt, snapshot.cursor) if snapshot is not None else (None, None, None)
-                lost = await connection.fetchrow(_SQL["lost_from"], *place, *known, [str(kind) for kind in _NO_WORK])
+                lost = await connection.fetchrow(_SQL["lost_from"], *place, *known, _NO_WORK)
         newest = _newest(attempts)
         return Standing(
             newest=tuple(AttemptName(row["run_id"], row["attempt"]) for row in newest),
-            newest_at=newest[-1]["executor_id"] if newest[-1]["has_started"] else None,
+            newest_at=newest[-1]["executor_id"],
             snapshot=snapshot,
             lost_from=EventRef(run_id=lost["run_id"], cursor=lost["cursor"]) if lost is not None else None,
             is_own=attempts[0]["is_own"],
@@ -52,6 +52,6 @@ class SnapshotStore:
 
 
 def _newest(attempts: list[Any]) -> list[Any]:
-    """Down to the last one that surely began: of those after it nobody knows whether they did."""
-    surely = next((at for at, row in enumerate(attempts) if row["has_started"]), len(attempts) - 1)
+    """Down to the last one that surely worked. Those after it may have begun or not: they changed nothing anybody was told of."""
+    surely = next((at for at, row in enumerate(attempts) if row["has_worked"]), len(attempts) - 1)
     return attempts[: surely + 1]

@@ -15,8 +15,12 @@ ON CONFLICT (workspace_key) DO UPDATE SET
     bytes = excluded.bytes, path = excluded.path, engine_session = excluded.engine_session, taken_at = now();
 
 -- name: newest_attempts
--- Who worked in a workspace ($1) before this attempt ($2, $3), the last one first; is_own: nobody but this run ever did.
-SELECT attempt.run_id, attempt.attempt, attempt.executor_id, attempt.started_at IS NOT NULL AS has_started,
+-- Who was to work in a workspace ($1) before this attempt ($2, $3), the last one first. has_worked: it told of some work; $4: the
+-- kinds of events that tell of none. is_own: nobody but this run ever did.
+SELECT attempt.run_id, attempt.attempt, attempt.executor_id,
+       EXISTS (
+           SELECT FROM run_events AS event
+           WHERE event.run_id = attempt.run_id AND event.attempt = attempt.attempt AND event.kind <> ALL ($4::text[])) AS has_worked,
        NOT EXISTS (
            SELECT FROM run_requests AS other JOIN attempts AS theirs ON theirs.run_id = other.run_id
            WHERE other.workspace_key = $1 AND other.run_id <> $2) AS is_own

@@ -134,7 +134,8 @@ async def test_an_attempt_that_did_nothing_loses_nothing(session: Session) -> No
     await session.told(lease, ("attempt.started", STARTED), ("session.started", '{"engineSession":"s2"}'))
     await session.lost(lease)
     known = await session.standing(await session.created("run_3"))
-    assert (known.lost_from, known.newest_at, known.is_movable) == (None, "exec-2", True)
+    assert (known.lost_from, known.newest_at, known.is_movable) == (None, "exec-1", True)
+    assert known.newest == (AttemptName("run_2", 1), AttemptName("run_1", 1)), "whoever has the files of either has the newest"
 
 
 async def test_an_attempt_nobody_surely_heard_of_may_have_the_newest_files_or_not(session: Session) -> None:
