@@ -56,6 +56,8 @@ async def print_log(url: str | None, key: str | None, run_id: str, which: tuple[
                 print(json.dumps(found))
             else:
                 sys.stdout.buffer.write(base64.b64decode(found["base64"]))
+            if found.get("goneBytes") and not as_json:
+                print(f"the first {found['goneBytes']} bytes are no longer kept", file=sys.stderr)
             if found["byteTo"] <= byte_from or found["byteTo"] >= found["totalBytes"]:
                 break
             byte_from = found["byteTo"]
