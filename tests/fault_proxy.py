@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,19 +22,23 @@ Address = tuple[str, int] | Path  # a path is a Unix socket's
 
 @dataclass
 class FaultProxy:
-    """``upstream`` is asked at every connection. The first three fields are how the network is from now on.
+    """``upstream`` is asked at every connection. The next four fields are how the network is from now on.
 
     ``silent``: nothing passes, nobody is told, and what was sent meanwhile arrives when it is over: as on a real network.
+    ``mute_after``: a connection that was asked all of these, in this order, brings no answer any more. What is asked is done,
+    and who asked does not hear of it.
     """
 
     upstream: Callable[[], Address]
     delay_seconds: float = 0.0  # of every block, each way
     bytes_per_second: int | None = None
     silent: bool = False
+    mute_after: Sequence[bytes] = ()
     port: int = 0
     passed_bytes: int = 0
     connections: int = 0
     _open: dict[asyncio.StreamWriter, asyncio.StreamWriter | None] = field(default_factory=dict, init=False)
+    _serving: int = field(default=0, init=False)
     _loop: asyncio.AbstractEventLoop = field(init=False)
     _over: asyncio.Event = field(init=False)
     _up: threading.Event = field(default_factory=threading.Event, init=False)
@@ -51,6 +55,7 @@ class FaultProxy:
 
     def heal(self) -> None:
         self.delay_seconds, self.bytes_per_second, self.silent = 0.0, None, False
+        self.mute_after = ()
 
     @property
     def url(self) -> str:
@@ -68,7 +73,11 @@ class FaultProxy:
         self._up.set()
         await self._over.wait()
         server.close()
-        self._break(True)
+        self.heal()
+        async with asyncio.timeout(BOUND_SECONDS):
+            while self._serving:
+                self._break(True)
+                await asyncio.sleep(LOOK_SECONDS)  # polling the end of all
 
     def begin(self) -> None:
         assert self._up.wait(BOUND_SECONDS)
@@ -86,6 +95,13 @@ class FaultProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._serving += 1
+        try:
+            await self._between(reader, near)
+        finally:
+            self._serving -= 1
+
+    async def _between(self, reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
         try:
             await self._while_silent()
             far_reader, far = await self._connected()
@@ -93,11 +109,19 @@ class FaultProxy:
             near.transport.abort()
             return
         self._open[near] = far
+        asked = _Asked()
+        pumps = [
+            asyncio.create_task(self._forth(reader, far, asked)),
+            asyncio.create_task(self._back(far_reader, near, asked)),
+        ]
         try:
-            await asyncio.gather(self._pump(reader, far), self._back(far_reader, near))
+            await asyncio.gather(*pumps)
         except OSError:
             pass
         finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
             if self._open.pop(near) is not None:
                 near.transport.abort()
             else:
@@ -110,24 +134,30 @@ class FaultProxy:
             return await asyncio.open_unix_connection(str(upstream))
         return await asyncio.open_connection(*upstream)
 
-    async def _back(self, reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
-        """The answers; the end of a half-open connection is nothing its caller hears of."""
-        await self._pump(reader, near, lambda: self._open.get(near) is not None)
-
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, may_end: Callable[[], bool] = lambda: True
-    ) -> None:
+    async def _forth(self, reader: asyncio.StreamReader, far: asyncio.StreamWriter, asked: _Asked) -> None:
         while block := await reader.read(self._block_bytes()):
-            await self._while_silent()
-            if self.delay_seconds:
-                await asyncio.sleep(self.delay_seconds)  # the fault itself
-            if self.bytes_per_second is not None:
-                await asyncio.sleep(len(block) / self.bytes_per_second)  # the fault itself
-            writer.write(block)
-            await writer.drain()
-            self.passed_bytes += len(block)
-        if may_end():
-            writer.write_eof()
+            asked.hear(block, self.mute_after)
+            await self._pass(block, far)
+        far.write_eof()
+
+    async def _back(self, reader: asyncio.StreamReader, near: asyncio.StreamWriter, asked: _Asked) -> None:
+        """The answers; the end of a half-open connection is nothing its caller hears of."""
+        while block := await reader.read(self._block_bytes()):
+            while self.mute_after and asked.marks >= len(self.mute_after):
+                await asyncio.sleep(LOOK_SECONDS)  # polling what another thread sets
+            await self._pass(block, near)
+        if self._open.get(near) is not None:
+            near.write_eof()
+
+    async def _pass(self, block: bytes, writer: asyncio.StreamWriter) -> None:
+        await self._while_silent()
+        if self.delay_seconds:
+            await asyncio.sleep(self.delay_seconds)  # the fault itself
+        if self.bytes_per_second is not None:
+            await asyncio.sleep(len(block) / self.bytes_per_second)  # the fault itself
+        writer.write(block)
+        await writer.drain()
+        self.passed_bytes += len(block)
 
     def _block_bytes(self) -> int:
         return CHUNK_BYTES if self.bytes_per_second is None else max(self.bytes_per_second // 20, 1)
@@ -147,6 +177,19 @@ class FaultProxy:
         finally:
             self._open.pop(near, None)
             near.transport.abort()
+
+
+@dataclass
+class _Asked:
+    """How many of the marks one connection has been asked."""
+
+    marks: int = 0
+
+    def hear(self, block: bytes, marks: Sequence[bytes]) -> None:
+        if not marks:
+            self.marks = 0
+        while self.marks < len(marks) and marks[self.marks] in block:
+            self.marks += 1
 
 
 @contextmanager

@@ -165,7 +165,8 @@ class DriveRun:
                 accepted = await self._start(lease, run, executor_id, maybe_heard)
                 if accepted.attempt_over:
                     return accepted
-            await self.leashes.keep(executor_id, run.run_id, run.attempt, renew_now=run.attempt_started)
+            else:
+                await self.leashes.keep(executor_id, run.run_id, run.attempt, renew_now=True)
             return await self.attend(lease, run)
         except StartRefused as refused:
             return await self._refused(lease, run, refused)
@@ -182,6 +183,7 @@ class DriveRun:
         standing = await self.snapshots.standing(run, run.attempt)
         request = provider_run(run, replies, await self._lent(run, maybe_heard), [each.text for each in carried], standing)
         await self.start(executor_id, request, maybe_heard)
+        await self.leashes.keep(executor_id, run.run_id, run.attempt, renew_now=False)  # it works from here on, written or not
         news: list[News] = [Move(Signal.ATTEMPT_ACCEPTED)]
         if run.status is RunStatus.WAITING_USER:
             news.append(Told(tuple(map(_resolution, answered))))
