@@ -9,7 +9,7 @@ CHECKED := shared control_plane executor_manager executor client scripts deploy 
 
 .DEFAULT_GOAL := help
 .PHONY: health stress
-.PHONY: help setup demo up test fuzz chaos storm engines test-engines compose-smoke bench check docs clean lock
+.PHONY: help setup demo up test fuzz chaos storm rolling engines test-engines compose-smoke bench check docs clean lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ chaos: $(STAMP) ## Kill and freeze the parts of running stacks, one at a time
 
 storm: $(STAMP) ## A thousand random kills under a hundred runs at once, checked; an hour (STORM="--seeds 1 --kills 50" for less)
 	$(BIN)/python -m tests.chaos.storm $(STORM)
+
+rolling: $(STAMP) ## Restart every service of a stack in turn, under 200 runs with a client each (ROLLING="--runs 50" for less)
+	$(BIN)/python -m tests.chaos.rolling $(ROLLING)
 
 engines: $(STAMP) ## Install the pinned engine CLIs
 	$(BIN)/python scripts/install_engines.py

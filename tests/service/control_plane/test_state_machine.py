@@ -38,8 +38,8 @@ LIVES = int(os.environ.get("RUNYARD_STATE_MACHINE", "30"))
 STEPS = 40
 # What a driver may do at once, as far as other replicas notice.
 STEPS_OF = {
-    "on": ("take_up", "start", "record"), "lose_and_on": ("lose", "take_up", "start", "record"), "again": ("record_again",),
-    "renew": ("renew",), "lose": ("lose",), "let_go": ("let_go",), "withdraw": ("take_up", "withdraw"), "give_up": ("give_up",),
+    "on": ("take_up", "start", "record"), "lose_and_on": ("lose", "take_up", "start", "record"), "lose": ("lose",),
+    "renew": ("renew",), "let_go": ("let_go",), "withdraw": ("take_up", "withdraw"), "give_up": ("give_up",),
 }  # fmt: skip
 ENGINES_DO = ("says", "calls_a_tool", "begins_a_session", "asks", "asks", "withdraws_a_question", *ENDS)
 PEOPLE_DO = ("answer", "answer", "answer", "stop", "say nothing")
@@ -118,7 +118,7 @@ class Lives(RuleBasedStateMachine):
 
     # ---- runs come, and drivers take them ----
 
-    @initialize(at=replica, beginning=st.sampled_from(["works", "asks", "is parked"]))
+    @initialize(at=replica, beginning=st.sampled_from(["works", "asks", "is answered", "is parked"]))
     def a_run_to_begin_with(self, at: int, beginning: str) -> None:
         self.create(at, None, leave=beginning == "asks")
         self.claim(at)
@@ -127,6 +127,8 @@ class Lives(RuleBasedStateMachine):
             self.engine(0, "asks", True)
         if beginning == "is parked":
             self.drive(0, "lose")
+        if beginning == "is answered":
+            self.two_answer_at_once(self.run_of(0), ["yes", "no"])
 
     def create(self, at: int, attempts: int | None, leave: bool) -> None:
         if len(self.journals) < 3:
@@ -193,6 +195,7 @@ class Lives(RuleBasedStateMachine):
         driver = next((each for each in self.drivers if each.lease.run_id == run), None)
         if is_heard and driver is not None:
             self._act(driver, "record")
+            self._act(driver, "record_again")  # as after a commit nobody heard of
 
     # ---- what people do ----
 
