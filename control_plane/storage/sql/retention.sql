@@ -83,11 +83,12 @@ WHERE kept.run_id = ANY ($1::text[]) AND head.run_id = kept.run_id AND kept.even
 
 -- name: delete_output
 WITH going AS (
-    SELECT run_id FROM kept_runs WHERE output = 'going' OR events = 'going' ORDER BY run_id LIMIT 100
+    SELECT run_id FROM kept_runs WHERE (output = 'going' OR events = 'going') AND output = 'going' ORDER BY run_id LIMIT 100
 ), part AS (
-    SELECT raw.run_id, raw.attempt, raw.stream, raw.byte_from
-    FROM going JOIN kept_runs AS kept USING (run_id) JOIN raw_output AS raw USING (run_id)
-    WHERE kept.output = 'going'
+    SELECT going.run_id, piece.attempt, piece.stream, piece.byte_from
+    FROM going CROSS JOIN LATERAL (
+        SELECT attempt, stream, byte_from FROM raw_output AS raw WHERE raw.run_id = going.run_id
+        ORDER BY attempt, stream, byte_from LIMIT $1) AS piece
     LIMIT $1
 )
 DELETE FROM raw_output AS raw USING part
@@ -103,8 +104,10 @@ WITH going AS (
     SELECT run_id, events_to FROM kept_runs WHERE (output = 'going' OR events = 'going') AND events = 'going'
     ORDER BY run_id LIMIT 100
 ), part AS (
-    SELECT event.run_id, event.cursor
-    FROM going JOIN run_events AS event ON event.run_id = going.run_id AND event.cursor <= going.events_to
+    SELECT going.run_id, old.cursor
+    FROM going CROSS JOIN LATERAL (
+        SELECT cursor FROM run_events AS event WHERE event.run_id = going.run_id AND event.cursor <= going.events_to
+        ORDER BY cursor LIMIT $1) AS old
     LIMIT $1
 )
 DELETE FROM run_events AS event USING part WHERE event.run_id = part.run_id AND event.cursor = part.cursor;

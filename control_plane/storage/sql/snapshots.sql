@@ -20,7 +20,9 @@ ON CONFLICT (workspace_key) DO UPDATE SET
 SELECT attempt.run_id, attempt.attempt, attempt.executor_id,
        EXISTS (
            SELECT FROM run_events AS event
-           WHERE event.run_id = attempt.run_id AND event.attempt = attempt.attempt AND event.kind <> ALL ($4::text[])) AS has_worked,
+           WHERE event.run_id = attempt.run_id AND event.attempt = attempt.attempt AND event.kind <> ALL ($4::text[]))
+       OR attempt.started_at IS NOT NULL AND EXISTS (  -- its events are no longer kept
+           SELECT FROM kept_runs AS kept WHERE kept.run_id = attempt.run_id AND kept.events <> 'kept') AS has_worked,
        NOT EXISTS (
            SELECT FROM run_requests AS other JOIN attempts AS theirs ON theirs.run_id = other.run_id
            WHERE other.workspace_key = $1 AND other.run_id <> $2) AS is_own
@@ -44,7 +46,8 @@ WHERE kept.workspace_key = $1;
 
 -- name: lost_from
 -- The first event that tells of work which the snapshot ($4 its run, $5 its attempt, $6 its cursor) does not hold; without a
--- snapshot: the first of all. $7: kinds that tell of none. Else as newest_attempts.
+-- snapshot: the first of all. $7: kinds that tell of none. Else as newest_attempts. Of an attempt whose events are no longer kept:
+-- the last of those, which is where readers find the gap.
 SELECT attempt.run_id, told.cursor
 FROM run_requests AS request
 JOIN attempts AS attempt ON attempt.run_id = request.run_id
@@ -52,7 +55,11 @@ CROSS JOIN LATERAL (
     SELECT event.cursor FROM run_events AS event
     WHERE event.run_id = attempt.run_id AND event.attempt = attempt.attempt AND event.kind <> ALL ($7::text[])
       AND event.cursor > CASE WHEN attempt.run_id = $4 AND attempt.attempt = $5 THEN $6::bigint ELSE 0 END
-    ORDER BY event.cursor LIMIT 1) AS told
+    UNION ALL
+    SELECT kept.events_to FROM kept_runs AS kept
+    WHERE kept.run_id = attempt.run_id AND kept.events <> 'kept' AND attempt.started_at IS NOT NULL
+      AND (attempt.run_id, attempt.attempt) IS DISTINCT FROM ($4, $5)
+    ORDER BY cursor LIMIT 1) AS told
 WHERE request.workspace_key = $1 AND NOT (attempt.run_id = $2 AND attempt.attempt >= $3)
   AND ($4::text IS NULL OR attempt.created_at >= (
       SELECT coalesce(min(taken.created_at), '-infinity') FROM attempts AS taken WHERE taken.run_id = $4 AND taken.attempt = $5))

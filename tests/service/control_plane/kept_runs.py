@@ -63,7 +63,7 @@ class Kept:
         await self.stores.pool.execute(
             "INSERT INTO workspace_snapshots "
             "(workspace_key, sha256, bytes, path, executor_id, run_id, attempt, executor_cursor, cursor) "
-            "VALUES ($2, repeat('a', 64), 1, '/w', 'one', $1, 1, 1, 1)", run_id, workspace_key,
+            "VALUES ($2, repeat('a', 64), 1, '/w', 'one', $1, 1, 1000, 1000)", run_id, workspace_key,
         )  # fmt: skip
 
     async def cursors(self, run_id: str) -> list[int]:

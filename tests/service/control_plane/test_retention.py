@@ -15,6 +15,7 @@ from control_plane.storage import retention
 from control_plane.storage.pool import make_pool
 from control_plane.storage.retention import NotOurTurnError, RetentionStore
 from control_plane.storage.run_log import Write
+from control_plane.storage.snapshots import SnapshotStore
 from tests.service.control_plane.conftest import Stores, frame, new_run
 from tests.service.control_plane.fake_manager import FakeManager
 from tests.service.control_plane.kept_runs import ALL, Kept
@@ -190,6 +191,21 @@ async def test_a_run_of_an_app_that_keeps_all_holds_the_workspace_it_shares(kept
     assert await kept.exists(theirs)
 
 
+@pytest.mark.parametrize("days", [1, 2.5])  # before and after the events of both went
+async def test_who_holds_a_sessions_newest_files_is_known_without_their_events(kept: Kept, days: float) -> None:
+    session: dict[str, Any] = {"session_id": "s", "workspace_key": "ws"}
+    first = await old_at(kept, "one", days_ago=days, **session)
+    second = await old_at(kept, "two", days_ago=days - 0.1, **session)
+    await kept.snapshot(first, "ws")
+    third = await kept.living(**session)
+    await kept.sweep(Keep(events_days=2))
+    standing = await SnapshotStore(kept.stores.pool).standing(await kept.stores.runs.driven(third.run_id), 1)
+    assert standing.newest_at == "two"
+    assert [name.run_id for name in standing.newest] == [second]
+    assert standing.lost_from is not None
+    assert standing.lost_from.run_id == second  # the snapshot is of the first
+
+
 # ---- workspaces ----
 
 
@@ -203,8 +219,8 @@ async def again(kept: Kept) -> None:
     await kept.sweep(ALL)
 
 
-async def old_at(kept: Kept, executor: str, **changes: Any) -> str:
-    run_id = await kept.run(days_ago=9, **changes)
+async def old_at(kept: Kept, executor: str, days_ago: float = 9, **changes: Any) -> str:
+    run_id = await kept.run(days_ago=days_ago, **changes)
     await kept.stores.pool.execute("UPDATE attempts SET executor_id = $2 WHERE run_id = $1", run_id, executor)
     return run_id
 
