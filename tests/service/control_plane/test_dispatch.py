@@ -162,7 +162,8 @@ async def test_a_run_that_takes_too_long_is_stopped_by_the_sweeper(
 
 async def test_young_runs_do_not_overtake_those_that_wait_for_room(replica: Replica, manager: FakeManager) -> None:
     """Refused a moment ago, the older ones keep their places; the younger would else take what frees while they rest."""
-    count, has_room = FEW + dispatch.CLAIM_AT_ONCE, asyncio.Event()
+    on_their_way = FEW + dispatch.CLAIM_AT_ONCE  # as many at most are being refused, or handed back, at one moment
+    count, has_room = 2 * on_their_way, asyncio.Event()
 
     async def full(_manager: FakeManager, _executor: Any, _body: Any) -> None:
         if not has_room.is_set():
