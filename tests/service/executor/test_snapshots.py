@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
+from executor import snapshots
 from executor.adapters.scripted import ScriptedAdapter
+from executor.archive import ArchiveError
+from executor.workspace import Workspace
 from tests.service.executor.kit import Inside, executor_inside
 
 KEY = "ses_1"
@@ -123,6 +126,23 @@ async def test_older_files_of_the_session_are_never_taken_for_its_newest(ground:
         third = await run(here, "not heard", "run_3", **named(second, script({"read": "notes/a.txt"}, {"read": "extra.txt"})))
     assert texts(third)[:2] == ["turns: 2", "newer"]
     assert "only here" not in texts(third)
+
+
+async def test_files_that_were_half_replaced_are_nobodys(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken_off(workspace: Workspace, *_: Any) -> None:
+        shutil.rmtree(workspace.work)
+        workspace.work.mkdir()
+        raise ArchiveError("in the middle of it")
+
+    async with ground.executor() as here:
+        first = await run(here, WRITE)
+        with monkeypatch.context() as patched:
+            patched.setattr(snapshots, "exchange", broken_off)
+            second = await run(here, "not heard", "run_2", **named(first, after=[{"runId": "run_9", "attempt": 1}]))
+        assert second[-1]["data"]["errorMessage"] == "the workspace could not be made: in the middle of it"
+        after = [{"runId": "run_1", "attempt": 1}]
+        again = await here.start(READ, "run_3", workspace={"key": KEY}, resumeSessionId="s", after=after)
+        assert (again.status_code, again.json()["code"]) == (502, "workspace_error"), "they were of run_1, and are no more"
 
 
 @pytest.mark.parametrize("harm", ["missing", "changed", "cut"])
