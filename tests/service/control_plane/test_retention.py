@@ -16,7 +16,7 @@ from control_plane.storage.pool import make_pool
 from control_plane.storage.retention import NotOurTurnError, RetentionStore
 from control_plane.storage.run_log import Write
 from control_plane.storage.snapshots import SnapshotStore
-from tests.service.control_plane.conftest import Stores, frame, new_run
+from tests.service.control_plane.conftest import Replica, Stores, frame, new_run
 from tests.service.control_plane.fake_manager import FakeManager
 from tests.service.control_plane.kept_runs import ALL, Kept
 
@@ -109,6 +109,18 @@ async def test_an_app_says_otherwise_for_its_own_runs_only(kept: Kept) -> None:
     await kept.sweep(Keep(output_days=1, events_days=2))
     assert [len(await kept.cursors(run_id)) for run_id in (ours, keeps, sheds)] == [8, 8, 1]
     assert [await kept.output(run_id) for run_id in (ours, keeps, sheds)] == [0, 1, 0]
+
+
+async def test_what_an_app_says_is_shown_and_replaced_whole(replica: Replica) -> None:
+    app = {"appId": "sheds", "name": "s"}
+    said = await replica.http.post("/api/apps/register", json={**app, "retention": {"eventsDays": 1, "maxBytes": 5}})
+    assert said.status_code in (200, 201), said.text
+    shown = (await replica.http.get("/api/apps/sheds")).json()["retention"]
+    assert {name: value for name, value in shown.items() if value is not None} == {"eventsDays": 1, "maxBytes": 5}
+    wrong = await replica.http.post("/api/apps/register", json={**app, "retention": {"eventsDays": -1}})
+    assert wrong.status_code == 422
+    await replica.http.post("/api/apps/register", json=app)
+    assert (await replica.http.get("/api/apps/sheds")).json()["retention"] is None
 
 
 async def test_only_one_replica_works_at_a_time(kept: Kept, database: str) -> None:
