@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from control_plane.runs import dispatch
-from control_plane.runs.room import FEW, Room
+from control_plane.runs import dispatch, room
+from control_plane.runs.room import Room
 from shared.contracts.providers import Provider
 from shared.errors import ErrorCode, RunyardError
 from tests.loopback import until
@@ -160,9 +160,13 @@ async def test_a_run_that_takes_too_long_is_stopped_by_the_sweeper(
     assert manager.attempts(run_id)[0].stops >= 1
 
 
-async def test_young_runs_do_not_overtake_those_that_wait_for_room(replica: Replica, manager: FakeManager) -> None:
+async def test_young_runs_do_not_overtake_those_that_wait_for_room(
+    replica: Replica, manager: FakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Refused a moment ago, the older ones keep their places; the younger would else take what frees while they rest."""
-    on_their_way = FEW + dispatch.CLAIM_AT_ONCE  # as many at most are being refused, or handed back, at one moment
+    monkeypatch.setattr(room, "FEW", 4)
+    monkeypatch.setattr(dispatch, "CLAIM_AT_ONCE", 4)
+    on_their_way = room.FEW + dispatch.CLAIM_AT_ONCE  # as many at most are being refused, or handed back, at one moment
     count, has_room = 2 * on_their_way, asyncio.Event()
 
     async def full(_manager: FakeManager, _executor: Any, _body: Any) -> None:
@@ -193,12 +197,12 @@ async def test_runs_of_another_provider_do_not_wait_for_room(replica: Replica, m
 
 def test_a_provider_is_closed_for_a_moment_only_and_saying_so_again_does_not_prolong_it() -> None:
     now = [0.0]
-    room = Room(lambda: now[0])
-    assert (room.closed(), room.next_opening()) == ([], None)
-    room.none_for(Provider.SCRIPTED)
+    place = Room(lambda: now[0])
+    assert (place.closed(), room.next_opening()) == ([], None)
+    place.none_for(Provider.SCRIPTED)
     now[0] = 0.2
-    room.none_for(Provider.SCRIPTED)
-    assert room.closed() == [Provider.SCRIPTED]
-    assert room.next_opening() == pytest.approx(0.05)
+    place.none_for(Provider.SCRIPTED)
+    assert place.closed() == [Provider.SCRIPTED]
+    assert place.next_opening() == pytest.approx(0.05)
     now[0] = 0.26
-    assert (room.closed(), room.next_opening()) == ([], None)
+    assert (place.closed(), room.next_opening()) == ([], None)
