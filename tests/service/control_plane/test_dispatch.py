@@ -198,11 +198,11 @@ async def test_runs_of_another_provider_do_not_wait_for_room(replica: Replica, m
 def test_a_provider_is_closed_for_a_moment_only_and_saying_so_again_does_not_prolong_it() -> None:
     now = [0.0]
     place = Room(lambda: now[0])
-    assert (place.closed(), room.next_opening()) == ([], None)
+    assert (place.closed(), place.next_opening()) == ([], None)
     place.none_for(Provider.SCRIPTED)
     now[0] = 0.2
     place.none_for(Provider.SCRIPTED)
     assert place.closed() == [Provider.SCRIPTED]
     assert place.next_opening() == pytest.approx(0.05)
     now[0] = 0.26
-    assert (place.closed(), room.next_opening()) == ([], None)
+    assert (place.closed(), place.next_opening()) == ([], None)
