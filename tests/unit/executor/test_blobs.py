@@ -33,7 +33,6 @@ def store(tmp_path: Path) -> FolderBlobs:
 
 def in_memory() -> ObjectBlobs:
     """As in a bucket; the library's own store in memory has the same rules."""
-    pytest.importorskip("obstore", reason="the extra for buckets is not installed")
     return ObjectBlobs(importlib.import_module("obstore.store").MemoryStore(), object_blobs.library())
 
 
@@ -128,7 +127,6 @@ def test_a_hash_is_a_hash(sha256: str) -> None:
 
 
 def test_a_bucket_is_named_by_its_url_and_needs_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("obstore", reason="the extra for buckets is not installed")
     assert isinstance(open_store("s3://bucket/some/prefix"), ObjectBlobs)
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(ValueError, match=r"runyard\[s3\]"):
@@ -136,7 +134,6 @@ def test_a_bucket_is_named_by_its_url_and_needs_its_library(monkeypatch: pytest.
 
 
 def test_a_bucket_that_does_not_answer_is_told_in_a_line(content: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("obstore", reason="the extra for buckets is not installed")
     given = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{unused_port()}", "AWS_ALLOW_HTTP": "true", "AWS_REGION": "r"}
     for name, value in {**given, "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "never shown"}.items():
         monkeypatch.setenv(name, value)
