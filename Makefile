@@ -29,7 +29,7 @@ fuzz: $(STAMP) ## Ask the services for whatever their documents allow, and for w
 	RUNYARD_FUZZ_EXAMPLES=$${RUNYARD_FUZZ_EXAMPLES:-200} $(PYTEST) tests/service -k schemathesis
 
 chaos: $(STAMP) ## Kill and freeze the parts of running stacks, one at a time
-	$(PYTEST) -m chaos -n 2
+	$(PYTEST) -m chaos -n 2 --dist worksteal
 
 storm: $(STAMP) ## A thousand random kills under a hundred runs at once, checked; an hour (STORM="--seeds 1 --kills 50" for less)
 	$(BIN)/python -m tests.chaos.storm $(STORM)
