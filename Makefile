@@ -9,7 +9,7 @@ CHECKED := shared control_plane executor_manager executor client scripts deploy 
 
 .DEFAULT_GOAL := help
 .PHONY: health stress
-.PHONY: help setup demo up test fuzz chaos storm rolling engines test-engines compose-smoke bench check docs clean lock
+.PHONY: help setup demo up test fuzz chaos rough storm rolling engines test-engines compose-smoke bench check docs clean lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,13 +23,16 @@ up: $(STAMP) ## Start a local stack and keep it running until Ctrl-C
 	$(BIN)/runyard up
 
 test: $(STAMP) ## Run all tests but those that need engine CLIs or break a running stack
-	$(PYTEST) -m "not engine and not chaos" -n 3 --dist worksteal
+	$(PYTEST) -m "not engine and not chaos and not rough" -n 3 --dist worksteal
 
 fuzz: $(STAMP) ## Ask the services for whatever their documents allow, and for what they do not, at length
 	RUNYARD_FUZZ_EXAMPLES=$${RUNYARD_FUZZ_EXAMPLES:-200} $(PYTEST) tests/service -k schemathesis
 
 chaos: $(STAMP) ## Kill and freeze the parts of running stacks, one at a time
 	$(PYTEST) -m chaos -n 2 --dist worksteal
+
+rough: $(STAMP) ## Bend the network between the parts, turn their clocks, restart everything in turn under load
+	$(PYTEST) -m rough
 
 storm: $(STAMP) ## A thousand random kills under a hundred runs at once, checked; an hour (STORM="--seeds 1 --kills 50" for less)
 	$(BIN)/python -m tests.chaos.storm $(STORM)

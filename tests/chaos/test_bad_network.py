@@ -14,7 +14,7 @@ from tests.e2e.conftest import make_folder
 from tests.e2e.kit import Stack
 from tests.fault_proxy import FaultProxy
 
-pytestmark = pytest.mark.chaos
+pytestmark = pytest.mark.rough
 
 SKEW = {"control-plane": 600.0, "control-plane-2": -600.0, "executor-manager": -600.0, "executor-manager-2": 600.0}
 OPTIONS = ("--control-planes", "2", "--managers", "2", "--executors", "2")

@@ -13,7 +13,7 @@ from tests.e2e.kit import running_stack
 RUNS = 20
 
 
-@pytest.mark.chaos
+@pytest.mark.rough
 @pytest.mark.timeout(400)
 async def test_a_rolling_restart_of_everything_fails_no_run_and_shows_no_client_a_gap() -> None:
     with make_folder() as folder, running_stack(folder / "state", *STACK, environment={"EXECUTOR_SLOTS": str(RUNS)}) as stack:
