@@ -52,11 +52,17 @@ class FakeApi:
     requests: list[tuple[str, str, dict[str, str], Json]] = field(default_factory=list[tuple[str, str, dict[str, str], Json]])
     url: str = ""
     _replied: asyncio.Event = field(default_factory=asyncio.Event)
+    _answering: set[asyncio.Task[Any]] = field(
+        default_factory=set[asyncio.Task[Any]]
+    )  # nobody else holds a connection that waits
 
     def asked(self, path: str) -> list[tuple[str, str, dict[str, str], Json]]:
         return [each for each in self.requests if each[1].partition("?")[0] == path]
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._answering.add(task)
         try:
             while (head := await _head(reader)) is not None:
                 method, path, headers = head
@@ -64,10 +70,18 @@ class FakeApi:
                 self.requests.append((method, path, headers, body))
                 if not await self._respond(writer, method, path.partition("?")[0], headers):
                     break
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
+            self._answering.discard(task)
             writer.close()
+
+    async def hang_up(self) -> None:
+        """End every connection."""
+        answering = list(self._answering)
+        for task in answering:
+            task.cancel()
+        await asyncio.gather(*answering)
 
     async def _respond(self, writer: asyncio.StreamWriter, method: str, path: str, headers: dict[str, str]) -> bool:
         if path in self.refuse and self.refusals > 0:
@@ -156,3 +170,4 @@ async def serving(api: FakeApi) -> AsyncGenerator[FakeApi]:
         yield api
     finally:
         server.close()
+        await api.hang_up()
