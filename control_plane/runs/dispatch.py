@@ -14,7 +14,7 @@ from control_plane.domain.lifecycle import Signal
 from control_plane.domain.news import Move
 from control_plane.domain.run import Lease
 from control_plane.runs.deliver import DeliverIntents
-from control_plane.runs.drive import DriveRun, Put
+from control_plane.runs.drive import DriveRun
 from control_plane.runs.leases import Leases
 from control_plane.runs.record import LeaseLost, Recorder
 from control_plane.storage.run_log import Refused
@@ -160,11 +160,12 @@ class Dispatcher:
             self._driven.pop(lease.run_id, None)
             self._wake.set()
 
-    async def _drive_through(self, lease: Lease) -> Put:
+    async def _drive_through(self, lease: Lease) -> None:
         """Drive; while the database is away, wait with the lease in hand."""
         while True:
             try:
-                return await self._drive(lease)
+                await self._drive(lease)
+                return
             except RunyardError as error:
                 if error.code is not ErrorCode.STORAGE_UNAVAILABLE:
                     raise

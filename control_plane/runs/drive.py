@@ -6,7 +6,6 @@ Propose → write the attempt → start it there → attend it. Every step can b
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import structlog
 
@@ -41,14 +40,6 @@ NO_ROOM_SECONDS = 0.25
 UNAVAILABLE_SECONDS = 1.0
 
 
-class Put(StrEnum):
-    """How a drive ended."""
-
-    OVER = "over"
-    HANDED_BACK = "handed_back"
-    NO_ROOM = "no_room"
-
-
 @dataclass(slots=True)
 class _Tried:
     """What this drive has learned: executors that refused, and attempts nobody else can have sent a start of."""
@@ -59,7 +50,10 @@ class _Tried:
 
 @dataclass(frozen=True, slots=True)
 class DriveRun:
-    """One use case: ``await drive(lease)``. Raises ``LeaseLost`` when the run turns out to be somebody else's."""
+    """One use case: ``await drive(lease)``, until the run is over or handed back. Raises ``LeaseLost`` when somebody else has it.
+
+    The parts of it say whether the drive ends with them: True, and the lease has gone or the run has.
+    """
 
     runs: RunStore
     interactions: InteractionStore
@@ -74,54 +68,52 @@ class DriveRun:
     attend: AttendAttempt
     gate: Gate
 
-    async def __call__(self, lease: Lease) -> Put:
+    async def __call__(self, lease: Lease) -> None:
         tried = _Tried()
         while True:
             run = await self.runs.driven(lease.run_id)
             if run.status in TERMINAL:
-                return Put.OVER
+                return
             if not run.attempt_living:
-                put = await self._take_up(lease, run, tried)
-                if put is not None:
-                    return put
+                if await self._take_up(lease, run, tried):
+                    return
                 continue
             self.room.is_placed(run.run_id)
             change = await self._attempt(lease, run, maybe_heard=run.attempt not in tried.written)
-            put = await self._not_here(lease, run, tried) if change is None else await self._after(run, change)
-            if put is not None:
-                return put
+            if await (self._not_here(lease, run, tried) if change is None else self._after(run, change)):
+                return
 
-    async def _not_here(self, lease: Lease, run: DrivenRun, tried: _Tried) -> Put | None:
+    async def _not_here(self, lease: Lease, run: DrivenRun, tried: _Tried) -> bool:
         """Its executor refused the attempt for now: another one may take it, unless its workspace is there only."""
         if _goes_on(run) and not (await self.snapshots.standing(run, run.attempt)).is_movable:
             await self.runs.let_go(lease, NO_ROOM_SECONDS)
-            return Put.NO_ROOM
+            return True
         if run.placement is not None:
             tried.refusing.append(run.placement.executor_id)
-        return None
+        return False
 
-    async def _after(self, run: DrivenRun, change: Change) -> Put | None:
-        """What the end of its attempt means for a run; None: the next one may begin at once."""
+    async def _after(self, run: DrivenRun, change: Change) -> bool:
+        """Its attempt has ended. Where the next one may begin at once the drive goes on; else the lease went with that write."""
         if not (change.ended or change.parked or change.waits):
-            return None
+            return False
         await self._release(run)
-        return Put.HANDED_BACK if change.waits else Put.OVER  # its lease went with the write that said so
+        return True
 
     # ---- between attempts ----
 
-    async def _take_up(self, lease: Lease, run: DrivenRun, tried: _Tried) -> Put | None:
-        """Decide what becomes of a run without a living attempt; None: look at it again."""
+    async def _take_up(self, lease: Lease, run: DrivenRun, tried: _Tried) -> bool:
+        """Decide what becomes of a run without a living attempt. False: look at it again."""
         match next_step(run):
             case NextStep.CANCEL:
                 await self.recorder.record(lease, [Move(Signal.STOPPED)])
-                return Put.OVER
+                return True
             case NextStep.GIVE_UP:
                 await self.recorder.record(lease, [Move(Signal.GIVEN_UP, ErrorCode.EXECUTOR_LOST)])
-                return Put.OVER
+                return True
             case NextStep.PLACE:
-                return Put.HANDED_BACK if await self.gate(lease, run) else await self._place(lease, run, tried)
+                return await self.gate(lease, run) or await self._place(lease, run, tried)
 
-    async def _place(self, lease: Lease, run: DrivenRun, tried: _Tried) -> Put | None:
+    async def _place(self, lease: Lease, run: DrivenRun, tried: _Tried) -> bool:
         """Write the next attempt at a proposed executor, or hand the run back until there is one."""
         standing = await self.snapshots.standing(run, run.attempt + 1)
         request = Propose(
@@ -134,25 +126,25 @@ class DriveRun:
             return await self._not_placed(lease, run, standing, error)
         except UnknownOutcomeError:
             await self.runs.let_go(lease, UNAVAILABLE_SECONDS)
-            return Put.HANDED_BACK
+            return True
         self.leashes.quoted(proposal.executor_id, proposal.instance, proposal.clock_ms)
         attempt = await self.runs.next_attempt(lease, Placement(proposal.executor_id, proposal.instance, proposal.url))
         if attempt is not None:
             tried.written.add(attempt)
         elif not (await self.runs.driven(lease.run_id)).stop_requested:
             raise LeaseLost(lease.run_id)
-        return None
+        return False
 
-    async def _not_placed(self, lease: Lease, run: DrivenRun, standing: Standing, error: RunyardError) -> Put:
+    async def _not_placed(self, lease: Lease, run: DrivenRun, standing: Standing, error: RunyardError) -> bool:
         if error.code is not ErrorCode.QUEUE_FULL:
             await self.runs.let_go(lease, UNAVAILABLE_SECONDS)
-            return Put.HANDED_BACK
+            return True
         if _goes_on(run) and not standing.is_movable:
             await self.runs.let_go(lease, NO_ROOM_SECONDS)  # it waits for one executor; others need not wait behind it
-            return Put.NO_ROOM
+            return True
         self.room.none_for(run.provider)
         await self.runs.let_go(lease)  # its place in the line is its age
-        return Put.NO_ROOM
+        return True
 
     # ---- one attempt ----
 

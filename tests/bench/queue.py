@@ -25,7 +25,6 @@ from control_plane.domain.lifecycle import Signal
 from control_plane.domain.news import Move
 from control_plane.domain.run import Lease
 from control_plane.runs.dispatch import Dispatcher
-from control_plane.runs.drive import Put
 from control_plane.runs.leases import Leases
 from control_plane.runs.record import Recorder
 from control_plane.runs.room import Room
@@ -88,12 +87,11 @@ class _EndAtOnce:
     tally: Tally
     room: Room
 
-    async def __call__(self, lease: Lease) -> Put:
+    async def __call__(self, lease: Lease) -> None:
         self.tally.taken(int(lease.run_id))
         self.room.is_placed(lease.run_id)
         await self.recorder.record(lease, [Move(Signal.GIVEN_UP, ErrorCode.INTERNAL)])
         self.tally.done()
-        return Put.OVER
 
 
 def our_worker(port: int, dsn: str) -> None:
