@@ -55,9 +55,10 @@ async def test_a_failure_of_the_model_is_named_soon(
     assert {each.error_code for each in engine.payloads(RetryScheduled)} == expected
     assert all(each.delay_ms for each in engine.payloads(RetryScheduled))
     told = {"cut": "This answer will be cut", "failed": "This answer will fail"}.get(scenario, "")
-    assert "".join(each.text for each in engine.payloads(MessageDelta)) == told
+    said = "".join(each.text for each in engine.payloads(MessageDelta))
+    assert told.startswith(said), "of what a cut overtakes, the engine may tell a part, and only once"
     assert not any(each.final for each in engine.payloads(MessageCompleted))
-    assert {each.text for each in engine.payloads(MessageCompleted)} <= {told}, "the reason of a failure was told as an answer"
+    assert all(told.startswith(each.text) for each in engine.payloads(MessageCompleted)), "the reason of a failure was told as an answer"
     assert engine.payloads(SessionStarted)
 
 
@@ -65,8 +66,8 @@ async def test_what_is_said_again_after_a_broken_stream_is_shown_once(tmp_path: 
     async with running(tmp_path, executable, stub.base_url, "[[cutonce:one two three four five six]]") as engine:
         outcome = await engine.outcome()
     assert (outcome.outcome, outcome.result) == (AttemptOutcome.SUCCESS, "one two three four five six")
-    assert "".join(each.text for each in engine.payloads(MessageDelta)) == "one two three "
     [whole] = engine.payloads(MessageCompleted)
     assert (whole.text, whole.final) == (outcome.result, True)
-    assert {each.message_id for each in engine.payloads(MessageDelta)} == {whole.message_id}
+    assert whole.text.startswith("".join(each.text for each in engine.payloads(MessageDelta)))
+    assert {each.message_id for each in engine.payloads(MessageDelta)} <= {whole.message_id}
     assert len(stub.requests) == 2

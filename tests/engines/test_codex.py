@@ -126,7 +126,7 @@ async def test_a_session_that_does_not_exist_is_not_found(tmp_path: Path, execut
     [
         ("429now", ErrorCode.RATE_LIMITED, 15, False),
         ("529", ErrorCode.MODEL_UNAVAILABLE, 15, True),
-        ("toolong", ErrorCode.CONTEXT_OVERFLOW, 5, False),
+        ("toolong", ErrorCode.CONTEXT_OVERFLOW, 15, False),
         ("failed", ErrorCode.MODEL_UNAVAILABLE, 15, True),
         ("limit", ErrorCode.OUTPUT_LIMIT, 15, False),
     ],
