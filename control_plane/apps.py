@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from control_plane.domain.app import RegisteredApp
-from control_plane.runs.admit import check_credentials, check_options
+from control_plane.runs.admit import check_credentials, check_options, expiry_answer
 from control_plane.storage.apps import AppStore
 from control_plane.storage.breakers import BreakerStore
 from shared.contracts.apps import App, AppList, RegisterApp, RuntimeDefaults, ShownDefaults
@@ -84,6 +84,7 @@ def _checked(defaults: RuntimeDefaults) -> RuntimeDefaults:
     """The defaults under today's names."""
     check_credentials(defaults.credential_env, f"{_WHERE}.credentialEnv")
     check_options(defaults.provider_options, admin=True, where=f"{_WHERE}.providerOptions")
+    expiry_answer(defaults.provider_options, {}, f"{_WHERE}.providerOptions")
     for name in _NOT_AS_OPTIONS:
         if name in defaults.provider_options:
             raise invalid(f"{_WHERE}.providerOptions.{name}", "an app's time is runtimeDefaults.timeoutMs")

@@ -37,6 +37,7 @@ class Locked:
     answered_by: dict[str, str | None] = field(default_factory=dict[str, str | None])
     interaction_ms: int = 86_400_000
     on_expiry: str = "fail"
+    expiry_answer: str | None = None
     messages: tuple[str, ...] = ()  # those that wait, oldest first; known where the news may settle them
     has_session: bool = False  # the living attempt's engine has one
     tried: Tried = field(default_factory=Tried)

@@ -17,7 +17,7 @@ from shared.contracts.runs import RunStatus, StartRun
 # What an engine is told that goes on with its session after an attempt of the same run failed.
 GO_ON = "The last attempt at this was cut off. Go on from where it stopped, and do not repeat what is already done."
 # Options that say something to us, not to the engine.
-_OURS = LIMITS | {"onExpiry", "outputSchema"}
+_OURS = LIMITS | {"onExpiry", "expiryAnswer", "outputSchema"}
 
 
 class NextStep(StrEnum):

@@ -32,6 +32,7 @@ from control_plane.domain.news import FromExecutor, Locked, Move, News, Note, Se
 from control_plane.domain.retrying import SILENT_CURSOR, Again, Failure, again, last_word
 from control_plane.domain.standing import Kept
 from shared.contracts.events import AttemptEnded, AttemptLost, AttemptOutcome, Diagnostic, InteractionResolved, Kind
+from shared.contracts.interactions import InteractionType
 from shared.contracts.runs import TERMINAL, RunStatus
 from shared.errors import ErrorCode
 
@@ -201,6 +202,8 @@ class _Absorbing:
         if event.kind == Kind.INTERACTION_REQUESTED:
             expires = self._run.now + timedelta(milliseconds=self._run.interaction_ms)
             data = {**data, "expiresAt": expires.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "onExpiry": self._run.on_expiry}
+            if self._run.expiry_answer is not None and data["type"] == InteractionType.QUESTION:
+                data["expiryAnswer"] = self._run.expiry_answer
         elif event.kind == Kind.INTERACTION_RESOLVED and self._run.answered_by.get(data["questionId"]) is not None:
             data = {**data, "answeredBy": self._run.answered_by[data["questionId"]]}
         else:

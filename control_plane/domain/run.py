@@ -34,6 +34,7 @@ class NewRun:
     first_event: str
     interaction_ms: int
     on_expiry: OnExpiry
+    expiry_answer: str | None = None
     profile: str | None = None
     max_attempts: int | None = None
     retry_after_side_effects: bool = False

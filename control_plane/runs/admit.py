@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from control_plane.domain.run import IdempotencyKey
 from control_plane.domain.timeouts import LONGEST
-from shared.contracts.interactions import OnExpiry
+from shared.contracts.interactions import MAX_EXPIRY_ANSWER, OnExpiry
 from shared.contracts.providers import CREDENTIAL_NAMES, REDIRECTING_NAMES, may_be_set
 from shared.contracts.runs import MAX_METADATA_BYTES, MAX_PROMPT_BYTES, StartRun
 from shared.errors import ErrorCode, RunyardError, invalid
@@ -77,8 +77,24 @@ def check_options(options: Mapping[str, Any], *, admin: bool, where: str = "prov
         if value is not None and (type(value) is not int or not 1 <= value <= limit):
             raise invalid(f"{where}.{name}", f"a whole number of milliseconds from 1 to {limit}")
     _check_schema(options.get("outputSchema"), f"{where}.outputSchema")
-    if options.get("onExpiry", OnExpiry.FAIL) not in (OnExpiry.FAIL, OnExpiry.DENY):
-        raise invalid(f"{where}.onExpiry", "fail or deny")
+    if options.get("onExpiry", OnExpiry.FAIL) not in list(OnExpiry):
+        raise invalid(f"{where}.onExpiry", "fail, deny or answer")
+    answer = options.get("expiryAnswer", "-")
+    if not isinstance(answer, str) or not answer.strip() or len(answer) > MAX_EXPIRY_ANSWER or "\0" in answer:
+        raise invalid(f"{where}.expiryAnswer", f"a text of 1 to {MAX_EXPIRY_ANSWER} characters")
+
+
+def expiry_answer(options: Mapping[str, Any], said: Mapping[str, Any], where: str = "providerOptions") -> str | None:
+    """What a question is answered with that nobody answers in time; None where it is not answered.
+
+    ``options``: all that the run has; ``said``: those that stand at ``where``, checked already. Raises ``invalid_request``.
+    """
+    answers = options.get("onExpiry") == OnExpiry.ANSWER
+    if answers and "expiryAnswer" not in options:
+        raise invalid(f"{where}.expiryAnswer", "onExpiry is answer: say what")
+    if "expiryAnswer" in said and not answers:
+        raise invalid(f"{where}.expiryAnswer", "nothing is answered unless onExpiry is answer")
+    return options["expiryAnswer"] if answers else None
 
 
 def _check_schema(schema: Any, where: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from control_plane.domain.profile import Profile, frozen, merged_options, retry_policy
 from control_plane.domain.run import NewRun, Resumable
 from control_plane.domain.timeouts import INTERACTION_MS
-from control_plane.runs.admit import admit, idempotency_key
+from control_plane.runs.admit import admit, expiry_answer, idempotency_key
 from control_plane.runs.interrupt import InterruptSession
 from control_plane.storage.apps import AppStore
 from control_plane.storage.breakers import BreakerStore
@@ -103,6 +103,7 @@ class CreateRun:
             first_event=first.wire_json(),
             interaction_ms=options.get("interactionTimeoutMs", INTERACTION_MS),
             on_expiry=OnExpiry(options.get("onExpiry", OnExpiry.FAIL)),
+            expiry_answer=expiry_answer(options, request.provider_options),
             max_attempts=policy.max_attempts,
             retry_after_side_effects=policy.after_side_effects,
             on_session_busy=request.on_session_busy,

@@ -112,6 +112,7 @@ def _interaction(row: Any) -> Interaction:
         created_at=row["created_at"],
         expires_at=row["expires_at"],
         on_expiry=OnExpiry(row["on_expiry"]),
+        expiry_answer=asked.expiry_answer,
         answer=json.loads(row["answer"]) if row["answer"] else None,
         answered_by=row["answered_by"],
         answered_at=row["answered_at"],

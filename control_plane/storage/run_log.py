@@ -145,6 +145,7 @@ def _locked(row: Any, questions: Sequence[Any], messages: Sequence[str], chance:
         answered_by={each["question_id"]: each["answered_by"] for each in questions},
         interaction_ms=row["interaction_ms"],
         on_expiry=row["on_expiry"],
+        expiry_answer=row["expiry_answer"],
         messages=tuple(messages),
         has_session=row["has_session"],
         tried=Tried(row["failures"], row["crashes"], row["acted"], row["active_ms_left"]),

@@ -91,7 +91,7 @@ class RunStore:
             _SQL["create_run"], run.run_id, run.source, run.source_ref, run.session_id, json.dumps(run.metadata), run.app_id,
             run.provider.value, run.model, run.interaction_ms, run.on_expiry.value, run.priority, run.workspace_key,
             run.resume_session, run.request, run.profile, run.first_event, run.max_attempts, run.retry_after_side_effects,
-            run.lender, run.on_session_busy is OnSessionBusy.INTERRUPT,
+            run.lender, run.on_session_busy is OnSessionBusy.INTERRUPT, run.expiry_answer,
         )  # fmt: skip
 
     async def forget_idempotency_keys(self, older_than_seconds: float) -> None:

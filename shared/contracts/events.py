@@ -158,6 +158,7 @@ class AttemptOutcome(StrEnum):
     TIMEOUT = "timeout"
     CANCELED = "canceled"
     LOST = "lost"
+    PARKED = "parked"  # its run waits for a person, and has given its process back until the reply
 
 
 class AttemptEnded(Payload):
@@ -260,6 +261,9 @@ class InteractionRequested(Payload):
     tool: AskedTool | None = None
     expires_at: datetime | None = None
     on_expiry: OnExpiry | None = None
+    expiry_answer: str | None = Field(
+        default=None, description="With `onExpiry: answer`: what is answered if nobody does in time."
+    )
 
 
 class InteractionResolved(Payload):
@@ -267,7 +271,9 @@ class InteractionResolved(Payload):
     question_id: str
     how: Literal["answered", "expired", "withdrawn"]
     answer: dict[str, Any] | None = None
-    answered_by: str | None = None
+    answered_by: str | None = Field(
+        default=None, description="A user, a key, or `expiry`: nobody did, and a default was declared."
+    )
 
 
 class UsageUpdated(Payload):

@@ -32,8 +32,14 @@ class Decision(StrEnum):
     DECLINE_AND_STOP = "declineAndStop"
 
 
+MAX_EXPIRY_ANSWER = 4096
+
+
 class OnExpiry(StrEnum):
-    """What happens to a question nobody answered in time."""
+    """What happens to a question nobody answered in time: its run fails, or what was declared before is answered.
+
+    ``deny`` declines a permission or plan; ``answer`` does so too, and answers a question with ``expiryAnswer``.
+    """
 
     FAIL = "fail"
     DENY = "deny"
@@ -98,6 +104,7 @@ class Interaction(Wire):
     created_at: datetime
     expires_at: datetime | None = None
     on_expiry: OnExpiry = OnExpiry.FAIL
+    expiry_answer: str | None = Field(default=None, description="What a question is answered with if nobody answers in time.")
     answer: dict[str, Any] | None = Field(default=None, description="The recorded reply, once there is one.")
     answered_by: str | None = None
     answered_at: datetime | None = None

@@ -174,6 +174,22 @@ class StopTaken(Wire):
     status: Literal["stopping", "ended", "remembered"]
 
 
+class ParkRun(Request):
+    """End an engine that waits for a person, and only that: the reply starts the next attempt from its session."""
+
+    question_ids: list[str] = Field(
+        min_length=1, description="The open questions its caller knows of. Where the engine's are others, nothing is done."
+    )
+
+
+class ParkTaken(Wire):
+    """Answered at once. ``parking``: ``attempt.ended`` follows when the process tree is gone; ``parked``: it was told."""
+
+    run_id: str
+    attempt: int
+    status: Literal["parking", "parked"]
+
+
 class MessageTaken(Wire):
     """The executor has handed the user message over, now or before (``duplicate``)."""
 

@@ -98,6 +98,17 @@ async def test_a_permission_nobody_gives_is_declined_where_that_is_declared(stac
     assert resolved["data"]["answeredBy"] == "expiry"
 
 
+async def test_a_question_nobody_answers_is_answered_where_that_is_declared(stack: Stack) -> None:
+    options = {"interactionTimeoutMs": 300, "onExpiry": "answer", "expiryAnswer": "as you like"}
+    run_id = await stack.start(script({"ask": {"prompt": "Which?", "options": ["red", "blue"]}}), providerOptions=options)
+    shown = await stack.until(run_id, within=20)
+    assert (shown["status"], shown["result"]) == ("success", "reply: as you like")
+    told = {event["kind"]: event["data"] for event in await stack.check(run_id)}
+    assert told["interaction.requested"]["expiryAnswer"] == "as you like"
+    resolved = told["interaction.resolved"]
+    assert (resolved["how"], resolved["answeredBy"], resolved["answer"]) == ("answered", "expiry", {"answer": "as you like"})
+
+
 @pytest.mark.parametrize(("steps", "status", "code"), [
     ([{"fail": {"code": "auth_failed", "message": "401"}}], "error", "auth_failed"),
     ([{"exit": 3}], "error", "engine_exit_nonzero"),

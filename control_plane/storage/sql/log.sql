@@ -13,7 +13,7 @@ FOR UPDATE OF head;
 
 -- name: read_locked
 SELECT head.run_id, head.last_cursor, head.executor_cursor, head.attempt, head.lease_until > now() AS has_lease,
-       run.status::text AS status, run.stop_reason, run.stop_detail, run.interaction_ms, run.on_expiry,
+       run.status::text AS status, run.stop_reason, run.stop_detail, run.interaction_ms, run.on_expiry, run.expiry_answer,
        attempt.run_id IS NOT NULL AS attempt_living, attempt.engine_session IS NOT NULL AS has_session, clock_timestamp() AS now,
        run.max_attempts, run.retry_after_side_effects, run.lender, run.provider, breaker.lender IS NOT NULL AS is_watched, head.failures, head.crashes, head.acted,
        (run.active_ms_left - coalesce(extract(epoch FROM now() - run.active_since) * 1000, 0))::bigint AS active_ms_left

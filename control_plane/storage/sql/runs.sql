@@ -37,12 +37,12 @@ LIMIT 100;
 -- name: create_run
 -- All rows of a new run, in one round trip.
 -- $1 to $10 the summary, $11 its priority, $12 to $15 the request, $16 the first event's data, $17 and $18 further attempts,
--- $19 whose credentials it uses, $20 whether it interrupts its session.
+-- $19 whose credentials it uses, $20 whether it interrupts its session, $21 what a question is answered with that expires.
 WITH run AS (
     INSERT INTO agent_runs
         (id, source, source_ref, session_id, metadata, app_id, provider, model, interaction_ms, on_expiry, max_attempts,
-         retry_after_side_effects, lender, interrupts, created_at)
-    VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9, $10, $17, $18, $19, $20, clock_timestamp())
+         retry_after_side_effects, lender, interrupts, expiry_answer, created_at)
+    VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9, $10, $17, $18, $19, $20, $21, clock_timestamp())
     RETURNING id
 ), head AS (
     INSERT INTO run_heads (run_id, last_cursor, priority, claim_after) SELECT id, 1, $11, now() FROM run

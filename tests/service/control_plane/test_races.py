@@ -175,14 +175,17 @@ async def test_a_reply_that_was_accepted_in_time_is_not_expired(stores: Stores) 
     assert await status_of(stores, lease.run_id) is RunStatus.WAITING_USER
 
 
-@pytest.mark.parametrize(("type", "on_expiry"), [("permission", OnExpiry.DENY), ("question", OnExpiry.FAIL)])
+@pytest.mark.parametrize(("type", "on_expiry"), [
+    ("permission", OnExpiry.DENY), ("question", OnExpiry.FAIL), ("question", OnExpiry.ANSWER),
+])  # fmt: skip
 async def test_two_replicas_that_sweep_at_once_do_it_once(stores: Stores, type: str, on_expiry: OnExpiry) -> None:
-    lease = await asked(stores, type=type, on_expiry=on_expiry)
+    expiry_answer = "blue" if on_expiry is OnExpiry.ANSWER else None
+    lease = await asked(stores, type=type, on_expiry=on_expiry, expiry_answer=expiry_answer)
     await overdue(stores)
     other = ExpireQuestions(stores.interactions, stores.log)
     await ExpireQuestions(Meanwhile(stores, other), stores.log)()
     resolved = await events_of_kind(stores, lease.run_id, "interaction.resolved")
-    if on_expiry is OnExpiry.DENY:
+    if on_expiry is not OnExpiry.FAIL:
         assert await question(stores, lease.run_id) is InteractionStatus.ANSWERED
         assert (await status_of(stores, lease.run_id), resolved) == (RunStatus.WAITING_USER, [])
     else:
