@@ -43,8 +43,8 @@ rolling: $(STAMP) ## Restart every service of a stack in turn, under 200 runs wi
 engines: $(STAMP) ## Install the pinned engine CLIs
 	$(BIN)/python scripts/install_engines.py
 
-test-engines: engines ## Run the tests that drive the real engine CLIs against a model stub (ALL=1: every case of every engine)
-	$(PYTEST) -m engine -n 2 --dist worksteal
+test-engines: engines ## Run the tests that drive the real engine CLIs against a model stub (ALL=1: every case of every engine; AGAIN=1: what failed, alone)
+	$(PYTEST) -m engine $(if $(AGAIN),--last-failed --last-failed-no-failures none,-n 2 --dist worksteal)
 
 health: $(STAMP) ## Ask the stack that is up whether a provider can be used (HEALTH="--provider codex --strict")
 	scripts/provider-runtime-health-check.sh $(HEALTH)
