@@ -32,6 +32,7 @@ from executor.adapters.acp_protocol import (
 )
 from executor.adapters.acp_questions import Asked, answers_of, asked_of, outcome_of, question_of
 from executor.adapters.acp_settings import AcpSetup
+from executor.adapters.asked_waits import asked_wait
 from executor.adapters.base import STDERR, STDOUT, CloseInput, Emit, Outcome, Send, StartRequest, Step, Stream
 from executor.adapters.engine_modes import MODES, Unasked
 from executor.adapters.exits import outcome_of_exit
@@ -127,7 +128,8 @@ class AcpConversation:
     def ended(self, exit_code: int | None) -> Outcome:
         usage = self._events.usage
         if self._failure is not None:
-            return Outcome(AttemptOutcome.ERROR, *self._failure, usage=usage)
+            asked = asked_wait(*self._failure, self._log.asks_ms)
+            return Outcome(AttemptOutcome.ERROR, *self._failure, usage=usage, retry_after_ms=asked)
         if self._is_stopping or self._stop_reason == "cancelled":
             return Outcome(AttemptOutcome.CANCELED, ErrorCode.USER_CANCELED, "the prompt was cancelled", usage=usage)
         if self._stop_reason is None or self._is_prompting:

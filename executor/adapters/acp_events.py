@@ -91,7 +91,9 @@ class PromptEvents:
             self._messages.broken()
             self._reasoning.broken()
             self._said, self._thought = [], []
-        told = RetryScheduled(by="engine", reason=retry.reason, error_code=retry.code, attempt=retry.attempt)
+        told = RetryScheduled(
+            by="engine", reason=retry.reason, error_code=retry.code, attempt=retry.attempt, delay_ms=retry.asked_ms
+        )
         return _at(line, [told])
 
     # ---- tools and plan ----

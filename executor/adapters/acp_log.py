@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from executor.adapters import acp_errors
 from executor.adapters.acp_profile import AcpProfile, LogLine
@@ -26,6 +26,7 @@ class Retry:
     attempt: int
     starts_over: bool = False
     is_enough: bool = False
+    asked_ms: int | None = None  # for so long the model wants to be left alone first
 
 
 class CallLog:
@@ -36,14 +37,17 @@ class CallLog:
         self._calls = 0
         self._last_failure = ""
         self._has_heard = False
+        self.asks_ms: int | None = None  # what the model asked for with the newest failure
 
     def begin(self) -> None:
         """A prompt goes out."""
         self._calls = 0
+        self.asks_ms = None
         self._has_heard = False
 
     def heard(self) -> None:
         """The model said something in the session."""
+        self.asks_ms = None
         self._has_heard = True
 
     def read(self, text: str) -> Sequence[Retry] | None:
@@ -81,8 +85,9 @@ class CallLog:
         attempt = int(found["attempt"])
         if attempt == 1:
             self._has_heard = False
-        is_enough = attempt >= self._profile.max_calls or int(found["wait"] or 0) > LONGEST_WAIT_MS
-        return self._retry(attempt, is_enough=is_enough and not self._has_heard)
+        self.asks_ms = int(found["wait"]) if found["wait"] else None
+        is_enough = attempt >= self._profile.max_calls or (self.asks_ms or 0) > LONGEST_WAIT_MS
+        return replace(self._retry(attempt, is_enough=is_enough and not self._has_heard), asked_ms=self.asks_ms)
 
     def _retry(self, attempt: int, *, starts_over: bool = False, is_enough: bool = False) -> Retry:
         """What cannot pass is not tried again, so what nothing names is the endpoint's."""

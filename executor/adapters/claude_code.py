@@ -13,6 +13,7 @@ from uuid import NAMESPACE_URL, uuid5
 import msgspec
 
 from executor.adapters import claude_config, claude_protocol
+from executor.adapters.asked_waits import asked_wait
 from executor.adapters.base import STDOUT, CloseInput, Emit, Install, Outcome, Send, StartRequest, Step, Stream
 from executor.adapters.claude_errors import code_of, code_of_retry, reason_of, reason_of_retry
 from executor.adapters.claude_events import TurnEvents
@@ -134,14 +135,18 @@ class ClaudeConversation:
     def ended(self, exit_code: int | None) -> Outcome:
         usage, result = self._events.usage, self._result
         if self._failure is not None:
-            return Outcome(AttemptOutcome.ERROR, *self._failure, usage=usage)
+            return self._failed(*self._failure)
         if result is not None and not result.is_error and result.subtype == "success":
             return self._success(result)
         if self._is_stopping or (result is not None and (result.terminal_reason or "").startswith("aborted")):
             return Outcome(AttemptOutcome.CANCELED, ErrorCode.USER_CANCELED, "the turn was interrupted", usage=usage)
         if result is None:
             return outcome_of_exit(exit_code, usage)
-        return Outcome(AttemptOutcome.ERROR, code_of(result, self._events.error), reason_of(result), usage=usage)
+        return self._failed(code_of(result, self._events.error), reason_of(result))
+
+    def _failed(self, code: ErrorCode, reason: str) -> Outcome:
+        asked = asked_wait(code, reason, self._events.asks_ms)
+        return Outcome(AttemptOutcome.ERROR, code, reason, usage=self._events.usage, retry_after_ms=asked)
 
     def _success(self, result: Result) -> Outcome:
         usage = self._events.usage

@@ -68,5 +68,12 @@ def reason_of_retry(retry: ApiRetry) -> str:
     return f"{status} ({retry.error})" if retry.error else status
 
 
+def asked_with(retry: ApiRetry) -> int | None:
+    """How long the model asked for, in milliseconds: it asks for whole seconds, while what the engine waits by itself has a
+    fraction, which chance gave it."""
+    is_asked = retry.error_status is not None and retry.retry_delay_ms > 0 and retry.retry_delay_ms % 1000 == 0
+    return int(retry.retry_delay_ms) if is_asked else None
+
+
 def _by_status(status: int | None) -> ErrorCode | None:
     return None if status is None else code_of_status(status)

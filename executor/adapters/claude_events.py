@@ -14,7 +14,7 @@ from typing import Any
 
 from executor.adapters import claude_tools
 from executor.adapters.base import Emit, Step
-from executor.adapters.claude_errors import code_of_retry, reason_of_retry
+from executor.adapters.claude_errors import asked_with, code_of_retry, reason_of_retry
 from executor.adapters.claude_protocol import (
     ApiRetry,
     Assistant,
@@ -90,6 +90,7 @@ class _Counted:
 
 class TurnEvents:
     """The events of one conversation. ``usage``: this attempt's tokens and cost so far. ``error``: the engine's word for it.
+    ``asks_ms``: how long the model asked for with its newest failure, until it speaks again.
 
     A whole message is held until something follows it or ``release`` is called, because only then is known whether it is final.
     """
@@ -97,6 +98,7 @@ class TurnEvents:
     def __init__(self) -> None:
         self.usage: Usage | None = None
         self.error: str | None = None
+        self.asks_ms: int | None = None
         self.was_stopped = False
         self._answer = _Answer()
         self._was_cut = False
@@ -169,6 +171,7 @@ class TurnEvents:
     def _payloads(self, told: Told, line: Line) -> Iterator[Payload]:
         match told:
             case Streamed(event=event, parent_tool_use_id=None):
+                self.asks_ms = None
                 yield from self._on_stream(event)
             case Assistant(parent_tool_use_id=None):
                 yield from self._on_blocks(told, line)
@@ -285,6 +288,7 @@ class TurnEvents:
         return f"{self._answer.id}-{self._answer.index}"
 
     def _on_retry(self, retry: ApiRetry) -> Payload:
+        self.asks_ms = asked_with(retry)
         self._was_cut = self._was_cut or self._answer.is_open
         if self._answer.is_open:
             self._answer.is_open = False

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from executor.adapters import codex_config, codex_protocol
+from executor.adapters.asked_waits import asked_wait
 from executor.adapters.base import STDOUT, CloseInput, Emit, Install, Outcome, Send, StartRequest, Step, Stream
 from executor.adapters.codex_asks import REFUSALS, Asked, AskEdit, AskMcp, AskUser, read_request
 from executor.adapters.codex_errors import code_of, code_of_text, reason_of
@@ -148,7 +149,9 @@ class CodexConversation:
             return self._success()
         if turn is not None and turn.status == "failed":
             error = turn.error or codex_protocol.TurnError("the turn failed without a reason")
-            return Outcome(AttemptOutcome.ERROR, code_of(error), reason_of(error), usage=usage)
+            code, reason = code_of(error), reason_of(error)
+            asked = asked_wait(code, reason)
+            return Outcome(AttemptOutcome.ERROR, code, reason, usage=usage, retry_after_ms=asked)
         if turn is not None or self._is_stopping:
             return Outcome(AttemptOutcome.CANCELED, ErrorCode.USER_CANCELED, "the turn was interrupted", usage=usage)
         return outcome_of_exit(exit_code, usage)

@@ -37,6 +37,7 @@ BY_INFO: Mapping[str, ErrorCode] = MappingProxyType(
 BY_TEXT = words(
     (r"missing environment variable", _C.AUTH_MISSING),
     (r"quota exceeded|insufficient_quota", _C.QUOTA_EXCEEDED),
+    (r"rate limit exceeded|rate limit reached", _C.RATE_LIMITED),
     (r"context window|context_length", _C.CONTEXT_OVERFLOW),
     (r"max_output_tokens", _C.OUTPUT_LIMIT),
     (r"model.{0,80}(does not exist|not found|not supported)|model_not_found", _C.MODEL_NOT_FOUND),
