@@ -99,8 +99,8 @@ def build_app(  # long: the composition root, read in one piece
 
     hub = TailHub(runs, events)
     run_log = RunLog(pool, on_commit=(hub.committed, wakeups.committed, count), chance=chance)
-    recorder = Recorder(run_log)
     leases = Leases(RunStore(lease_pool), fit.lease, fit.renew_every)
+    recorder = Recorder(run_log, leases.drop)
     leashes = Leashes(manager, fit.renew_every, fit.probe)
     attend = AttendAttempt(manager, recorder, fit, monotonic)
     start = StartAttempt(manager, leashes, fit, monotonic)

@@ -108,6 +108,11 @@ class Change:
         """Another attempt follows after a while: until then nobody is to drive the run."""
         return self.again is not None and self.again.delay_ms > 0
 
+    @property
+    def lets_go(self) -> bool:
+        """The lease went with this write: nobody is to drive the run now."""
+        return self.ended or self.parked or self.waits
+
 
 def absorb(run: Locked, news: Sequence[News]) -> Change:
     """The rows that make ``news`` true of ``run``. Nothing is written after the end."""

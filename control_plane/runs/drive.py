@@ -94,7 +94,7 @@ class DriveRun:
 
     async def _after(self, run: DrivenRun, change: Change) -> bool:
         """Its attempt has ended. Where the next one may begin at once the drive goes on; else the lease went with that write."""
-        if not (change.ended or change.parked or change.waits):
+        if not change.lets_go:
             return False
         await self._release(run)
         return True

@@ -15,6 +15,8 @@ from control_plane.domain.run import Lease
 from control_plane.storage.runs import RunStore
 from shared.errors import RunyardError
 
+SETTLE_SECONDS = 0.1
+
 log = structlog.get_logger("leases")
 
 
@@ -32,6 +34,7 @@ class Leases:
         self._held[lease.run_id] = (lease, on_lost)
 
     def drop(self, lease: Lease) -> None:
+        """It is given back, or went with a write of ours: nobody takes that for a loss."""
         if self._held.get(lease.run_id, (None,))[0] == lease:
             del self._held[lease.run_id]
 
@@ -49,7 +52,10 @@ class Leases:
         except RunyardError as error:
             log.warning("leases.not_renewed", runs=len(asked), reason=error.detail)
             return
-        for lease, on_lost in asked:
-            if lease.run_id not in ours and self._held.get(lease.run_id, (None,))[0] == lease:
+        gone = [each for each in asked if each[0].run_id not in ours]
+        if gone:
+            await asyncio.sleep(SETTLE_SECONDS)  # a write of our own that ended the run drops its lease as soon as it hears so
+        for lease, on_lost in gone:
+            if self._held.get(lease.run_id, (None,))[0] == lease:
                 del self._held[lease.run_id]
                 on_lost()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -42,10 +42,14 @@ class _Pending:
 
 
 class Recorder:
-    """``run`` is its loop. At most one piece of news per run is in flight: the caller waits."""
+    """``run`` is its loop. At most one piece of news per run is in flight: the caller waits.
 
-    def __init__(self, run_log: RunLog) -> None:
+    ``let_go`` is told of every lease that went with a write, before its driver hears of that write.
+    """
+
+    def __init__(self, run_log: RunLog, let_go: Callable[[Lease], object] = lambda _: None) -> None:
         self._log = run_log
+        self._let_go = let_go
         self._waiting: deque[_Pending] = deque()
         self._arrived = asyncio.Event()
 
@@ -107,7 +111,7 @@ class Recorder:
                     _fail(pending, LeaseLost(str(error)))
                 raise
             for pending, change in zip(window, changes, strict=True):
-                _settle(pending, change)
+                self._settle(pending, change)
             return
 
     async def _write_apart(self, window: list[_Pending], refusal: Refused) -> None:
@@ -119,12 +123,14 @@ class Recorder:
         for pending in window:
             await self._write([pending])
 
-
-def _settle(pending: _Pending, change: Change | None) -> None:
-    if change is None:
-        _fail(pending, LeaseLost(pending.lease.run_id))
-    elif not pending.done.done():
-        pending.done.set_result(change)
+    def _settle(self, pending: _Pending, change: Change | None) -> None:
+        if change is None:
+            _fail(pending, LeaseLost(pending.lease.run_id))
+            return
+        if change.lets_go:
+            self._let_go(pending.lease)
+        if not pending.done.done():
+            pending.done.set_result(change)
 
 
 def _fail(pending: _Pending, error: Exception) -> None:
