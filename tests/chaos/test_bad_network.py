@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Callable, Iterator
+from datetime import datetime
 
 import pytest
 
 from tests.chaos.bent_stack import LINKS, bent_stack
+from tests.chaos.storm.clients import Followed
 from tests.chaos.storm.weather import Force, Storm, storm
 from tests.e2e.conftest import make_folder
 from tests.e2e.kit import Stack
@@ -16,7 +19,11 @@ from tests.fault_proxy import FaultProxy
 
 pytestmark = pytest.mark.rough
 
-SKEW = {"control-plane": 600.0, "control-plane-2": -600.0, "executor-manager": -600.0, "executor-manager-2": 600.0}
+# An attempt may meet any of them in any order: the executors are fast and slow too, against each other by twenty minutes.
+SKEW = {
+    "control-plane": 600.0, "control-plane-2": -600.0, "executor-manager": -600.0, "executor-manager-2": 600.0,
+    "executor-1": 600.0, "executor-2": -600.0,
+}  # fmt: skip
 OPTIONS = ("--control-planes", "2", "--managers", "2", "--executors", "2")
 SHORT_SECONDS = 1.0
 # Long enough to be noticed (silence 6, probe 2) where another way stays open. An executor's own link has none: of its leash of
@@ -73,3 +80,13 @@ async def test_on_a_bad_network_and_with_clocks_ten_minutes_off_nothing_is_lost(
     assert failed == [], happened.summary()
     assert any(run.promised for run in happened.followed), happened.summary()
     assert all(each.passed_bytes for each in proxies.values())
+    wrong = [seconds for run in happened.followed for seconds in _wrong_by(run)]
+    assert min(wrong) < -500, "no executor was slow"
+    assert max(wrong) > 500, "no executor was fast"
+
+
+def _wrong_by(run: Followed) -> list[float]:
+    """How far the clocks of a run's executors were from the database's, in seconds."""
+    told = [(frame.event, datetime.fromisoformat(json.loads(frame.data)["at"])) for frame in run.frames]
+    created = told[0][1]
+    return [(at - created).total_seconds() for kind, at in told if kind == b"attempt.started"]
