@@ -90,7 +90,7 @@ def build_app(
             asyncio.create_task(keep_beating(heartbeat, runs)),
             asyncio.create_task(keep_counting(forest)),
             asyncio.create_task(forgetting.run()),
-            asyncio.create_task(readiness.find_versions(_probe_home(state))),
+            asyncio.create_task(readiness.keep_finding(_probe_home(state))),
         ]
         try:
             yield

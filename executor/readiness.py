@@ -1,6 +1,7 @@
 """Which engines are installed here, in which version, whether they start at all and can sign in.
 
-Engines are asked once, in the background; credentials are looked at whenever somebody asks.
+Engines are asked in the background, once where they answer: one that was too slow to, on a machine that does other work, is asked
+again and again, ever less often. Credentials are looked at whenever somebody asks.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from executor.adapters.base import Adapter, Install, Stream
@@ -22,6 +23,9 @@ from executor.state_dir import MARK, RUN_MARK
 from shared.contracts.providers import Provider, ProviderReadiness, ReadinessCategory
 
 VERSION_SECONDS = 10.0
+PATIENT_SECONDS = 30.0  # for one that was too slow before
+AGAIN_SECONDS = 15.0
+LONGEST_AGAIN_SECONDS = 600.0
 MAX_VERSION_BYTES = 64 * 1024
 
 
@@ -37,6 +41,14 @@ def executable_of(install: Install, engines_dir: Path | None) -> str | None:
     return os.path.abspath(found) if found else None
 
 
+def growing_waits() -> Iterator[float]:
+    """Seconds before an engine that did not answer is asked again: doubled each time, up to the longest; for ever."""
+    wait = AGAIN_SECONDS
+    while True:
+        yield wait
+        wait = min(wait * 2, LONGEST_AGAIN_SECONDS)
+
+
 class Readiness:
     """Per provider: the executable, its version, and why it cannot be used."""
 
@@ -50,6 +62,7 @@ class Readiness:
         self._mark = mark
         self._versions: dict[str, str] = {}
         self._failures: dict[str, str] = {}
+        self._silent: set[str] = set()  # failures that say nothing of the engine itself
 
     def executable(self, provider: Provider) -> str | None:
         """Absolute path of the engine's program; None when it is not installed. This Python for what is built in."""
@@ -85,45 +98,69 @@ class Readiness:
     def all(self) -> list[ProviderReadiness]:
         return [self.of(provider) for provider in self._adapters]
 
-    async def find_versions(self, home: Path) -> None:
-        """Ask every installed engine for its version, one after the other; ``home`` exists and is where they may write."""
+    async def keep_finding(self, home: Path) -> None:
+        """Until every installed engine has answered, with its version or with a failure of its own."""
+        for wait in growing_waits():
+            if not await self.find_versions(home):
+                return
+            await asyncio.sleep(wait)
+
+    async def find_versions(self, home: Path) -> bool:
+        """Ask every installed engine that did not answer yet, one after the other; whether one has still to be asked again.
+
+        ``home`` exists and is where they may write.
+        """
         for provider, adapter in self._adapters.items():
             executable = self.executable(provider)
-            if executable is None or executable in self._versions or executable in self._failures:
+            if executable is None or not self._is_unknown(executable):
                 continue
             install = adapter.install
             if not install.globs and not install.command:
                 self._versions[executable] = ".".join(str(part) for part in sys.version_info[:3])
                 continue
-            code, output = await self._ask((executable, *install.version_argv), home, f"version.{provider}")
-            found = re.search(install.version_pattern, output)
-            if code == 0 and found is not None:
-                self._versions[executable] = found[1]
-            else:
-                self._failures[executable] = f"{install.command} did not say its version (exit status {code})"
+            seconds = PATIENT_SECONDS if executable in self._silent else VERSION_SECONDS
+            answer = await self._ask((executable, *install.version_argv), home, f"version.{provider}", seconds)
+            self._learn(executable, install, answer, seconds)
+        return bool(self._silent)
 
-    async def _ask(self, argv: tuple[str, ...], home: Path, run_mark: str) -> tuple[int | None, str]:
+    def _is_unknown(self, executable: str) -> bool:
+        return executable in self._silent or not (executable in self._versions or executable in self._failures)
+
+    def _learn(self, executable: str, install: Install, answer: _Answer | None, seconds: float) -> None:
+        name = install.command or Path(executable).name
+        self._silent.discard(executable)
+        self._failures.pop(executable, None)
+        if answer is None:
+            self._silent.add(executable)
+            self._failures[executable] = f"{name} did not answer in {seconds:g} s when asked for its version; it is asked again"
+        elif (found := re.search(install.version_pattern, answer.text)) is not None and answer.exit_code == 0:
+            self._versions[executable] = found[1]
+        else:
+            self._failures[executable] = f"{name} did not say its version (exit status {answer.exit_code})"
+
+    async def _ask(self, argv: tuple[str, ...], home: Path, run_mark: str, seconds: float) -> _Answer | None:
+        """None: it did not end in time. Its process tree is gone afterwards."""
         places = {"HOME": str(home), "TMPDIR": str(home)}
         env = engine_environment(os.environ, places, {}, {}, {}, {MARK: self._mark, RUN_MARK: run_mark})
         answer = _Answer()
         try:
             process, tree = await self._forest.plant(Launch(argv, env, str(home)), answer, run_mark)
         except OSError:
-            return None, ""
+            return answer  # it cannot be run
         process.close_input()
         try:
-            async with asyncio.timeout(VERSION_SECONDS):
+            async with asyncio.timeout(seconds):
                 while process.exit_code is None or process.has_open_output:
                     answer.changed.clear()
                     await answer.changed.wait()
+            answer.exit_code = process.exit_code
         except TimeoutError:
-            pass
+            return None
         finally:
-            code = process.exit_code
             await self._forest.end_surely(tree, 0, asyncio.Event())
             process.close()
             self._forest.forget(tree)
-        return code, answer.output.decode(errors="replace")
+        return answer
 
 
 class _Answer:
@@ -132,6 +169,11 @@ class _Answer:
     def __init__(self) -> None:
         self.output = bytearray()
         self.changed = asyncio.Event()
+        self.exit_code: int | None = None
+
+    @property
+    def text(self) -> str:
+        return self.output.decode(errors="replace")
 
     def on_bytes(self, stream: Stream, chunk: bytes) -> None:
         self.output += chunk[: MAX_VERSION_BYTES - len(self.output)]

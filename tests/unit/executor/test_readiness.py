@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ from executor import readiness as module
 from executor.adapters.base import Install
 from executor.credentials import CredentialStore
 from executor.process_tree import Forest
-from executor.readiness import Readiness
+from executor.readiness import Readiness, growing_waits
 from shared.contracts.credentials import CREDENTIALS, Credentials
 from shared.contracts.providers import Capabilities, Provider, ReadinessCategory
+from tests.e2e.kit import processes_with
 
 CODEX = Provider.CODEX_APP_SERVER
 NEEDS_NONE = Credentials()
@@ -62,14 +65,59 @@ async def test_an_engine_under_the_engines_folder_is_found_and_asked_for_its_ver
     assert readiness.executable(CODEX) == str(tmp_path / "node_modules" / "engine" / "cli")
 
 
-@pytest.mark.parametrize("script", ["echo 1.2.3; exit 1", "echo nothing", "sleep 300"])
-async def test_an_engine_that_does_not_say_its_version_is_unhealthy(
-    forest: Forest, tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("script", "status"), [("echo 1.2.3; exit 1", 1), ("echo nothing", 0), ("kill -9 $$", -9)])
+async def test_an_engine_that_does_not_say_its_version_is_unhealthy_and_not_asked_again(
+    forest: Forest, tmp_path: Path, script: str, status: int
 ) -> None:
-    monkeypatch.setattr(module, "VERSION_SECONDS", 0.5)
-    answer = (await found(forest, tmp_path, installed(tmp_path, script))).of(CODEX)
+    readiness = await found(forest, tmp_path, installed(tmp_path, f"echo x >> {tmp_path}/asked\n{script}"))
+    answer = readiness.of(CODEX)
     assert answer.readiness_category is ReadinessCategory.RUNTIME_UNHEALTHY
-    assert "version" in (answer.blocking_reason or "")
+    assert answer.blocking_reason == f"no-such-engine did not say its version (exit status {status})"
+    assert not await readiness.find_versions(tmp_path)
+    assert (tmp_path / "asked").read_text() == "x\n"
+
+
+async def test_a_program_that_cannot_be_run_is_unhealthy(forest: Forest, tmp_path: Path) -> None:
+    install = installed(tmp_path, "")
+    (tmp_path / "node_modules" / "engine" / "cli").write_text("no program")
+    readiness = await found(forest, tmp_path, install)
+    assert readiness.of(CODEX).readiness_category is ReadinessCategory.RUNTIME_UNHEALTHY
+
+
+# Says nothing while a file tells that the machine is loaded.
+SLOW = "test -e {0}/loaded && sleep 300 &\nwait\necho 1.2.3"
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits that a test can sit through."""
+    for name, seconds in {"VERSION_SECONDS": 0.2, "PATIENT_SECONDS": 10, "AGAIN_SECONDS": 0.05}.items():
+        monkeypatch.setattr(module, name, seconds)
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_an_engine_that_was_too_slow_says_so_and_comes_back_when_it_answers(forest: Forest, tmp_path: Path) -> None:
+    (tmp_path / "loaded").touch()
+    readiness = Readiness({CODEX: Engine(installed(tmp_path, SLOW.format(tmp_path)))}, tmp_path, EMPTY, forest, "mark")
+    assert await readiness.find_versions(tmp_path)
+    answer = readiness.of(CODEX)
+    assert (answer.readiness_category, answer.version) == (ReadinessCategory.RUNTIME_UNHEALTHY, None)
+    assert answer.blocking_reason == "no-such-engine did not answer in 0.2 s when asked for its version; it is asked again"
+    (tmp_path / "loaded").unlink()
+    async with asyncio.timeout(20):
+        await readiness.keep_finding(tmp_path)
+    answer = readiness.of(CODEX)
+    assert (answer.readiness_category, answer.version, answer.blocking_reason) == (ReadinessCategory.READY, "1.2.3", None)
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_an_engine_that_is_not_waited_for_leaves_no_process(forest: Forest, tmp_path: Path) -> None:
+    await found(forest, tmp_path, installed(tmp_path, "sleep 300 & wait"))
+    assert processes_with("HOME", str(tmp_path)) == []
+
+
+def test_an_engine_that_stays_silent_is_asked_ever_less_often() -> None:
+    assert list(islice(growing_waits(), 8)) == [15, 30, 60, 120, 240, 480, 600, 600]
 
 
 async def test_an_engine_that_is_nowhere_is_not_installed(forest: Forest, tmp_path: Path) -> None:
