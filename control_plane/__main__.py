@@ -22,7 +22,7 @@ def main() -> None:
         sys.exit(f"control-plane: {error}")
     stopping = Stopping()
     become_private()
-    serve(lambda: build_app(settings, stopping=stopping), settings.host, settings.port, on_stopping=stopping.begin)
+    serve(lambda: build_app(settings, stopping=stopping), settings.host, settings.port, on_signal=stopping.begin)
 
 
 if __name__ == "__main__":

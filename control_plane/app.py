@@ -143,9 +143,6 @@ def build_app(  # long: the composition root, read in one piece
     described = document("Runyard", release(), operations, (*PAYLOADS.values(), *FLAT_FRAMES))
     served = (*operations, *document_routes(lambda: described), *page_routes())
     watch(driven=lambda: dispatcher.driven, readers=lambda: hub.readers)
-    if stopping is not None:
-        stopping.on(dispatcher.drain)
-        stopping.on(hub.stop)
 
     loops = Loops({
         "recorder": recorder.run, "tails": hub.run, "wakeups": wakeups.run, "leases": leases.run,
@@ -159,7 +156,7 @@ def build_app(  # long: the composition root, read in one piece
             log.info("migrated", version=applied)
         async with opened(pool), opened(lease_pool):
             # The dispatcher ends first: its drivers hand their runs back through everything below.
-            async with loops.running(), Loops({"dispatcher": dispatcher.run}).running():
+            async with loops.running(), Loops({"dispatcher": dispatcher.run}).running(), _leaving(stopping, dispatcher, hub):
                 yield
             await manager.close()
 
@@ -170,6 +167,17 @@ def build_app(  # long: the composition root, read in one piece
         open_door=settings.auth == "off",
     )
     return Starlette(routes=make_routes(served, guard), exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan)
+
+
+@asynccontextmanager
+async def _leaving(stopping: Stopping | None, dispatcher: Dispatcher, hub: TailHub) -> AsyncGenerator[None]:
+    """At the signal, not when the last connection is closed: others take the runs over, and readers go to them."""
+    if stopping is not None:
+        stopping.on(dispatcher.drain)
+        stopping.on(hub.stop)
+    yield
+    dispatcher.drain()
+    await dispatcher.handed_over()
 
 
 def _keep(settings: Settings) -> Keep:

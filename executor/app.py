@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from executor.cgroups import Cgroups, cgroups
 from executor.command_profiles import load_command_profiles
 from executor.containment import Containment, containment
 from executor.credentials import CredentialStore
+from executor.drain import Drain
 from executor.forgetting import Forgetting
 from executor.heartbeat import Heartbeat, keep_beating, keep_counting
 from executor.live_runs import LiveRuns, Places
@@ -35,21 +37,33 @@ from shared.contracts.events import PAYLOADS
 from shared.contracts.providers import Provider
 from shared.health import health_routes, release
 from shared.openapi import document
+from shared.server import end_this_process
 from shared.web import EXCEPTION_HANDLERS, make_routes, service_guard
 
 log = structlog.get_logger("executor")
 
 
 class ExecutorApp(Starlette):
-    """``stop_soon`` is for the moment of the signal: the trees are ended while streams can still tell of it."""
+    """``asked_to_end`` is for the moment of the signal: what is ended is ended while streams can still tell of it."""
 
     runs: LiveRuns
+    drain: Drain
     _loop: asyncio.AbstractEventLoop | None = None
+    _drains = False
 
-    def stop_soon(self) -> None:
-        """Safe to call from a signal handler, also before anything was started: then nothing is to be ended."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self.runs.drain)
+    def asked_to_end(self, number: int) -> bool:
+        """Whether to end now. False once, for SIGTERM: it is sent again by ourselves when there is nothing to wait for any more.
+
+        Safe to call from a signal handler, also before anything was started: then nothing is to be ended.
+        """
+        if self._loop is None:
+            return True
+        if number == signal.SIGTERM and not self._drains and self.drain.bound_seconds > 0:
+            self._drains = True
+            self._loop.call_soon_threadsafe(self.drain.begin)
+            return False
+        self._loop.call_soon_threadsafe(self.runs.end_all)
+        return True
 
     def started(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -75,6 +89,7 @@ def build_app(
     store = open_store(settings.snapshot_store) if settings.snapshot_store is not None else None
     snapshots = Snapshots(settings.workspaces(), state.snapshots, store, settings.snapshot_max_bytes)
     runs = LiveRuns(prepare, snapshots, forest, Places(state.journal, settings.workspaces(), settings.slots), identity, clock)
+    drain = Drain(runs, settings.drain_seconds, end_this_process)
     executor = Executor(runs, readiness, identity, settings.slots, settings.workspaces(), table, credentials)
     forgetting = Forgetting(runs, snapshots, identity.instance)
     operations = (*executor_routes(executor), *workspace_routes(forgetting))
@@ -95,7 +110,8 @@ def build_app(
         try:
             yield
         finally:
-            await runs.drain()
+            await drain.close()
+            await runs.end_all()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -107,7 +123,7 @@ def build_app(
         exception_handlers=dict(EXCEPTION_HANDLERS),
         lifespan=lifespan,
     )
-    app.runs = runs
+    app.runs, app.drain = runs, drain
     return app
 
 

@@ -227,6 +227,7 @@ class Tail:
         self.journal = journal
         self.is_ended = is_ended
         self.is_cut = False
+        self.was_read = False  # to the end, by somebody
         self._waiting: set[asyncio.Future[None]] = set()
         self._indexing: asyncio.Future[array[int]] | None = None
         self._readers = 0
@@ -295,14 +296,17 @@ class Follower:
             await self._index()
         if self._cursor >= self._tail.journal.count:
             if self._tail.is_ended:
-                return None
+                return self._over()
             if not self._tail.is_cut:
                 await self._tail.changed(within)
         if self._cursor < self._tail.journal.count:
             return self._read()
         if self._tail.is_cut and not self._tail.is_ended:
             raise CutError
-        return b"" if not self._tail.is_ended else None
+        return b"" if not self._tail.is_ended else self._over()
+
+    def _over(self) -> None:
+        self._tail.was_read = True
 
     async def close(self) -> None:
         if self._is_open:

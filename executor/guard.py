@@ -1,8 +1,9 @@
 """The guard: a small process beside each executor, so that no engine outlives it, whatever happens to it.
 
-It starts the executor, forwards the wish to stop, and ends everything below it when the executor is gone, hangs, or lets a
-leash pass. It then ends itself, so that whoever supervises it starts both anew. Standard library only: it must stay small
-enough to have no reason to fail. It never reads a journal and never speaks a protocol.
+It starts the executor, forwards the wish to stop (SIGTERM: when its work is done; SIGINT, or a second SIGTERM: now), and ends
+everything below it when the executor is gone, hangs, or lets a leash pass. It then ends itself, so that whoever supervises it
+starts both anew. Standard library only: it must stay small enough to have no reason to fail. It never reads a journal and never
+speaks a protocol.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from executor import procfs
@@ -48,7 +49,7 @@ def main() -> int:
     wishes = Wishes.listen()
     become_private()
     procfs.become_subreaper()
-    procfs.signal_when_parent_dies(signal.SIGTERM, parent)
+    procfs.signal_when_parent_dies(signal.SIGINT, parent)  # nobody would start it again: there is nothing to wait for
     if not sweep(state):
         _say("processes of an earlier life could not be ended")
         return LEFTOVERS_EXIT
@@ -131,6 +132,7 @@ class Wishes:
 
     wakeup: int
     stop: bool = False
+    hurry: bool = False
 
     @classmethod
     def listen(cls) -> Wishes:
@@ -138,7 +140,8 @@ class Wishes:
         wakeup, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         wishes = cls(wakeup)
 
-        def stop(_number: int, _frame: object) -> None:
+        def stop(number: int, _frame: object) -> None:
+            wishes.hurry = wishes.stop or number == signal.SIGINT
             wishes.stop = True
 
         signal.signal(signal.SIGTERM, stop)
@@ -160,13 +163,14 @@ class Pulse:
     last: bytes = b""
     silent_seconds: float = 0.0
     leash_until_ms: int = 0
+    leaves_by: float = 0.0  # on the monotonic clock, seconds; 0: it was not asked to
 
     def look(self, elapsed: float) -> str | None:
         """Why the executor must be ended, or None. ``elapsed``: seconds since the last look."""
         beat = self._read()
         if beat and beat != self.last:
             self.last, self.silent_seconds = beat, 0.0
-            self.leash_until_ms = _leash_of(beat)
+            self.leash_until_ms, self.leaves_by = _number(beat, 1), _number(beat, 2) / 1000
         else:
             self.silent_seconds += min(elapsed, 2 * WAKE_SECONDS)
         if self.silent_seconds > (SILENCE_SECONDS if self.last else START_SECONDS):
@@ -183,10 +187,10 @@ class Pulse:
             return b""
 
 
-def _leash_of(beat: bytes) -> int:
-    """``<clock ms> <earliest leash deadline in ms, 0 for none>``; a line we cannot read says nothing."""
+def _number(beat: bytes, place: int) -> int:
+    """Of a heartbeat, see ``executor.heartbeat``; a line we cannot read says nothing."""
     try:
-        return int(beat.split()[1])
+        return int(beat.split()[place])
     except (IndexError, ValueError):
         return 0
 
@@ -200,9 +204,12 @@ class _Guard:
     def run(self) -> int:
         self.state.heartbeat.unlink(missing_ok=True)
         child = self._start()
-        reason = self._watch(child)
-        if reason is None:
-            reason = self._stop(child)
+        pulse = Pulse(self.state)
+        reason = self._watch(child, pulse, lambda: self.wishes.stop)
+        if reason is None and child.returncode is not None:
+            reason = f"the executor ended by itself with status {child.returncode}"
+        elif reason is None:
+            reason = self._drain(child, pulse) or self._stop(child)
         if reason:
             _say(reason)
         swept = sweep(self.state)
@@ -224,14 +231,13 @@ class _Guard:
         self._note_what_is_below()  # nobody but root finds a private process by its mark
         return child
 
-    def _watch(self, child: subprocess.Popen[bytes]) -> str | None:
-        """Until someone asks for the end (None) or the executor gives a reason for it."""
-        pulse = Pulse(self.state)
+    def _watch(self, child: subprocess.Popen[bytes], pulse: Pulse, is_over: Callable[[], bool]) -> str | None:
+        """Until ``is_over`` or it has ended (None), or it gives a reason to be ended."""
         looked = noted = time.monotonic()
-        while not self.wishes.stop:
+        while not is_over():
             self.wishes.wait(WAKE_SECONDS)
-            if (status := self._ended(child)) is not None:
-                return f"the executor ended by itself with status {status}"
+            if self._ended(child) is not None:
+                return None
             now = time.monotonic()
             if (reason := pulse.look(now - looked)) is not None:
                 return reason
@@ -241,9 +247,20 @@ class _Guard:
                 self._note_what_is_below()
         return None
 
-    def _stop(self, child: subprocess.Popen[bytes]) -> str:
-        """Ask the executor to end: "" when it does so in time, else what went wrong."""
+    def _drain(self, child: subprocess.Popen[bytes], pulse: Pulse) -> str | None:
+        """Ask the executor to end when its work is done. None when it did, when somebody cannot wait for that, or when it takes
+        longer than it said it would; else why it must be ended."""
+        if self.wishes.hurry:
+            return None
         child.send_signal(signal.SIGTERM)
+        asked = time.monotonic()
+        return self._watch(
+            child, pulse, lambda: self.wishes.hurry or time.monotonic() > max(asked, pulse.leaves_by) + STOP_SECONDS
+        )
+
+    def _stop(self, child: subprocess.Popen[bytes]) -> str:
+        """Ask the executor to end now: "" when it does so in time, else what went wrong."""
+        child.send_signal(signal.SIGINT)
         deadline = time.monotonic() + STOP_SECONDS
         while (left := deadline - time.monotonic()) > 0:
             if self._ended(child) is not None:

@@ -23,13 +23,14 @@ log = structlog.get_logger("heartbeat")
 
 
 class Heartbeat:
-    """``<clock ms> <earliest leash deadline in ms, 0 for none>``, in place: a full disk cannot silence it."""
+    """``<clock ms> <earliest leash deadline in ms, 0 for none> <when it will have ended in ms, 0: it was not asked to>``, in
+    place: a full disk cannot silence it."""
 
     def __init__(self, state: StateDir) -> None:
         self._fd = os.open(state.heartbeat, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def beat(self, leash_until_ms: int) -> None:
-        os.pwrite(self._fd, b"%-20d %-20d\n" % (monotonic_ms(), leash_until_ms), 0)
+    def beat(self, leash_until_ms: int, leaves_by_ms: int) -> None:
+        os.pwrite(self._fd, b"%-20d %-20d %-20d\n" % (monotonic_ms(), leash_until_ms, leaves_by_ms), 0)
 
     def close(self) -> None:
         os.close(self._fd)
@@ -41,7 +42,7 @@ async def keep_beating(heartbeat: Heartbeat, runs: LiveRuns) -> None:
     while True:
         _surely(runs.end_lapsed)
         if count % BEATS_A_SECOND == 0:
-            _surely(lambda: heartbeat.beat(runs.earliest_leash_ms()))
+            _surely(lambda: heartbeat.beat(runs.earliest_leash_ms(), runs.leaves_by_ms))
             metrics.LIVE.set(len(runs.live()))
         if count % BEATS_AN_HOUR == 0:
             _surely(runs.release_old)

@@ -41,8 +41,8 @@ REMEMBERED_REFUSALS = 10_000
 REFUSAL_SECONDS = 600.0
 REMEMBERED_SECRETS = 10_000
 KEEP_ENDED = timedelta(hours=24)
-DRAIN_SECONDS = 3.5
-DRAIN_GRACE_SECONDS = 1.5
+END_SECONDS = 3.5
+END_GRACE_SECONDS = 1.5
 
 log = structlog.get_logger("live_runs")
 
@@ -57,7 +57,10 @@ class Places:
 
 
 class LiveRuns:
-    """Everything is called on the event loop. ``rest`` takes nothing new and lets go on what lives; ``drain`` ends all."""
+    """Everything is called on the event loop.
+
+    ``rest`` and ``leave`` take nothing new and let go on what lives; ``end_all`` ends it.
+    """
 
     def __init__(
         self, prepare: Prepare, snapshots: Snapshots, forest: Forest, places: Places, identity: Identity, now: Clock
@@ -71,8 +74,9 @@ class LiveRuns:
         self._attempts = Attempts()
         self._refused: dict[str, tuple[int, float]] = {}  # per run: this attempt and all before it, until then
         self._rests = False
+        self.leaves_by_ms = 0  # on the monotonic clock; 0: nobody asked for the end
         self._secrets: dict[str, tuple[str, ...]] = {}  # by workspace key
-        self._drained: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     @property
     def is_draining(self) -> bool:
@@ -81,12 +85,16 @@ class LiveRuns:
 
     @property
     def is_stopping(self) -> bool:
-        """What lives is being ended, too."""
-        return self._drained is not None
+        """Its end was asked for: there is no going on."""
+        return self.leaves_by_ms > 0 or self._ending is not None
 
     def rest(self, rests: bool) -> None:
         """An operator's wish: until it is taken back, or until the next life of this executor."""
         self._rests = rests
+
+    def leave(self, by_ms: int) -> None:
+        """This executor is about to end, by then at the latest."""
+        self.leaves_by_ms = by_ms
 
     def recover(self) -> None:
         """Once, before anything else: what earlier lives left."""
@@ -317,13 +325,13 @@ class LiveRuns:
 
     # ---- the end ----
 
-    def drain(self) -> asyncio.Task[None]:
+    def end_all(self) -> asyncio.Task[None]:
         """End every attempt, in bounded time; the same task however often it is asked."""
-        if self._drained is None:
-            self._drained = asyncio.create_task(self._drain())
-        return self._drained
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end_all())
+        return self._ending
 
-    async def _drain(self) -> None:
+    async def _end_all(self) -> None:
         living = [attempt for attempt in self.live() if attempt.runner is not None]
         for attempt in living:
             if attempt.runner is not None:
@@ -331,10 +339,10 @@ class LiveRuns:
         tasks = [attempt.task for attempt in living if attempt.task is not None]
         if not tasks:
             return
-        await asyncio.wait(tasks, timeout=DRAIN_GRACE_SECONDS)
+        await asyncio.wait(tasks, timeout=END_GRACE_SECONDS)
         for attempt in living:
             if attempt.runner is not None:
                 attempt.runner.hurry()
-        await asyncio.wait(tasks, timeout=DRAIN_SECONDS - DRAIN_GRACE_SECONDS)
+        await asyncio.wait(tasks, timeout=END_SECONDS - END_GRACE_SECONDS)
         for attempt in self.live():
             attempt.tail.cut()

@@ -27,8 +27,8 @@ def main() -> int:
     configure_logs("executor", settings.log_level)
     take_limits(settings.file_limit_bytes)
     if settings.guard_pid is not None:
-        # a dead guard watches no leash: the executor then ends its attempts itself, in order
-        procfs.signal_when_parent_dies(signal.SIGTERM, settings.guard_pid)
+        # a dead guard watches no leash: the executor then ends its attempts itself, in order and at once
+        procfs.signal_when_parent_dies(signal.SIGINT, settings.guard_pid)
     procfs.become_subreaper()
     try:
         app = build_app(settings)
@@ -38,7 +38,7 @@ def main() -> int:
     for name in (MARK, INSTANCE, GUARD_PID):
         os.environ.pop(name, None)
     become_private()  # last: /proc/self is root's from here on
-    serve(lambda: app, settings.host, settings.port, app.stop_soon)
+    serve(lambda: app, settings.host, settings.port, app.asked_to_end)
     return 0
 
 

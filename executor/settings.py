@@ -61,6 +61,11 @@ class ExecutorSettings(ServiceSettings):
     slots: int = Field(
         default=4, ge=1, le=1_000, validation_alias="EXECUTOR_SLOTS", description="How many attempts may live at once."
     )
+    drain_seconds: float = Field(
+        default=20.0, ge=0, le=86_400, validation_alias="EXECUTOR_DRAIN_SECONDS",
+        description="How long SIGTERM waits for what works here to end and be told; 0 ends it at once, as SIGINT or a second "
+                    "SIGTERM does. Whoever kills what does not end must wait 10 s longer.",
+    )  # fmt: skip
     output_quota_bytes: int = Field(
         default=256 * MIB, ge=1, validation_alias="EXECUTOR_OUTPUT_QUOTA_BYTES",
         description="What an engine may print in one attempt before it is ended with `output_limit`.",

@@ -20,7 +20,7 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"executor-manager: {error}")
     become_private()
-    serve(lambda: app, settings.host, settings.port, on_stopping=stopping.begin)
+    serve(lambda: app, settings.host, settings.port, on_signal=stopping.begin)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from functools import partial
 
 from starlette.applications import Starlette
 
@@ -48,9 +47,8 @@ def build_app(settings: Settings, *, stopping: Stopping | None = None, resolve: 
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
-        loop = asyncio.get_running_loop()
         if stopping is not None:
-            stopping.on(partial(_soon, loop, relay.leave))
+            stopping.on(relay.leave)
         async with asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(fleet.watch())
             try:
@@ -64,8 +62,3 @@ def build_app(settings: Settings, *, stopping: Stopping | None = None, resolve: 
         exception_handlers=dict(EXCEPTION_HANDLERS),
         lifespan=lifespan,
     )
-
-
-def _soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    """From a signal handler, which may interrupt the loop at any point."""
-    loop.call_soon_threadsafe(callback)

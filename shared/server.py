@@ -8,6 +8,8 @@ import resource
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -42,18 +44,26 @@ class Stopping:
     """What is to happen when this process is asked to end, before its connections are closed."""
 
     def __init__(self) -> None:
-        self._callbacks: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], object]] = []
 
     def on(self, callback: Callable[[], None]) -> None:
-        self._callbacks.append(callback)
+        """To be called on this event loop: a signal handler may interrupt it at any point."""
+        self._callbacks.append(partial(asyncio.get_running_loop().call_soon_threadsafe, callback))
 
-    def begin(self) -> None:
+    def begin(self, _number: int) -> bool:
+        """``on_signal`` of ``serve``: there is nothing to wait for."""
         for callback in self._callbacks:
             callback()
+        return True
 
 
-def serve(build: Callable[[], ASGIApp], host: str, port: int, on_stopping: Callable[[], None] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; ``on_stopping`` is called at the signal, before connections are closed.
+OnSignal = Callable[[int], bool]
+
+
+def serve(build: Callable[[], ASGIApp], host: str, port: int, on_signal: OnSignal | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; ``on_signal`` is called with each one, before connections are closed.
+
+    It says whether to stop serving now. Who says no calls ``end_this_process`` later, and is asked again.
 
     ``build`` makes the app inside the event loop: some of its parts (a connection pool) belong to one loop for ever.
     """
@@ -64,8 +74,9 @@ def serve(build: Callable[[], ASGIApp], host: str, port: int, on_stopping: Calla
         lifespan="on", log_config=None, access_log=False, server_header=False, backlog=4096,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS, timeout_keep_alive=75,
     )  # fmt: skip
-    server = _Server(config, on_stopping)
-    server.run(sockets=[_listening(host, port)])
+    server = _Server(config, on_signal)
+    with suppress(KeyboardInterrupt):  # uvicorn raises the signal once more when all is over
+        server.run(sockets=[_listening(host, port)])
 
 
 def allow_open_files() -> None:
@@ -75,14 +86,13 @@ def allow_open_files() -> None:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_stopping: Callable[[], None] | None) -> None:
+    def __init__(self, config: uvicorn.Config, on_signal: OnSignal | None) -> None:
         super().__init__(config)
-        self._on_stopping = on_stopping
+        self._on_signal = on_signal
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        if self._on_stopping is not None and not self.should_exit:
-            self._on_stopping()
-        super().handle_exit(sig, frame)
+        if self._on_signal is None or self.should_exit or self._on_signal(sig):
+            super().handle_exit(sig, frame)
 
 
 def _listening(host: str, port: int) -> socket.socket:

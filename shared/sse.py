@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from random import randint
 from typing import NamedTuple, Protocol
 
 from starlette.responses import Response
@@ -15,6 +16,8 @@ from starlette.types import Receive, Scope, Send
 from shared.clock import monotonic
 
 HEARTBEAT = b": hb\n\n"
+COME_BACK = b": this server is about to end; the stream goes on at another one, after the last id\nretry: %d\n\n"
+COME_BACK_MS = (50, 250)  # not all at the same moment
 END = b"\n\n"
 STALL_SECONDS = 30.0
 LOOKS_PER_STALL = 3
@@ -75,13 +78,17 @@ class CutError(Exception):
     """The source broke off: the reader must see a cut, not an end."""
 
 
+class SentAway(Exception):
+    """The source goes on, but not at this process, which is about to end: the reader is asked to come back at once."""
+
+
 class Blocks(Protocol):
     """A source of whole frames. One reader; closing it releases everything it holds."""
 
     async def next(self, within: float) -> bytes | None:
         """All frames that are ready, in one piece; b"" when there were none for ``within`` seconds; None at the end.
 
-        Raises ``CutError`` where the source broke off.
+        Raises ``CutError`` where the source broke off, ``SentAway`` where it goes on elsewhere.
         """
         ...
 
@@ -134,8 +141,11 @@ class EventStream(Response):
     async def _pump(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
         await self._give(self._first)
-        while (block := await self._blocks.next(self._heartbeat_seconds)) is not None:
-            await self._give(block or HEARTBEAT)
+        try:
+            while (block := await self._blocks.next(self._heartbeat_seconds)) is not None:
+                await self._give(block or HEARTBEAT)
+        except SentAway:
+            await self._give(COME_BACK % randint(*COME_BACK_MS))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _give(self, body: bytes) -> None:

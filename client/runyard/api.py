@@ -175,22 +175,23 @@ class Runyard:
         cursor = after
         while True:
             try:
-                async with aclosing(self._connection(run_id, cursor)) as events:
+                async with aclosing(self._connection(run_id, cursor, patient)) as events:
                     async for event in events:
                         patient.heard()
                         cursor = event.cursor
                         yield event
                         if event.is_terminal:
                             return
-                if await self._ended_before(run_id, cursor):
+                if not patient.is_sent_away and await self._ended_before(run_id, cursor):
                     return
                 patient.answered()
             except (httpx.TransportError, SSEError, RunyardUnreachableError, RunyardApiError) as error:
                 patient.outlast(error)
             await patient.wait()
 
-    async def _connection(self, run_id: str, cursor: int) -> AsyncGenerator[Event]:
+    async def _connection(self, run_id: str, cursor: int, patient: _Patience) -> AsyncGenerator[Event]:
         """The events above ``cursor`` of one connection, until its end; raises ``httpx.TransportError`` where it was cut."""
+        patient.connects()
         headers = {"accept": "text/event-stream", "cache-control": "no-store", "last-event-id": str(cursor)}
         timeout = httpx.Timeout(CALL_SECONDS, connect=CONNECT_SECONDS, read=SILENCE_SECONDS)
         async with self._http.stream("GET", f"/api/runs/{_part(run_id)}/stream", headers=headers, timeout=timeout) as response:
@@ -199,6 +200,8 @@ class Runyard:
                 raise _refusal(response)
             async with aclosing(EventSource(response).aiter_sse()) as frames:
                 async for frame in frames:
+                    if frame.retry is not None:
+                        patient.told(frame.retry / 1000)
                     if (event := _event(frame)) is not None and event.cursor > cursor:
                         cursor = event.cursor
                         yield event
@@ -239,6 +242,21 @@ class _Patience:
         self._url = url
         self._delay = FIRST_DELAY_SECONDS
         self._answered_at = time.monotonic()
+        self._times_told = 0
+
+    def connects(self) -> None:
+        self._times_told = 0
+
+    def told(self, seconds: float) -> None:
+        """A stream says at its beginning when to come back after a cut, and again when its server is about to end."""
+        self._times_told += 1
+        self._delay = min(FIRST_DELAY_SECONDS, seconds)
+        self.answered()
+
+    @property
+    def is_sent_away(self) -> bool:
+        """The stream goes on at another server: this one need not be asked anything more."""
+        return self._times_told > 1
 
     def heard(self) -> None:
         self._delay = FIRST_DELAY_SECONDS

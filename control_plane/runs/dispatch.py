@@ -63,8 +63,18 @@ class Dispatcher:
             self._intent.set()
 
     def drain(self) -> None:
-        """Claim nothing from now on."""
+        """Claim nothing from now on, and let go of what is driven here: another replica goes on at once."""
         self._draining = True
+        asyncio.get_running_loop().call_soon(self._let_go)  # a driver that was just made has begun by then, and hears of it
+
+    def _let_go(self) -> None:
+        for driver in self._driven.values():
+            driver.cancel()
+
+    async def handed_over(self) -> None:
+        """After ``drain``: until every driver has let go of its run, within a bound."""
+        if self._driven:
+            await asyncio.wait(self._driven.values(), timeout=HAND_BACK_SECONDS)
 
     @property
     def driven(self) -> int:
@@ -105,7 +115,10 @@ class Dispatcher:
             log.warning("dispatch.no_claim", reason=error.detail)
             return 0
         for lease in leases:
-            self._begin(tasks, lease)
+            if self._draining:  # meanwhile
+                await self._hand_back(lease, 0)
+            else:
+                self._begin(tasks, lease)
         return len(leases)
 
     def _begin(self, tasks: asyncio.TaskGroup, lease: Lease) -> None:

@@ -21,6 +21,7 @@ from control_plane.views.api import Event, frame
 from shared.contracts.events import Kind
 from shared.contracts.runs import TERMINAL
 from shared.errors import ErrorCode, RunyardError
+from shared.sse import SentAway
 from shared.waiter import Waiter
 
 log = structlog.get_logger("follow")
@@ -163,11 +164,14 @@ class Following:
         self._waiter = waiter
 
     async def next(self, within: float) -> bytes | None:
-        if self._over or self._hub.stopping:
-            return None  # without the terminal event: the reader resumes by cursor, at another replica
+        """As ``Blocks``. Raises ``SentAway`` when this process is about to end: the reader resumes at another one."""
+        if self._over:
+            return None
+        self._must_stay()
         try:
             piece = await self._news()
-            if piece is None and not self._hub.stopping:
+            if piece is None:
+                self._must_stay()
                 if self._tail.known <= self._cursor:
                     await self._waiter.wait(within)
                 piece = await self._news()
@@ -177,9 +181,14 @@ class Following:
             await asyncio.sleep(min(within, POLL_SECONDS))  # the run goes on when the database returns, and so does this
             return b""
         if piece is None:
-            return None if self._hub.stopping or self._tail.is_gone else b""
+            self._must_stay()
+            return None if self._tail.is_gone else b""
         self._cursor, self._over = piece.cursor, piece.last
         return piece.block
+
+    def _must_stay(self) -> None:
+        if self._hub.stopping:
+            raise SentAway
 
     async def _news(self) -> _Piece | None:
         return await self._tail.after(self._cursor) if self._tail.known > self._cursor else None

@@ -18,6 +18,7 @@ from control_plane.views.workbench import Workbench
 from shared.contracts.interactions import InteractionStatus
 from shared.contracts.runs import TERMINAL, LogRange, RunList, RunSnapshot, RunStatus
 from shared.errors import ErrorCode, RunyardError
+from shared.sse import SentAway
 from shared.web import Caller
 
 MAX_LOG_BYTES = 1024 * 1024
@@ -71,13 +72,16 @@ class ReadRun:
         return Flattened(self.hub.join(run_id, 0, row.last_cursor), Workbench(run_id, row.provider, cursor))
 
     async def until_over(self, run_id: str, caller: Caller, within: float) -> tuple[RunSnapshot, list[StoredEvent]]:
-        """Wait for the end, at most ``within`` seconds; the snapshot then, and the events so far (bounded)."""
+        """Wait for the end, at most ``within`` seconds; the snapshot then, and the events so far (bounded).
+
+        A process that is about to end does not wait: its answer says how far the run has come.
+        """
         following = await self.stream(run_id, caller, 0)
         try:
             async with asyncio.timeout(within):
                 while await following.next(within) is not None:
                     pass
-        except TimeoutError:
+        except (TimeoutError, SentAway):
             pass
         finally:
             await following.close()

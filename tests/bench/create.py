@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -36,7 +37,7 @@ def ours(port: int, dsn: str) -> None:
             "EXECUTOR_MANAGER_URLS": "http://127.0.0.1:9",
         })  # fmt: skip
         app = build_app(settings, stopping=stopping)
-        stopping.begin()
+        stopping.begin(signal.SIGTERM)
         return app
 
     serve(build, "127.0.0.1", port)

@@ -80,7 +80,7 @@ def executor_at(folder: Path) -> Generator[Executor]:
             assert guard.poll() is None, log.read_text()
             yield executor
         finally:
-            guard.terminate()
+            guard.send_signal(signal.SIGINT)  # at once, whatever still works there
             guard.wait(START_SECONDS)
 
 

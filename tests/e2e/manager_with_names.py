@@ -22,7 +22,7 @@ def main() -> None:
 
     settings, stopping = Settings(), Stopping()
     app = build_app(settings, stopping=stopping, resolve=resolve)
-    serve(lambda: app, settings.host, settings.port, on_stopping=stopping.begin)
+    serve(lambda: app, settings.host, settings.port, on_signal=stopping.begin)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ class Executor:
 
     async def end(self) -> None:
         if self.guard is not None and self.guard.poll() is None:
-            self.guard.terminate()
+            self.guard.send_signal(signal.SIGINT)
             await asyncio.to_thread(self.guard.wait, BOUND)
 
 

@@ -54,7 +54,7 @@ class ServiceProcess:
 
     def ask_to_end(self) -> None:
         if self._process is not None and self.is_alive:
-            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(self.service.stop_signal)
             self._process.send_signal(signal.SIGCONT)  # a stopped process hears nothing else
 
     def kill(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class Service:
     """One process to keep running.
 
     ``pid_file``: where the pid worth telling stands when the process we start is only its guard. ``guarded``: that guard
-    sees to hangs of its own; we look after the guard.
+    sees to hangs of its own; we look after the guard. ``stop_signal``: whoever stops a stack does not wait for its runs.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Service:
     command: tuple[str, ...]
     environment: Mapping[str, str]
     pid_file: Path | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
 
     @property
     def guarded(self) -> bool:
@@ -87,7 +89,7 @@ def _executors(state_dir: Path, ports: Ports, given: Mapping[str, str]) -> list[
             "EXECUTOR_PRIVATE_PATHS": str(state_dir),
         }  # fmt: skip
         pid_file = state_dir / name / "executor.pid"
-        made.append(Service(name, Tier.EXECUTOR, base_url(port), _module("executor"), {**shared, **own}, pid_file))
+        made.append(Service(name, Tier.EXECUTOR, base_url(port), _module("executor"), {**shared, **own}, pid_file, signal.SIGINT))
     return made
 
 

@@ -19,7 +19,7 @@ from control_plane.storage.events import EventStore, StoredEvent
 from control_plane.storage.run_log import RunLog, Write
 from control_plane.storage.wakeups import announcement
 from shared.errors import ErrorCode, RunyardError
-from shared.sse import FrameReader
+from shared.sse import FrameReader, SentAway
 from tests.loopback import until
 from tests.service.control_plane.conftest import Stores, frame
 
@@ -299,7 +299,8 @@ async def test_a_process_that_ends_sends_its_readers_away_at_once(stores: Stores
     hub.stop()
     if events.hold is not None:
         events.hold.set()
-    assert await asyncio.wait_for(reading, BOUND_SECONDS) is None
+    with pytest.raises(SentAway):
+        await asyncio.wait_for(reading, BOUND_SECONDS)
 
 
 async def test_pages_have_a_size_in_bytes(stores: Stores) -> None:

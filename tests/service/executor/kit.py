@@ -119,7 +119,7 @@ async def executor_inside(state: Path, adapter: Adapter | None = None, **setting
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=BOUND) as http:
             yield Inside(http, app)
     finally:
-        app.stop_soon()
+        app.asked_to_end(signal.SIGINT)
         server.should_exit = True
         await serving
 
@@ -199,5 +199,5 @@ async def executor_outside(
     finally:
         if guard.poll() is None:
             guard.send_signal(signal.SIGCONT)
-            guard.terminate()
+            guard.send_signal(signal.SIGINT)
         await asyncio.to_thread(guard.wait, BOUND)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -166,7 +167,7 @@ async def test_a_stopping_executor_ends_its_attempts_and_says_so(tmp_path: Path)
         await executor.begin("echo say up; sleep 300")
         await executor.said("up")
         reading = asyncio.create_task(executor.events())
-        executor.app.stop_soon()
+        executor.app.asked_to_end(signal.SIGINT)
         last = (await reading)[-1]
         assert (last["data"]["outcome"], last["data"]["errorMessage"]) == ("lost", "the executor is stopping")
         assert (await executor.http.get("/readyz")).status_code == 503
@@ -241,4 +242,4 @@ async def test_an_id_is_made_once_and_kept(tmp_path: Path) -> None:
 
 
 async def test_a_stop_before_the_executor_serves_is_no_error(tmp_path: Path) -> None:
-    build_app(ExecutorSettings.model_validate({"state_dir": tmp_path, "auth": "off"})).stop_soon()
+    build_app(ExecutorSettings.model_validate({"state_dir": tmp_path, "auth": "off"})).asked_to_end(signal.SIGINT)

@@ -74,7 +74,7 @@ async def test_a_next_attempt_is_not_taken_by_a_draining_executor_and_the_one_be
 
 
 async def test_an_executor_that_stops_cannot_be_told_to_go_on(executor: Inside) -> None:
-    executor.app.runs.drain()
+    executor.app.runs.end_all()
     assert (await drain(executor, "DELETE"))["draining"]
     refused = await executor.start("echo done")
     assert (refused.status_code, refused.json()["detail"]) == (429, "the executor is stopping")

@@ -183,7 +183,7 @@ async def test_an_executor_whose_guard_is_killed_ends_in_order(tmp_path: Path) -
 async def test_a_stop_ends_everything_in_order_and_well(tmp_path: Path) -> None:
     async with executor_outside(tmp_path) as executor:
         pids = await living(executor, SETSID, UNMARKED, {"ignoreTerm": True})
-        executor.guard.terminate()
+        executor.guard.send_signal(signal.SIGINT)
         await until(lambda: executor.guard.poll() is not None)
         assert executor.guard.returncode == 0
         assert not any(is_running(pid) for pid in pids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -221,7 +222,7 @@ async def test_a_stopped_executor_leaves_snapshots_of_what_it_had_to_end(ground:
         await here.begin(prompt, workspace={"key": KEY})
         await here.events(until="message.completed")
         following = asyncio.create_task(here.events())
-        here.app.stop_soon()
+        here.app.asked_to_end(signal.SIGINT)
         events = await following
     assert events[-1]["data"]["errorCode"] == "executor_lost"
     async with ground.executor() as here:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from dataclasses import dataclass, field
 
 import pytest
@@ -182,7 +183,7 @@ async def test_a_manager_that_is_told_to_end_cuts_its_streams_before_anything_el
     async with serving(one.app()) as executor, manager(executor, stopping=stopping) as (url, http):
         await until(lambda: one.polls > 0)
         upstream = await Stack(url, one, one, http).follow("r")
-        stopping.begin()
+        stopping.begin(signal.SIGTERM)
         async with asyncio.timeout(5):
             with pytest.raises(CutError):
                 await ended(upstream)

@@ -1,0 +1,96 @@
+"""A replica that is told to end: its runs are another one's at once, and its readers are told to come back."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+
+import httpx
+import pytest
+
+from shared.server import Stopping
+from shared.sse import FrameReader
+from tests.service.control_plane.conftest import Replica, Stores, replica_at
+from tests.service.control_plane.fake_manager import FakeManager
+
+COME_BACK = re.compile(rb": [^\n]+\nretry: (\d+)\n\n\Z")
+
+
+@pytest.mark.parametrize("path", ["/api/runs/{}/stream", "/api/runs/{}/stream?view=workbench", "start"])
+async def test_a_stream_of_a_replica_that_is_told_to_end_says_so_and_ends_in_order(
+    database: str, manager: FakeManager, manager_url: str, path: str
+) -> None:
+    stopping = Stopping()
+    async with replica_at(database, manager_url, stopping=stopping) as one:
+        run_id = await one.start()
+        attempt = await manager.begun(run_id)
+        await one.until(run_id, "running")
+        whole, seen = b"", asyncio.Event()
+
+        async def read() -> None:
+            nonlocal whole
+            async with stream_of(one, path, run_id) as answer:
+                async for block in answer.aiter_bytes():  # raises where the answer was cut
+                    whole += block
+                    seen.set()
+
+        reading = asyncio.create_task(read())
+        await asyncio.wait_for(seen.wait(), 20)
+        stopping.begin(signal.SIGTERM)
+        await asyncio.wait_for(reading, 20)
+        attempt.end()
+    said = COME_BACK.search(whole)
+    assert said is not None, whole[-200:]
+    assert 0 < int(said[1]) < 1000, "sooner than after a cut"
+    assert all(frame.data for frame in FrameReader().feed(whole)), "and no reader takes it for an event"
+
+
+def stream_of(replica: Replica, path: str, run_id: str):
+    if path == "start":
+        body, headers = {"provider": "scripted", "prompt": "hi"}, {"accept": "text/event-stream"}
+        return replica.http.stream("POST", "/api/runs/start", json=body, headers=headers)
+    return replica.http.stream("GET", path.format(run_id))
+
+
+async def test_who_waits_for_a_run_at_a_replica_that_is_told_to_end_learns_how_far_it_has_come(
+    database: str, manager: FakeManager, manager_url: str
+) -> None:
+    stopping = Stopping()
+    async with replica_at(database, manager_url, stopping=stopping) as one:
+        body = {"provider": "scripted", "prompt": "hi", "metadata": {"who": "waits"}}
+        waiting = asyncio.create_task(one.http.post("/api/runs/start", params={"wait": 300}, json=body))
+        async with asyncio.timeout(20):
+            while not (runs := (await one.http.get("/api/runs", params={"status": "running"})).json()["items"]):
+                await asyncio.sleep(0.02)  # polling a condition with a bound
+        stopping.begin(signal.SIGTERM)
+        answer: httpx.Response = await asyncio.wait_for(waiting, 20)
+    told = answer.json()
+    assert (answer.status_code, told["runId"], told["status"]) == (200, runs[0]["runId"], "running")
+    assert told["events"], "with all it has said so far"
+
+
+async def test_a_replica_that_is_told_to_end_hands_its_runs_over_before_it_has_ended(
+    database: str, manager: FakeManager, manager_url: str, stores: Stores
+) -> None:
+    """Whatever connection is still open there; and what it claims in that moment it gives back."""
+    stopping = Stopping()
+    async with replica_at(database, manager_url, stopping=stopping) as one:
+        runs = [await one.start() for _ in range(5)]
+        attempts = [await manager.begun(run_id) for run_id in runs]
+        for run_id in runs:
+            await one.until(run_id, "running")
+        stopping.begin(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            while await stores.pool.fetchval("SELECT count(*) FROM run_heads WHERE lease_token IS NOT NULL"):
+                await asyncio.sleep(0.02)  # polling a condition with a bound
+        late = await one.start()
+        assert (await one.http.get("/readyz")).status_code == 503
+        assert (await one.show(late))["status"] == "queued", "whoever still comes is served, and its run left to others"
+        async with replica_at(database, manager_url) as two:
+            for run_id, attempt in zip(runs, attempts, strict=True):
+                attempt.end()
+                await two.until(run_id, "success")
+                assert manager.attempts(run_id) == [attempt], "one attempt, attended by two replicas"
+            (await manager.begun(late)).end()
+            await two.until(late, "success")
