@@ -9,101 +9,31 @@ import asyncio
 import os
 import signal
 import time
-from typing import Any
 
 import pytest
 
-from tests.e2e.kit import Frames, Stack, processes_with, script, soon
+from tests.chaos.deaths import (
+    LOAD_SECONDS,
+    TRUE_STATUS_SECONDS,
+    Watch,
+    back,
+    cmdline,
+    executor_of,
+    in_a_question,
+    in_mid_run,
+    strike,
+)
+from tests.e2e.kit import Stack, processes_with, soon
 
 pytestmark = pytest.mark.chaos
 
-TRUE_STATUS_SECONDS = 15.0
-LOAD_SECONDS = 10.0  # on top, for a machine that does other work
-BUSY = script(
-    {"spawn": ["sleep", "600"], "setsid": True}, {"say": "up"}, {"repeat": {"count": 600, "everyMs": 20, "say": "tick {i}"}}
-)
-ASKING = script({"spawn": ["sleep", "600"], "setsid": True}, {"ask": {"prompt": "?"}}, {"say": "after"})
 DEATHS = [signal.SIGKILL, signal.SIGSTOP]
-
-
-async def in_mid_run(stack: Stack) -> str:
-    run_id = await stack.start(BUSY)
-    async with stack.stream(run_id) as frames:
-        await _until(frames, b"tick 5")
-    return run_id
-
-
-async def _until(frames: Frames, text: bytes) -> None:
-    async for frame in frames:
-        if text in frame.data:
-            return
-    raise AssertionError(f"the stream ended before {text!r}")
-
-
-async def in_a_question(stack: Stack) -> tuple[str, str]:
-    run_id = await stack.start(ASKING)
-    return run_id, (await stack.question(run_id))["questionId"]
-
-
-def strike(stack: Stack, service: str, how: signal.Signals) -> int:
-    pid = stack.pid(service)
-    os.kill(pid, how)
-    return pid
-
-
-async def back(stack: Stack, service: str, old: int) -> None:
-    """The service has a new process and answers."""
-
-    async def ready() -> bool:
-        if stack.pid(service) == old:
-            return False
-        chain = await stack.client.get("/api/system/readiness")
-        return chain.status_code == 200 and chain.json()["ready"]
-
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            if await ready():
-                return
-        except Exception:  # noqa: BLE001 - the stack is being restarted
-            pass
-        assert time.monotonic() < deadline, f"{service} did not come back"
-        await asyncio.sleep(0.1)  # polling a condition with a bound
-
-
-class Watch:
-    """Counts the engine processes of a run while a block runs: never two at once."""
-
-    def __init__(self, run_id: str) -> None:
-        self._run_id = run_id
-        self.most = 0
-
-    async def __aenter__(self) -> Watch:
-        self._task = asyncio.ensure_future(self._look())
-        return self
-
-    async def __aexit__(self, *_: Any) -> None:
-        self._task.cancel()
-
-    async def _look(self) -> None:
-        while True:
-            engines = [pid for pid in processes_with("RUNYARD_RUN", f"{self._run_id}.") if b"scripted" in _cmdline(pid)]
-            self.most = max(self.most, len(engines))
-            await asyncio.sleep(0.05)  # sampling
-
-
-def _cmdline(pid: int) -> bytes:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read()
-    except OSError:
-        return b""
 
 
 @pytest.mark.parametrize("how", DEATHS)
 async def test_a_run_whose_executor_dies_ends_truly_and_leaves_nothing(stack: Stack, how: signal.Signals) -> None:
     run_id = await in_mid_run(stack)
-    executor = next(e["data"]["executorId"] for e in await stack.events(run_id) if e["kind"] == "attempt.started")
+    executor = await executor_of(stack, run_id)
     began = time.monotonic()
     async with Watch(run_id) as watch:
         old = strike(stack, executor, how)
@@ -118,7 +48,7 @@ async def test_a_run_whose_executor_dies_ends_truly_and_leaves_nothing(stack: St
 @pytest.mark.parametrize("how", DEATHS)
 async def test_a_run_that_waits_for_a_person_survives_its_executor(stack: Stack, how: signal.Signals) -> None:
     run_id, question_id = await in_a_question(stack)
-    executor = next(e["data"]["executorId"] for e in await stack.events(run_id) if e["kind"] == "attempt.started")
+    executor = await executor_of(stack, run_id)
     async with Watch(run_id) as watch:
         old = strike(stack, executor, how)
         assert soon(lambda: not processes_with("RUNYARD_RUN", f"{run_id}."), TRUE_STATUS_SECONDS + LOAD_SECONDS)
@@ -140,7 +70,7 @@ async def test_a_run_that_waits_for_a_person_survives_its_executor(stack: Stack,
 @pytest.mark.parametrize("how", DEATHS)
 async def test_a_working_run_goes_on_when_a_service_dies(stack: Stack, service: str, how: signal.Signals) -> None:
     run_id = await in_mid_run(stack)
-    [engine] = [pid for pid in processes_with("RUNYARD_RUN", f"{run_id}.") if b"scripted" in _cmdline(pid)]
+    [engine] = [pid for pid in processes_with("RUNYARD_RUN", f"{run_id}.") if b"scripted" in cmdline(pid)]
     async with Watch(run_id) as watch:
         old = strike(stack, service, how)
         await back(stack, service, old)
