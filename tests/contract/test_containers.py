@@ -158,7 +158,19 @@ def test_a_service_has_an_init_a_health_check_and_time_to_end(service: str) -> N
     assert told["restart"] == "unless-stopped"
     assert told["cap_drop"] == ["ALL"]
     assert "healthcheck" in told
-    assert int(told["stop_grace_period"].removesuffix("s")) >= 15
+    assert grace_of(told) >= 15
+
+
+def grace_of(service: dict[str, Any]) -> int:
+    """Seconds, where nobody says otherwise."""
+    return int(re.sub(r"^\$\{\w+:-(\w+)\}$", r"\1", service["stop_grace_period"]).removesuffix("s"))
+
+
+def test_an_executor_is_not_killed_before_its_patience_is_over() -> None:
+    told = COMPOSE["services"]["executor"]
+    assert told["environment"]["EXECUTOR_DRAIN_SECONDS"] == "${EXECUTOR_DRAIN_SECONDS:-20}"
+    assert SETTINGS["executor"].model_fields["drain_seconds"].default == 20
+    assert grace_of(told) >= 20 + 10
 
 
 @pytest.mark.parametrize("service", OURS)

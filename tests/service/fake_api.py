@@ -1,6 +1,7 @@
 """A control plane's ``/api`` as far as a client needs one, on a real socket; runs are lists of events. Not a test.
 
 - ``cut_after``: every connection to a stream is cut after that many frames; ``closes``: it ends in an orderly way instead.
+- ``sends_away``: that orderly end comes with a word to come back soon.
 - ``mute_after``: the first connection says nothing more after that many frames, and stays open.
 - ``overlap``: every connection begins that many events before what its reader asked for.
 - ``refuse``: paths that are answered with a problem, ``refusals`` times in all.
@@ -42,6 +43,7 @@ class FakeApi:
     events: list[Json] = field(default_factory=list[Json])
     cut_after: int | None = None
     closes: bool = False
+    sends_away: bool = False
     mute_after: int | None = None
     overlap: int = 0
     heartbeats: int = 0
@@ -124,6 +126,8 @@ class FakeApi:
             if each["cursor"] <= after:
                 continue
             if self.cut_after is not None and sent >= self.cut_after:
+                if self.sends_away:
+                    await _chunk(writer, b": about to end\nretry: 1\n\n")
                 if self.closes:
                     writer.write(b"0\r\n\r\n")
                 return False

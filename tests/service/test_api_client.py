@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from runyard import api as client_module
@@ -34,6 +36,16 @@ async def test_a_reader_resumes_behind_the_cursor_it_has() -> None:
     api = FakeApi(EVENTS[:], cut_after=3)
     assert [each.cursor for each in await followed(api, after=4)] == [5, 6, 7, 8]
     assert [headers["last-event-id"] for _, _, headers, _ in api.asked("/api/runs/run_1/stream")] == ["4", "7"]
+
+
+async def test_a_reader_that_is_sent_away_comes_back_without_asking_how_the_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And after the time it was told, not after its own back-off."""
+    monkeypatch.setattr(client_module, "FIRST_DELAY_SECONDS", 60.0)
+    api = FakeApi(EVENTS[:], cut_after=1, closes=True, sends_away=True)
+    async with asyncio.timeout(30):
+        assert [each.cursor for each in await followed(api)] == list(range(1, 9))
+    assert len(api.asked("/api/runs/run_1/stream")) == 8
+    assert api.asked("/api/runs/run_1") == []
 
 
 async def test_what_a_server_says_twice_is_heard_once() -> None:
