@@ -22,6 +22,7 @@ from executor.credentials import CredentialStore
 from executor.drain import Drain
 from executor.forgetting import Forgetting
 from executor.heartbeat import Heartbeat, keep_beating, keep_counting
+from executor.known_workspaces import KnownWorkspaces
 from executor.live_runs import LiveRuns, Places
 from executor.prepare import Identity, Prepare
 from executor.prices import load_prices
@@ -90,9 +91,10 @@ def build_app(
     snapshots = Snapshots(settings.workspaces(), state.snapshots, store, settings.snapshot_max_bytes)
     runs = LiveRuns(prepare, snapshots, forest, Places(state.journal, settings.workspaces(), settings.slots), identity, clock)
     drain = Drain(runs, settings.drain_seconds, end_this_process)
-    executor = Executor(runs, readiness, identity, settings.slots, settings.workspaces(), table, credentials)
+    known = KnownWorkspaces(settings.workspaces())
+    executor = Executor(runs, readiness, identity, settings.slots, settings.workspaces(), known, table, credentials)
     forgetting = Forgetting(runs, snapshots, identity.instance)
-    operations = (*executor_routes(executor), *workspace_routes(forgetting))
+    operations = (*executor_routes(executor), *workspace_routes(forgetting, known))
     operations = (*operations, *health_routes("executor", executor.reasons_not_ready, identity.instance))
     described = document("Runyard executor", release(), operations, PAYLOADS.values())
 
@@ -100,11 +102,13 @@ def build_app(
     async def lifespan(app: ExecutorApp) -> AsyncGenerator[None]:
         app.started()
         runs.recover()
+        await known.look()
         heartbeat = Heartbeat(state)
         tasks = [
             asyncio.create_task(keep_beating(heartbeat, runs)),
             asyncio.create_task(keep_counting(forest)),
             asyncio.create_task(forgetting.run()),
+            asyncio.create_task(known.keep_looking()),
             asyncio.create_task(readiness.keep_finding(_probe_home(state))),
         ]
         try:

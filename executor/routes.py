@@ -16,13 +16,14 @@ from executor.attempts import Attempt
 from executor.credentials import CredentialStore
 from executor.downloads import Produced, bundle_of, one_file, zipped
 from executor.forgetting import Forgetting
+from executor.known_workspaces import KnownWorkspaces
 from executor.live_runs import LiveRuns
 from executor.prepare import Identity
 from executor.raw_output import read_raw
 from executor.readiness import Readiness
 from executor.redaction import secrets_in
 from executor.runner import Runner
-from executor.workspace import Workspace, workspace_keys
+from executor.workspace import Workspace
 from shared.clock import monotonic_ms
 from shared.contracts.events import ExecutorEvent
 from shared.contracts.interactions import RunReply
@@ -86,6 +87,7 @@ class Executor:
     identity: Identity
     slots: int
     workspaces: Path
+    known_workspaces: KnownWorkspaces
     adapters: Mapping[Provider, Adapter]
     store: CredentialStore
 
@@ -103,7 +105,7 @@ class Executor:
             live=len(self.runs.live()),
             draining=self.runs.is_draining,
             providers=self.readiness.all(),
-            workspaces=workspace_keys(self.workspaces),
+            workspaces=self.known_workspaces.keys(),
         )
 
     def attempt(self, call: Call[Any]) -> Attempt:
@@ -133,6 +135,7 @@ def executor_routes(executor: Executor) -> tuple[Operation, ...]:
 def _lifecycle(executor: Executor) -> tuple[Operation, ...]:
     async def start(call: Call[StartProviderRun]) -> Answer:
         accepted, is_new = executor.runs.start(call.body)
+        executor.known_workspaces.used(call.body.workspace.key)
         return Answer(accepted, status=201 if is_new else 200)
 
     async def stop(call: Call[None]) -> Answer:
@@ -231,9 +234,12 @@ def _files(executor: Executor) -> tuple[Operation, ...]:
     )
 
 
-def workspace_routes(forget: Forgetting) -> tuple[Operation, ...]:
+def workspace_routes(forget: Forgetting, known: KnownWorkspaces) -> tuple[Operation, ...]:
     async def forget_one(call: Call[ForgetWorkspace]) -> Answer:
-        return Answer(await forget(call.path["key"], call.body))
+        forgotten = await forget(call.path["key"], call.body)
+        if forgotten.status == "gone":
+            known.gone(forgotten.workspace)
+        return Answer(forgotten)
 
     return (
         post("/workspaces/{key}/forget", forget_one, body=ForgetWorkspace, returns=WorkspaceForgotten,

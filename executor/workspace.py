@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from heapq import nlargest
 from pathlib import Path, PurePosixPath
 from secrets import token_hex
 from typing import Self
@@ -129,14 +130,21 @@ class PlainFile:
 
 
 def workspace_keys(root: Path) -> list[str]:
-    """The keys that have a workspace here, newest first."""
+    """The newest keys that have a workspace here, newest first. Looks at every workspace there is: not on the event loop."""
     try:
         with os.scandir(root) as entries:
-            aged = [(entry.stat(follow_symlinks=False).st_mtime, entry.name)
-                    for entry in entries if entry.is_dir() and not entry.name.startswith(".")]  # fmt: skip
+            aged = [aged for entry in entries if not entry.name.startswith(".") and (aged := _aged(entry)) is not None]
     except OSError:
         return []
-    return [name for _at, name in sorted(aged, reverse=True)[:LISTED_WORKSPACES]]
+    return [name for _at, name in nlargest(LISTED_WORKSPACES, aged)]
+
+
+def _aged(entry: os.DirEntry[str]) -> tuple[float, str] | None:
+    """None for what is no folder, or not any more."""
+    try:
+        return (entry.stat(follow_symlinks=False).st_mtime, entry.name) if entry.is_dir(follow_symlinks=False) else None
+    except OSError:
+        return None
 
 
 def remove_tree(path: Path) -> None:
