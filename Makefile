@@ -9,7 +9,7 @@ CHECKED := shared control_plane executor_manager executor client scripts deploy 
 
 .DEFAULT_GOAL := help
 .PHONY: health stress
-.PHONY: help setup demo up test fuzz chaos rough storm rolling engines test-engines compose-smoke bench check docs clean lock
+.PHONY: help setup demo up test fuzz chaos rough storm rolling soak crowd engines test-engines compose-smoke bench check docs clean lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,12 @@ storm: $(STAMP) ## A thousand random kills under a hundred runs at once, checked
 
 rolling: $(STAMP) ## Restart every service of a stack in turn, under 200 runs with a client each (ROLLING="--runs 50" for less)
 	$(BIN)/python -m tests.chaos.rolling $(ROLLING)
+
+soak: $(STAMP) ## Ten thousand runs through one stack: does its memory stay what it was? 10 to 20 minutes (SOAK="--runs 3000" for less)
+	$(BIN)/python -m tests.chaos.soak $(SOAK)
+
+crowd: $(STAMP) ## A thousand runs at once, an event a second each: is one lost? (CROWD="--runs 200" for less)
+	$(BIN)/python -m tests.chaos.soak.crowd $(CROWD)
 
 engines: $(STAMP) ## Install the pinned engine CLIs
 	$(BIN)/python scripts/install_engines.py
