@@ -6,11 +6,14 @@ unreaped until ``close``, so that its pid, process group and session cannot be u
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import os
 import select
 import subprocess
-from collections.abc import Mapping, Sequence
+import termios
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +23,8 @@ from executor.cgroups import Cgroup
 READ_BYTES = 64 * 1024
 LEAST_READ_BYTES = 2 * 1024
 LONG_TURN_SECONDS = 0.01
+DRAIN_SECONDS = 0.5
+LONGEST_DRAIN_SECONDS = 5.0
 _SHELL_SIGNALS = 128
 MAX_UNREAD_INPUT_BYTES = 16 * 1024 * 1024
 
@@ -76,6 +81,7 @@ class EngineProcess:
         self.is_paused = False
         self._is_closed = False
         self._read_bytes = READ_BYTES
+        self._was_read_out = asyncio.Event()
         self._pidfd = os.pidfd_open(popen.pid)
         assert popen.stdin is not None
         assert popen.stdout is not None
@@ -118,24 +124,59 @@ class EngineProcess:
             for fd in self._outputs:
                 self._loop.add_reader(fd, self._readable, fd)
 
-    def _readable(self, fd: int) -> None:
+    async def drain(self, is_hurried: Callable[[], bool]) -> None:
+        """After its exit, while others may hold its pipes: read to their end, or until nothing came any more for a while.
+
+        Whoever goes on writing is heard for ``LONGEST_DRAIN_SECONDS``, less when ``is_hurried``.
+        """
+        if self.is_paused:
+            return
+        until = self._loop.time() + LONGEST_DRAIN_SECONDS
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._was_read_out.wait()
+        except TimeoutError:
+            pass
+        # a machine that is busy with others has not come to what stands there: the clock says nothing about its writer
+        while self._loop.time() < until:
+            if self.is_paused or is_hurried() or not self.has_waiting_output():
+                return
+            await asyncio.sleep(0)
+
+    async def read_out(self) -> None:
+        """When nobody writes any more: everything that stands in the pipes, however long that takes. They hold no more than
+        they did when this began, whoever was overlooked."""
+        for fd in list(self._outputs):
+            if self.is_paused:
+                return
+            self._loop.remove_reader(fd)
+            left = _bytes_in(fd)
+            while left > 0 and not self.is_paused and (taken := self._readable(fd)):
+                left -= taken
+                await asyncio.sleep(0)
+
+    def _readable(self, fd: int) -> int:
+        """How many bytes were read."""
         stream = self._outputs.get(fd)
         if stream is None:
-            return
+            return 0
         try:
             chunk = os.read(fd, self._read_bytes)
         except BlockingIOError:
-            return
+            return 0
         except OSError:
             chunk = b""
         if chunk:
             began = self._loop.time()
             self._listener.on_bytes(stream, chunk)
             self._adapt(self._loop.time() - began)
-            return
+            return len(chunk)
         self._loop.remove_reader(fd)
         del self._outputs[fd]
+        if not self._outputs:
+            self._was_read_out.set()
         self._listener.on_change()
+        return 0
 
     def _adapt(self, took: float) -> None:
         """Bytes differ in the work they make: one talkative process must not hold the loop that serves all."""
@@ -222,3 +263,10 @@ class EngineProcess:
         for pipe in (self._popen.stdout, self._popen.stderr):
             if pipe is not None:
                 pipe.close()
+
+
+def _bytes_in(pipe: int) -> int:
+    """What stands in it."""
+    count = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return count[0]

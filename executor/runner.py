@@ -38,7 +38,7 @@ from shared.contracts.interactions import Reply
 from shared.errors import ErrorCode, RunyardError
 
 INTERRUPT_SECONDS = 2.0
-DRAIN_SECONDS = 0.5
+EXIT_SECONDS = 0.5
 LEFTOVER_GRACE_SECONDS = 0.5
 CHECK_SECONDS = 1.0
 STDERR_TAIL_BYTES = 4096
@@ -217,12 +217,12 @@ class Runner:
             await self._interrupt(process)
         await self._calls.close()
         if ending is None and process.exit_code is not None:
-            await self._drain(process)
+            await process.drain(self._hurry.is_set)
         grace = self._grace_seconds() if process.exit_code is None else LEFTOVER_GRACE_SECONDS
         grace = min(grace, ending.longest_grace if ending else LEFTOVER_GRACE_SECONDS)
         await self._forest.end_surely(tree, grace, self._hurry)
-        await self._until(lambda: process.exit_code is not None, DRAIN_SECONDS)
-        await self._drain(process)
+        await self._until(lambda: process.exit_code is not None, EXIT_SECONDS)
+        await process.read_out()
         process.close()
         self._forest.forget(tree)
 
@@ -231,11 +231,6 @@ class Runner:
             self._log.commit()
             bound = min(INTERRUPT_SECONDS, self._grace_seconds())
             await self._until(lambda: process.exit_code is not None or self._hurry.is_set(), bound)
-
-    async def _drain(self, process: EngineProcess) -> None:
-        """Read to the end, for a while: a grandchild may hold a pipe open."""
-        if not process.is_paused:
-            await self._until(lambda: not process.has_open_output, DRAIN_SECONDS)
 
     async def _until(self, is_so: Callable[[], bool], seconds: float) -> None:
         try:
