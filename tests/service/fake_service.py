@@ -29,22 +29,23 @@ class Probes(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def _told_to_end() -> int:
+def _told_to_end(number: int) -> int:
     """One line in the service's log; the clock is the same for all of them."""
-    os.write(1, f"told to end at {time.monotonic_ns()}\n".encode())
+    os.write(1, f"told to end at {time.monotonic_ns()} by {signal.Signals(number).name}\n".encode())
     return 0
 
 
 def main() -> None:
     port = int(sys.argv[1])
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_told_to_end()))
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(_told_to_end(number)))
     if "--deaf" in sys.argv:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if "--guarded" in sys.argv:
         child = subprocess.Popen([sys.executable, __file__, str(port)])
         Path(sys.argv[-1]).parent.mkdir(exist_ok=True)
         Path(sys.argv[-1]).write_text(str(child.pid))
-        signal.signal(signal.SIGTERM, lambda *_: (_told_to_end(), child.terminate()))
+        for wish in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(wish, lambda number, _: (_told_to_end(number), child.terminate()))
         sys.exit(child.wait())
     http.server.ThreadingHTTPServer(("127.0.0.1", port), Probes).serve_forever()
 

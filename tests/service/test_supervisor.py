@@ -129,6 +129,8 @@ def test_a_stop_goes_from_the_top_down(start: Callable[..., Stack], state: Path)
     tiers = (("control-plane", "control-plane-2"), ("executor-manager",), ("executor-1", "executor-2"))
     for above, below_it in pairwise(tiers):
         assert max(map(told, above)) < min(map(told, below_it))
+    for name in ("executor-1", "executor-2"):
+        assert " by SIGINT\n" in (state / "logs" / f"{name}.log").read_text(), "whoever stops a stack does not wait for its runs"
 
 
 def test_services_that_do_not_listen_are_ended_in_the_same_time(start: Callable[..., Stack]) -> None:

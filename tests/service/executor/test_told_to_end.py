@@ -158,7 +158,8 @@ async def test_who_waits_for_a_person_is_ended_as_lost_once_nothing_else_works(
         assert (await executor.show("asking"))["status"] == "running", "while others work it may be answered"
         await executor.stop("working")
         events = await executor.events("asking")
-        assert events[-1]["data"]["outcome"] == "lost"
+        ended = events[-1]["data"]
+        assert (ended["outcome"], ended["errorMessage"]) == ("lost", "the executor is stopping"), "and not for its leash"
         assert not any(each["kind"] == "interaction.resolved" for each in events)
         assert not over.is_set(), "and that is told, too"
         for run_id in ("asking", "working"):
