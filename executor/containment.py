@@ -29,7 +29,13 @@ _PRIVATE_IN_HOME = (
     ".aws", ".azure", ".bash_history", ".claude", ".claude.json", ".codex", ".config", ".docker", ".gemini", ".git-credentials",
     ".gnupg", ".iflow", ".kube", ".local/share/opencode", ".netrc", ".npmrc", ".pgpass", ".pypirc", ".qwen", ".ssh",
 )  # fmt: skip
-_FRESH = ("--unshare-pid", "--unshare-ipc", "--die-with-parent", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc")
+# Root keeps every capability in there unless told otherwise: with them it takes a mount away and sees what it hid. This one
+# alone it needs, to be root in a sandbox of an engine's own within this one; whom its files could serve can do as much by setuid.
+_CAPABILITIES = ("--cap-drop", "ALL", *(("--cap-add", "CAP_SETFCAP") if os.geteuid() == 0 else ()))
+_FRESH = (
+    *_CAPABILITIES, "--unshare-pid", "--unshare-ipc", "--die-with-parent",
+    "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc",
+)  # fmt: skip
 
 log = structlog.get_logger("containment")
 

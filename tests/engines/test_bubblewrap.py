@@ -5,6 +5,7 @@ The program is the one that comes with a pinned engine, so that no test depends 
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.service.executor.kit import Inside, executor_inside, until
 pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).parents[2]
+CAP_SETFCAP = 1 << 31  # what codex needs of root for the sandbox it makes within this one
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,26 @@ async def test_an_engine_sees_no_other_run_no_journal_and_no_private_path(execut
     state, workspaces = tmp_path / "state", tmp_path / "state" / "workspaces"
     script = f"echo say $(ls {workspaces}); echo say $(ls {state}); echo say [$(cat {tmp_path}/private/secret 2>/dev/null)]"
     assert await said(executor, script) == ["run_1", "workspaces", "[]"]
+
+
+async def test_an_engine_has_no_capability_with_which_to_open_its_view(executor: Inside, tmp_path: Path) -> None:
+    """As root too: bubblewrap leaves root what it has, unless it is told not to."""
+    private, outside = tmp_path / "private", tmp_path / "outside"
+    outside.mkdir()
+    take = f"umount {private}; mount -o remount,rw,bind /; touch {outside}/mine; cat {private}/secret"
+    script = f"""
+    echo say $(grep -E '^(Cap(Inh|Prm|Eff|Amb)|NoNewPrivs)' /proc/self/status)
+    echo say [$(exec 2>/dev/null; {take})] [$(unshare -Urm sh -c '{take}' 2>/dev/null)]"""
+    left = CAP_SETFCAP if os.geteuid() == 0 else 0
+    held = " ".join(f"Cap{sort}: {left:016x}" for sort in ("Inh", "Prm", "Eff", "Amb"))
+    assert await said(executor, script) == [f"{held} NoNewPrivs: 1", "[] []"]
+    assert not (outside / "mine").exists()
+
+
+async def test_an_engine_makes_a_sandbox_of_its_own_within_this_one(executor: Inside, bwrap: Path) -> None:
+    """As codex does for each command it runs, by the same program."""
+    inner = f"{bwrap} --unshare-user --ro-bind / / --bind $PWD $PWD --dev /dev"
+    assert await said(executor, f"echo say $({inner} sh -c 'touch mine && echo made' 2>&1)") == ["made"]
 
 
 async def test_an_engine_sees_no_process_but_its_own(executor: Inside) -> None:
