@@ -25,7 +25,7 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def slow(self: ShellConversation, stream: Stream, chunk: bytes) -> list[Step]:
         if stream == STDOUT:
-            time.sleep(CHUNK_SECONDS)
+            time.sleep(CHUNK_SECONDS)  # the slowness itself, not a wait for anything
         return feed(self, stream, chunk)
 
     monkeypatch.setattr(ShellConversation, "feed", slow)
