@@ -26,6 +26,7 @@ POLL_SECONDS = 0.01
 SLOWEST_POLL_SECONDS = 0.1
 SWEEP_SECONDS = 60.0
 NEXT_TRY_SECONDS = 0.2
+UNDO_SECONDS = 5.0
 
 log = structlog.get_logger("process_tree")
 
@@ -92,24 +93,22 @@ class Forest:
 
     async def _uproot(self, popen: subprocess.Popen[bytes], tree: Tree) -> None:
         """End what was planted and cannot be watched: nobody else knows of it."""
-        for pipe in (popen.stdin, popen.stdout, popen.stderr):
-            if pipe is not None:
-                pipe.close()
+        _close_pipes(popen)
         popen.kill()
         await self.end_surely(tree, 0, asyncio.Event())
         popen.wait()
         self.forget(tree)
 
     def _plant(self, what: Launch, run_mark: str) -> tuple[subprocess.Popen[bytes], Tree]:
-        if what.cgroup is not None:
-            what.cgroup.make()
+        popen: subprocess.Popen[bytes] | None = None
         try:
-            popen = launch(what)
-        except OSError:
             if what.cgroup is not None:
-                what.cgroup.close()
+                what.cgroup.make()
+            popen = launch(what)
+            process = procfs.read_process(popen.pid)  # nobody has reaped it, so it is there even when it has ended
+        except OSError:
+            _undo(popen, what.cgroup)
             raise
-        process = procfs.read_process(popen.pid)  # nobody has reaped it, so it is there even when it has ended
         root = (popen.pid, process.start if process else 0)
         tree = Tree(root, run_mark, what.cwd, what.is_wrapped, what.cgroup, {root})
         self._trees.add(tree)
@@ -228,6 +227,31 @@ class Forest:
                 procfs.send(orphan, signal.SIGKILL)
             elif len(owners) == 1:
                 owners[0].known.add(orphan.key)
+
+
+def _undo(popen: subprocess.Popen[bytes] | None, cgroup: Cgroup | None) -> None:
+    """A launch that came to no tree: nobody would ever end what it started. What a child of a moment shed of its mark, session
+    and cgroup comes to us as an orphan."""
+    if popen is not None:
+        _close_pipes(popen)
+        try:
+            os.killpg(popen.pid, signal.SIGKILL)  # it leads a session, and is unreaped
+        except ProcessLookupError:
+            pass
+        if cgroup is not None:
+            cgroup.kill()
+        try:
+            popen.wait(UNDO_SECONDS)
+        except subprocess.TimeoutExpired:
+            log.error("tree.stays", pid=popen.pid, error="a process that was never watched withstands SIGKILL")
+    if cgroup is not None:
+        cgroup.close()
+
+
+def _close_pipes(popen: subprocess.Popen[bytes]) -> None:
+    for pipe in (popen.stdin, popen.stdout, popen.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def _possible_owners(orphan: Process, trees: list[Tree]) -> list[Tree]:

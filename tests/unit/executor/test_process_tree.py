@@ -15,6 +15,7 @@ import pytest
 
 from executor import engine_process, procfs
 from executor.adapters.base import STDERR, STDOUT, Stream
+from executor.cgroups import Cgroup
 from executor.engine_process import EngineProcess, Launch
 from executor.process_tree import Forest, Tree
 from executor.state_dir import MARK, RUN_MARK
@@ -198,6 +199,34 @@ async def test_a_process_that_cannot_be_watched_is_ended_and_not_left(
     await forest.census()
     below = [each.pid for each in procfs.snapshot().values() if each.ppid == os.getpid() and procfs.variable(each.pid, MARK)]
     assert below == []
+
+
+async def test_a_process_that_cannot_be_looked_at_after_its_launch_is_ended_and_not_left(
+    forest: Forest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_pid: int) -> procfs.Process:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(procfs, "read_process", none_left)
+    cgroup = Cgroup(tmp_path / "cgroup", None)
+    launch = Launch(("/bin/sleep", "300"), {MARK: "mark", RUN_MARK: "run.1"}, str(tmp_path), cgroup=cgroup)
+    with pytest.raises(OSError, match="Too many open files"):
+        await forest.plant(launch, Heard(), "run.1")
+    monkeypatch.undo()
+    below = [each.pid for each in procfs.snapshot().values() if each.ppid == os.getpid() and procfs.variable(each.pid, MARK)]
+    assert (below, cgroup.path.exists()) == ([], False)
+
+
+async def test_a_cgroup_that_was_half_made_is_not_left(forest: Forest, tmp_path: Path) -> None:
+    class Half(Cgroup):
+        def make(self) -> None:
+            super().make()
+            raise OSError(errno.EBUSY, "Device or resource busy")
+
+    cgroup = Half(tmp_path / "cgroup", None)
+    with pytest.raises(OSError, match="busy"):
+        await forest.plant(Launch(("/bin/true",), {}, str(tmp_path), cgroup=cgroup), Heard(), "run.1")
+    assert not cgroup.path.exists()
 
 
 @pytest.mark.parametrize("function", [procfs.read_process, lambda pid: procfs.variable(pid, "PATH")])
