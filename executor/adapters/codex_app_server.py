@@ -154,6 +154,9 @@ class CodexConversation:
             return Outcome(AttemptOutcome.ERROR, code, reason, usage=usage, retry_after_ms=asked)
         if turn is not None or self._is_stopping:
             return Outcome(AttemptOutcome.CANCELED, ErrorCode.USER_CANCELED, "the turn was interrupted", usage=usage)
+        if not self._turns and exit_code is not None:
+            said = f"codex ended with exit status {exit_code} before its turn"
+            return Outcome(AttemptOutcome.ERROR, ErrorCode.ENGINE_START_FAILED, said, usage=usage)
         return outcome_of_exit(exit_code, usage)
 
     def _success(self) -> Outcome:
@@ -273,8 +276,10 @@ class CodexConversation:
         return [CloseInput()]
 
     def _fail(self, code: ErrorCode, error: RpcError) -> list[Step]:
-        is_vague = code is ErrorCode.ENGINE_EXIT_NONZERO
-        self._failure = (ErrorCode.ENGINE_PROTOCOL_ERROR if is_vague else code, error.message)
+        """What nothing names, before any turn, is a start that may do better next time: a database of codex was locked, say."""
+        if code is ErrorCode.ENGINE_EXIT_NONZERO:
+            code = ErrorCode.ENGINE_PROTOCOL_ERROR if self._turns else ErrorCode.ENGINE_START_FAILED
+        self._failure = (code, error.message)
         return self._close()
 
     # ---- lines ----

@@ -280,12 +280,13 @@ async def test_a_stop_withdraws_the_open_question(codex: Codex, prompt: str) -> 
 
 async def test_a_session_goes_on_in_later_runs(codex: Codex) -> None:
     first = await codex.start("remember the word kumquat", sessionId="fruit")
-    shown, _events = await codex.ended(first)
+    shown, events = await codex.ended(first)
+    assert shown["status"] == "success", events
     session = shown["resumeSessionId"]
     ways: list[dict[str, Any]] = [{"sessionId": "fruit"}, {"resumeRunId": first}, {"resumeSessionId": session}]
     for further in ways:
         shown, events = await codex.ended(await codex.start("[[text]]", **further))
-        assert (shown["status"], shown["sessionId"]) == ("success", "fruit"), events
+        assert (shown["status"], shown["sessionId"]) == ("success", "fruit"), (shown["errorMessage"], events)
         assert of_kind(events, "attempt.started")[0]["resumed"] is True
         assert of_kind(events, "session.started")[0]["engineSession"] == session
         assert "kumquat" in str(codex.stub.requests[-1]["body"])

@@ -227,6 +227,16 @@ def test_an_exit_without_a_finished_turn_is_an_error(exit_code: int | None, code
     assert (outcome.outcome, outcome.error_code) == (AttemptOutcome.ERROR, code)
 
 
+@pytest.mark.parametrize("exit_code", [0, 1, -9])
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_an_exit_before_the_turn_is_a_start_that_failed(step: int, exit_code: int) -> None:
+    codex = conversation()
+    codex.opened()
+    feed(codex, *[{"id": 1, "result": {}}, {"id": 2, "result": {"thread": {"id": "th"}}}][:step])
+    outcome = codex.ended(exit_code)
+    assert (outcome.outcome, outcome.error_code) == (AttemptOutcome.ERROR, ErrorCode.ENGINE_START_FAILED)
+
+
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_a_handshake_that_is_refused_ends_the_attempt_with_its_reason(step: int) -> None:
     codex = conversation()
@@ -234,7 +244,8 @@ def test_a_handshake_that_is_refused_ends_the_attempt_with_its_reason(step: int)
     answers = [{"id": 1, "result": {}}, {"id": 2, "result": {"thread": {"id": "th"}}}]
     steps = feed(codex, *answers[: step - 1], {"id": step, "error": {"code": -1, "message": "because"}})
     assert steps[-1] == CloseInput()
-    assert codex.ended(0).error_message == "because"
+    outcome = codex.ended(0)
+    assert (outcome.error_code, outcome.error_message) == (ErrorCode.ENGINE_START_FAILED, "because")
 
 
 def test_a_turn_that_ends_in_a_line_too_long_to_be_read_ends_the_run() -> None:
