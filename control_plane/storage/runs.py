@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -189,6 +190,12 @@ class RunStore:
         if row is None:
             return None
         return Resumable(app_id, session_id, row["provider"], row["workspace_key"], row["engine_session"])
+
+    async def follow_session(self, run: DrivenRun) -> DrivenRun:
+        """The run as it goes on where its session stands now; to be asked for before its first attempt. As it is without one."""
+        with storage_errors():
+            row = await self._pool.fetchrow(_SQL["follow_session"], run.run_id)
+        return run if row is None else replace(run, workspace_key=row["workspace_key"], resume_session=row["resume_session"])
 
     async def resumable(self, run_id: str) -> Resumable | None:
         with storage_errors():

@@ -179,6 +179,24 @@ WHERE run.session_id = $1 AND run.app_id IS NOT DISTINCT FROM $2
 ORDER BY run.created_at DESC, attempt.attempt DESC
 LIMIT 1;
 
+-- name: follow_session
+-- The first attempt of a run goes on where its session stands now: what came before it was not over when it was created.
+-- A run that was told what to resume keeps to that.
+UPDATE run_requests AS request SET workspace_key = tail.workspace_key, resume_session = tail.engine_session
+FROM agent_runs AS run
+CROSS JOIN LATERAL (
+    SELECT theirs.workspace_key, attempt.engine_session, earlier.provider
+    FROM agent_runs AS earlier
+    JOIN run_requests AS theirs ON theirs.run_id = earlier.id
+    JOIN attempts AS attempt ON attempt.run_id = earlier.id AND attempt.engine_session IS NOT NULL
+    WHERE earlier.session_id = run.session_id AND earlier.app_id IS NOT DISTINCT FROM run.app_id AND earlier.id <> run.id
+    ORDER BY earlier.created_at DESC, attempt.attempt DESC
+    LIMIT 1
+) AS tail
+WHERE run.id = $1 AND request.run_id = run.id AND tail.provider = run.provider
+  AND request.request ->> 'resumeRunId' IS NULL AND request.request ->> 'resumeSessionId' IS NULL
+RETURNING request.workspace_key, request.resume_session;
+
 -- name: resumable_run
 SELECT run.app_id, run.session_id, run.provider, request.workspace_key,
        (SELECT engine_session FROM attempts WHERE attempts.run_id = run.id AND engine_session IS NOT NULL

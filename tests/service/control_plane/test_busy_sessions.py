@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from shared.contracts.providers import Provider
 from tests.loopback import until
 from tests.service.control_plane.conftest import Replica, Stores, new_run, replica_at
 from tests.service.control_plane.fake_manager import FakeManager
@@ -140,3 +141,70 @@ async def test_who_stopped_first_is_named(replica: Replica, manager: FakeManager
     await until(lambda: attempt.stops >= 1)
     (await manager.begun(newest)).end()
     await replica.until(newest, "success")
+
+
+async def test_a_run_that_waited_for_its_session_goes_on_where_the_session_stands_then(
+    replica: Replica, manager: FakeManager
+) -> None:
+    first, second, third = [await replica.start(**SESSION) for _ in range(3)]  # created before any engine told of its session
+    for number, run_id in enumerate((first, second)):
+        attempt = await manager.begun(run_id)
+        assert attempt.request.get("resumeSessionId") == (f"e-{number - 1}" if number else None)
+        attempt.say("session.started", {"engineSession": f"e-{number}"})
+        attempt.end()
+    last = await manager.begun(third)
+    assert last.request["resumeSessionId"] == "e-1"
+    assert last.request["after"][0] == {"runId": second, "attempt": 1}
+    last.end()
+    await replica.until(third, "success")
+
+
+async def test_a_run_that_waited_follows_its_session_into_the_workspace_it_went_to(
+    replica: Replica, manager: FakeManager
+) -> None:
+    origin = await replica.start()
+    attempt = await manager.begun(origin)
+    attempt.say("session.started", {"engineSession": "e-0"})
+    attempt.end()
+    await replica.until(origin, "success")
+    first, second = await replica.start(**SESSION, resumeRunId=origin), await replica.start(**SESSION)
+    attempt = await manager.begun(first)
+    attempt.say("session.started", {"engineSession": "e-1"})
+    attempt.end()
+    last = await manager.begun(second)
+    assert (last.request["workspace"], last.request["resumeSessionId"]) == (attempt.request["workspace"], "e-1")
+    assert manager.proposals[-1]["workspace"] == attempt.request["workspace"]
+    last.end()
+    await replica.until(second, "success")
+
+
+@pytest.mark.parametrize("named", ["resumeRunId", "resumeSessionId"])
+async def test_a_run_that_names_what_to_resume_keeps_to_it(replica: Replica, manager: FakeManager, named: str) -> None:
+    origin = await replica.start(**SESSION)
+    attempt = await manager.begun(origin)
+    attempt.say("session.started", {"engineSession": "e-0"})
+    attempt.end()
+    await replica.until(origin, "success")
+    first = await replica.start(**SESSION)
+    second = await replica.start(**SESSION, **{named: origin if named == "resumeRunId" else "e-0"})
+    attempt = await manager.begun(first)
+    attempt.say("session.started", {"engineSession": "e-1"})
+    attempt.end()
+    last = await manager.begun(second)
+    assert last.request["resumeSessionId"] == "e-0"
+    last.end()
+    await replica.until(second, "success")
+
+
+async def test_a_run_of_another_provider_takes_no_engine_session_of_its_session(
+    replica: Replica, manager: FakeManager, stores: Stores
+) -> None:
+    first = await replica.start(**SESSION)
+    attempt = await manager.begun(first)
+    second = await stores.runs.create(new_run("run_other", session_id="s", provider=Provider.CODEX_APP_SERVER), None)
+    attempt.say("session.started", {"engineSession": "e-0"})
+    attempt.end()
+    last = await manager.begun(second)
+    assert last.request.get("resumeSessionId") is None
+    last.end()
+    await replica.until(second, "success")
