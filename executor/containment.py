@@ -108,8 +108,10 @@ def _in_order(hidden: Iterable[Path], shown: Iterable[Path], workspace: Workspac
         *((path, _hiding(path)) for path in hidden),
         *((path, ("--ro-bind", str(path), str(path))) for path in shown),
         (workspace.base, ("--bind", str(workspace.base), str(workspace.base))),
+        # a place where something is mounted cannot be moved away: no engine leaves a link for the next one's /tmp
+        (workspace.tmp, ("--bind", str(workspace.tmp), str(workspace.tmp))),
     ]
-    covers = {path for path, _mount in mounts[:-1]} - set(shown)
+    covers = {path for path, _mount in mounts[:-2]} - set(shown)
     needed = [each for each in mounts if each[0] not in shown or any(cover in each[0].parents for cover in covers)]
     return [word for _path, mount in sorted(needed, key=lambda each: len(each[0].parts)) for word in mount]
 

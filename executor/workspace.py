@@ -54,11 +54,13 @@ class Workspace:
         return self.base / "tmp"
 
     def make(self) -> None:
-        """All of them, 0700. Raises ``workspace_error``."""
+        """All of them, 0700; what stands there and is no folder of its own goes, above all a link. Raises ``workspace_error``."""
         try:
-            for folder in (self.home, self.work, self.tmp):
+            for folder in (self.base, self.home, self.work, self.tmp):
+                if folder.is_symlink() or not folder.is_dir():
+                    folder.unlink(missing_ok=True)
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.utime(self.base)  # newest first is the order they are listed in
+            os.utime(self.base, follow_symlinks=False)  # newest first is the order they are listed in
         except OSError as error:
             raise RunyardError(ErrorCode.WORKSPACE_ERROR, f"cannot make the workspace: {error.strerror}") from error
 
@@ -68,7 +70,7 @@ class Workspace:
             folders, name = _parts(file.path)
             top = self.home if file.root == "home" else self.work
             try:
-                with _opened(top, folders, make=True) as folder:
+                with _opened(self.base, (top.name, *folders), make=True) as folder:
                     _replace(folder, name, file)
             except OSError as error:
                 raise RunyardError(ErrorCode.WORKSPACE_ERROR, f"cannot write {file.path}: {error.strerror}") from error
@@ -76,25 +78,18 @@ class Workspace:
     def files(self) -> list[WorkspaceFile]:
         """The plain files of the working directory, by path; at most ``MAX_LISTED_FILES``, ``MAX_LISTED_DEPTH`` folders deep."""
         found: list[WorkspaceFile] = []
-        for folder, names, files, fd in os.fwalk(self.work, follow_symlinks=False):
-            names.sort()
-            if len(Path(folder).parts) - len(self.work.parts) >= MAX_LISTED_DEPTH:
-                names.clear()
-            for name in sorted(files):
-                entry = _plain_file(name, fd)
-                if entry is None:
-                    continue
-                path = PurePosixPath(os.path.relpath(folder, self.work)) / name
-                found.append(_listed(str(path), entry))
-                if len(found) >= MAX_LISTED_FILES:
-                    return found
+        try:
+            with _opened(self.base, (self.work.name,)) as top:
+                _list(top, found)
+        except OSError:  # no folder, or none of its own
+            return []
         return found
 
     def open(self, path: str) -> PlainFile:
         """One file of the working directory, to be closed. Raises ``not_found``, also for what is not a plain file."""
         folders, name = _parts(path)
         try:
-            with _opened(self.work, folders) as folder:
+            with _opened(self.base, (self.work.name, *folders)) as folder:
                 fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
         except (OSError, ValueError) as error:
             raise RunyardError(ErrorCode.NOT_FOUND, "there is no such file") from error
@@ -156,6 +151,21 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path)
     except RecursionError as error:
         raise OSError(errno.ELOOP, "folders in each other, deeper than can be removed") from error
+
+
+def _list(top: int, found: list[WorkspaceFile]) -> None:
+    for folder, names, files, fd in os.fwalk(".", follow_symlinks=False, dir_fd=top):
+        here = PurePosixPath(folder)
+        names.sort()
+        if len(here.parts) >= MAX_LISTED_DEPTH:
+            names.clear()
+        for name in sorted(files):
+            entry = _plain_file(name, fd)
+            if entry is None:
+                continue
+            found.append(_listed(str(here / name), entry))
+            if len(found) >= MAX_LISTED_FILES:
+                return
 
 
 def _plain_file(name: str, folder: int) -> os.stat_result | None:

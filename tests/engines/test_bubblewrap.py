@@ -40,8 +40,8 @@ async def executor(tmp_path: Path, bwrap: Path) -> AsyncIterator[Inside]:
         yield inside
 
 
-async def said(executor: Inside, script: str, run_id: str = "run_1") -> list[str]:
-    await executor.begin(f"{script}\necho done", run_id)
+async def said(executor: Inside, script: str, run_id: str = "run_1", **more: Any) -> list[str]:
+    await executor.begin(f"{script}\necho done", run_id, **more)
     events = await executor.events(run_id)
     return [each["data"]["text"] for each in events if each["kind"] == "message.completed"]
 
@@ -85,6 +85,24 @@ async def test_an_engine_has_no_capability_with_which_to_open_its_view(executor:
     held = " ".join(f"Cap{sort}: {left:016x}" for sort in ("Inh", "Prm", "Eff", "Amb"))
     assert await said(executor, script) == [f"{held} NoNewPrivs: 1", "[] []"]
     assert not (outside / "mine").exists()
+
+
+async def test_an_engine_leaves_the_next_one_no_way_out(executor: Inside, tmp_path: Path) -> None:
+    private, session = tmp_path / "private", {"workspace": {"key": "s"}}
+    leave = f"""
+    for name in TMPDIR HOME PWD; do
+      eval place=\\$$name; mv "$place" "$place.old" 2>/dev/null; rm -rf "$place" 2>/dev/null; ln -s {private} "$place"
+    done; echo say [$(cat {private}/secret 2>/dev/null)]"""
+    look = 'touch /tmp/mine "$TMPDIR/mine" "$HOME/mine" mine; cat /tmp/secret "$TMPDIR/secret" "$HOME/secret" secret'
+    assert await said(executor, leave, "run_1", **session) == ["[]"]
+    assert await said(executor, f"echo say [$(exec 2>/dev/null; {look})]", "run_2", **session) == ["[]"]
+    assert [path.name for path in private.iterdir()] == ["secret"]
+
+
+async def test_an_engine_cannot_move_its_temporary_folder_under_another_that_begins(executor: Inside, tmp_path: Path) -> None:
+    tries = 'for how in "mv $TMPDIR $TMPDIR.old" "rm -rf $TMPDIR" "rmdir $TMPDIR"; do $how 2>/dev/null; done'
+    assert await said(executor, f'{tries}; ln -s / "$TMPDIR" 2>/dev/null; echo say $(stat -c %F "$TMPDIR")') == ["directory"]
+    assert not (tmp_path / "state" / "workspaces" / "run_1" / "tmp").is_symlink()
 
 
 async def test_an_engine_makes_a_sandbox_of_its_own_within_this_one(executor: Inside, bwrap: Path) -> None:

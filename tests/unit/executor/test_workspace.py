@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -52,6 +52,47 @@ def test_no_folder_is_reached_through_a_link(workspace: Workspace, tmp_path: Pat
         workspace.write([File("home", "folder/x", b"")])
     assert refused.value.code is ErrorCode.WORKSPACE_ERROR
     assert list((tmp_path / "outside").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", "home", "work", "tmp"])
+def test_a_link_in_the_place_of_a_folder_goes_and_what_it_names_stays(workspace: Workspace, tmp_path: Path, name: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (workspace.base / name).rename(tmp_path / "old")
+    (workspace.base / name).symlink_to(outside)
+    workspace.make()
+    workspace.write([File("home", "key", b"1"), File("workspace", "notes", b"2")])
+    assert [path for path in (workspace.base, workspace.home, workspace.work, workspace.tmp) if path.is_symlink()] == []
+    assert (workspace.home / "key").read_bytes() == b"1"
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", "home", "work", "tmp"])
+def test_a_plain_file_in_the_place_of_a_folder_goes(workspace: Workspace, tmp_path: Path, name: str) -> None:
+    (workspace.base / name).rename(tmp_path / "old")
+    (workspace.base / name).write_text("in the way")
+    workspace.make()
+    assert workspace.tmp.is_dir()
+    assert workspace.home.is_dir()
+
+
+@pytest.mark.parametrize("name", ["", "home", "work"])
+def test_nothing_is_written_or_read_through_a_link_that_comes_later(workspace: Workspace, tmp_path: Path, name: str) -> None:
+    """Without bubblewrap another engine of this user may be at work meanwhile."""
+    outside = tmp_path / "outside"
+    for folder in ("", "home", "work"):
+        (outside / folder).mkdir()
+        (outside / folder / "key").write_text("untouched")
+    (workspace.base / name).rename(tmp_path / "old")
+    (workspace.base / name).symlink_to(outside)
+    root: Literal["home", "workspace"] = "home" if name == "home" else "workspace"
+    with pytest.raises(RunyardError):
+        workspace.write([File(root, "key", b"ours")])
+    assert {path.read_text() for path in outside.rglob("key")} == {"untouched"}
+    if root == "workspace":
+        assert workspace.files() == []
+        with pytest.raises(RunyardError):
+            workspace.open("key")
 
 
 @pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "", "a\0b"])
