@@ -36,8 +36,9 @@ async def violations(dsn: str, followed: Sequence[Followed]) -> list[str]:
     try:
         logs = {row["run_id"]: row for row in await connection.fetch(_LOGS, [status.value for status in TERMINAL])}
         found: list[str] = []
+        stories = {run.run_id: _story(run) for run in followed}
         for row in await connection.fetch(_RUNS):
-            found += faults_of_run(row, logs.get(row["id"]))
+            found += [fault + stories.get(row["id"], "") for fault in faults_of_run(row, logs.get(row["id"]))]
         for run in followed:
             stored = await connection.fetch(
                 "SELECT cursor, kind, data FROM run_events WHERE run_id = $1 ORDER BY cursor", run.run_id
