@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from executor import journal as journals
 from executor.event_log import EventLog, Tail
@@ -22,7 +24,11 @@ from shared.contracts.provider_runs import ProviderRun
 from shared.errors import ErrorCode, RunyardError
 from shared.sse import Frame, FrameReader
 
+TRIES = 3
+NEXT_TRY_SECONDS = 0.3
 _TELLING_LINES = (b"\nevent: attempt.ended\n", b"\nevent: session.started\n")
+
+log = structlog.get_logger("attempts")
 
 
 @dataclass(slots=True, eq=False)
@@ -119,25 +125,48 @@ class Attempts:
 
 
 def recovered(root: Path, workspaces: Path, now: Clock) -> Iterator[Attempt]:
-    """The attempts of earlier lives. One that never ended is ended here, as lost: its engine went with its executor."""
-    for journal in journals.found_journals(root):
-        tail = Tail(journal, is_ended=True)
-        attempt = Attempt(journal, tail, Workspace.at(workspaces, journal.head.workspace))
-        try:
-            end = journal.read_end()
-            if end is not None:
-                attempt.ended = AttemptEnded.model_validate_json(bytes(end.payload))
-                attempt.ended_at = datetime.fromtimestamp(journal.ended_at(), UTC)
-                attempt.engine_session = end.engine_session
-            else:
-                journal.load()
-                last, session = _last_words(journal)
-                attempt.note_end(last or _mark_lost(journal, now), now(), session)
-        except (OSError, JournalError, ValueError):
-            continue
-        finally:
-            journal.close()
-        yield attempt
+    """The attempts of earlier lives. One that never ended is ended here, as lost: its engine went with its executor.
+
+    What cannot be read is tried again, a few times: an attempt that is not found here counts as lost, whatever its journal says.
+    Then it stays where it is, for the next life.
+    """
+    folders = journals.found_folders(root)
+    for tries_left in reversed(range(TRIES)):
+        unread: list[Path] = []
+        for folder in folders:
+            try:
+                attempt = _recovered(folder, root, workspaces, now)
+            except (OSError, JournalError, ValueError) as error:
+                unread.append(folder)
+                log.error("journal.not_read", folder=str(folder.relative_to(root)), tries_left=tries_left, error=str(error))
+                continue
+            if attempt is not None:
+                yield attempt
+        if not unread or not tries_left:
+            return
+        time.sleep(NEXT_TRY_SECONDS)  # nothing is served yet
+        folders = unread
+
+
+def _recovered(folder: Path, root: Path, workspaces: Path, now: Clock) -> Attempt | None:
+    """None for what is no journal. Raises ``OSError``, ``JournalError`` or ``ValueError`` for one that cannot be read."""
+    journal = journals.journal_in(folder, root)
+    if journal is None:
+        return None
+    attempt = Attempt(journal, Tail(journal, is_ended=True), Workspace.at(workspaces, journal.head.workspace))
+    try:
+        end = journal.read_end()
+        if end is not None:
+            attempt.ended = AttemptEnded.model_validate_json(bytes(end.payload))
+            attempt.ended_at = datetime.fromtimestamp(journal.ended_at(), UTC)
+            attempt.engine_session = end.engine_session
+        else:
+            journal.load()
+            last, session = _last_words(journal)
+            attempt.note_end(last or _mark_lost(journal, now), now(), session)
+    finally:
+        journal.close()
+    return attempt
 
 
 def _last_words(journal: Journal) -> tuple[AttemptEnded | None, str | None]:

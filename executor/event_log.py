@@ -259,13 +259,19 @@ class Tail:
         self._close_when_idle()
 
     async def indexed(self) -> None:
-        """Until the journal can be read: once, in a thread, for all who wait. Raises ``OSError``."""
+        """Until the journal can be read: once, in a thread, for all who wait. Raises ``OSError``; the next to ask tries again."""
         if self._indexing is None:
             self._indexing = asyncio.ensure_future(asyncio.to_thread(self.journal.scan))
+            self._indexing.add_done_callback(self._scanned)
         offsets = await asyncio.shield(self._indexing)
         if self.journal.is_unread:
             self.journal.take_index(offsets)
-            self._indexing = None
+
+    def _scanned(self, scan: asyncio.Future[array[int]]) -> None:
+        """Whoever waited for it knows how it went, also when nobody does any more."""
+        self._indexing = None
+        if not scan.cancelled():
+            scan.exception()
 
     async def changed(self, within: float) -> None:
         future = asyncio.get_running_loop().create_future()

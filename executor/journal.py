@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -134,10 +135,10 @@ class Journal:
             (self.folder / "ended.json").unlink(missing_ok=True)
 
     def read_end(self) -> JournalEnd | None:
-        """The note of an ended one, which then needs no ``load``; None when there is none."""
+        """The note of an ended one, which then needs no ``load``; None when there is none. Raises ``OSError``."""
         try:
             end = msgspec.json.decode((self.folder / "ended.json").read_bytes(), type=JournalEnd)
-        except (OSError, msgspec.MsgspecError):
+        except (FileNotFoundError, msgspec.MsgspecError):
             return None
         self._said_count = end.last_cursor
         return end
@@ -198,15 +199,19 @@ def folder_of(root: Path, run_id: str, attempt: int) -> Path:
     return root / run_id / str(attempt)
 
 
-def found_journals(root: Path) -> Iterator[Journal]:
-    """Every journal below ``root``; what is not one is passed over."""
-    for start in sorted(root.glob("*/*/start.json")):
-        try:
-            head = msgspec.json.decode(start.read_bytes(), type=JournalHead)
-        except (OSError, msgspec.MsgspecError):
-            continue
-        if start.parent == folder_of(root, head.run_id, head.attempt) and (start.parent / "frames.sse").is_file():
-            yield Journal(start.parent, head)
+def found_folders(root: Path) -> list[Path]:
+    """Every folder below ``root`` that may be a journal's."""
+    return [start.parent for start in sorted(root.glob("*/*/start.json"))]
+
+
+def journal_in(folder: Path, root: Path) -> Journal | None:
+    """None when that is no journal, or half of one. Raises ``OSError`` when nobody can say."""
+    try:
+        head = msgspec.json.decode((folder / "start.json").read_bytes(), type=JournalHead)
+        is_one = folder == folder_of(root, head.run_id, head.attempt) and stat.S_ISREG(os.lstat(folder / "frames.sse").st_mode)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+    return Journal(folder, head) if is_one else None
 
 
 def frames_of(fd: int) -> Iterator[tuple[int, bytes]]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from executor import attempts
 from executor.attempts import Attempt, recovered
 from executor.event_log import EventLog
 from executor.journal import Journal, JournalHead
@@ -94,3 +98,57 @@ async def test_a_journal_that_is_gone_before_it_is_read_is_a_cut(log: EventLog, 
     attempt.journal.remove()
     with pytest.raises(CutError):
         await follower.next(1)
+
+
+async def test_a_journal_that_could_not_be_read_once_is_whole_for_the_next_reader(
+    log: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = AttemptEnded(outcome=AttemptOutcome.SUCCESS)
+    log.end(ended)
+    log.tail.journal.write_end("second", ended.wire_json())
+    tail = found(tmp_path).tail
+    fail_once(monkeypatch, "scan")
+    with pytest.raises(CutError):
+        await tail.follow(0).next(1)
+    again = await tail.follow(0).next(1)
+    assert again is not None
+    assert b"attempt.ended" in again
+
+
+@pytest.mark.parametrize("call", ["read_end", "ended_at", "load", "read"])
+async def test_one_error_of_the_disk_loses_no_attempt_at_a_start(
+    log: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    ended = AttemptEnded(outcome=AttemptOutcome.SUCCESS)
+    log.end(ended)
+    if call == "ended_at":
+        log.tail.journal.write_end("second", ended.wire_json())
+    fail_once(monkeypatch, call)
+    monkeypatch.setattr(attempts, "NEXT_TRY_SECONDS", 0.0)
+    assert found(tmp_path).ended == ended
+
+
+async def test_a_journal_that_cannot_be_read_is_named_and_left_for_the_next_start(
+    log: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_journal: Journal) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    log.end(AttemptEnded(outcome=AttemptOutcome.SUCCESS))
+    monkeypatch.setattr(attempts, "NEXT_TRY_SECONDS", 0.0)
+    with monkeypatch.context() as broken, capture_logs() as said:
+        broken.setattr(Journal, "load", none_left)
+        assert list(recovered(tmp_path, tmp_path / "workspaces", lambda: AT)) == []
+    assert {(each["event"], each["folder"]) for each in said} == {("journal.not_read", "run_1/1")}
+    assert found(tmp_path).ended is not None
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The next call of that method of a journal finds the machine out of files."""
+    real: Callable[..., object] = getattr(Journal, name)
+
+    def fails(journal: Journal, *given: object) -> object:
+        monkeypatch.setattr(Journal, name, real)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Journal, name, fails)

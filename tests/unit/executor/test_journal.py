@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from executor import journal as module
-from executor.journal import Journal, JournalError, JournalHead, found_journals
+from executor.journal import Journal, JournalError, JournalHead, found_folders, journal_in
 from shared import sse
 
 HEAD = JournalHead("run_1", 2, "scripted", "exec_1", "inst_1", "2026-01-01T00:00:00+00:00", "w")
@@ -20,6 +20,11 @@ def journal(tmp_path: Path) -> Journal:
     journal.append(FRAMES[:7])
     journal.append(FRAMES[7:])
     return journal
+
+
+def found_journals(root: Path) -> list[Journal]:
+    found = [journal_in(folder, root) for folder in found_folders(root)]
+    return [journal for journal in found if journal is not None]
 
 
 def reloaded(root: Path) -> Journal:
@@ -121,7 +126,7 @@ def test_an_ended_journal_is_loaded_when_it_is_read_first(journal: Journal, tmp_
 
 def test_a_removed_journal_leaves_nothing(journal: Journal, tmp_path: Path) -> None:
     journal.remove()
-    assert list(found_journals(tmp_path)) == []
+    assert found_journals(tmp_path) == []
     assert not journal.folder.exists()
 
 
