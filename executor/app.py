@@ -142,10 +142,21 @@ def _executor_id(settings: ExecutorSettings, state: StateDir) -> str:
 
 def _containment(settings: ExecutorSettings, state: StateDir) -> Containment:
     """Our own files, other runs' workspaces and snapshots, and file credentials are no engine's business."""
-    settings.workspaces().mkdir(mode=0o700, parents=True, exist_ok=True)  # what is not there yet cannot be hidden
+    settings.workspaces().mkdir(mode=0o700, parents=True, exist_ok=True)
+    # what is not there yet is not hidden from an engine that is already at work when it comes
+    for folder in filter(None, (settings.snapshot_folder(), settings.credentials_dir)):
+        _make_or_leave(folder)
     ours = (state.root, settings.workspaces(), settings.credentials_dir, settings.snapshot_folder(), *settings.private_paths)
     needed = (settings.engines_dir,)
     return containment(settings.containment, settings.bwrap, filter(None, ours), filter(None, needed))
+
+
+def _make_or_leave(folder: Path) -> None:
+    """It may be another's to make, or stand on a disk that is not there yet."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        log.warning("containment.not_made", path=str(folder), reason=error.strerror)
 
 
 def _cgroups(settings: ExecutorSettings, state: StateDir) -> Cgroups:

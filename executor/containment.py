@@ -42,7 +42,10 @@ log = structlog.get_logger("containment")
 
 @dataclass(frozen=True, slots=True)
 class Containment:
-    """How engines are wrapped. ``program`` None: not at all. ``hidden``: what no engine sees; ``shown``: what each needs."""
+    """How engines are wrapped. ``program`` None: not at all. ``hidden``: what no engine sees; ``shown``: what each needs.
+
+    What is there of both is looked up at each launch: a folder may be made later than the executor was started.
+    """
 
     program: str | None
     hidden: tuple[Path, ...] = ()
@@ -56,7 +59,7 @@ class Containment:
         """The same launch inside; unchanged where nothing wraps."""
         if self.program is None:
             return what
-        mounts = _in_order(self.hidden, self.shown, workspace)
+        mounts = _in_order(_existing(self.hidden), _existing(self.shown), workspace)
         argv = (self.program, *_FRESH, *mounts, "--chdir", what.cwd, "--", *what.argv)
         return replace(what, argv=argv, is_wrapped=True)
 
@@ -74,7 +77,7 @@ def containment(wanted: Wanted, program: Path | None, private: Iterable[Path], n
     home = Path.home()
     hidden = (*private, *(home / name for name in _PRIVATE_IN_HOME))
     shown = (Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parent.parent, *needed)
-    return Containment(found, _existing(hidden), _existing(shown))
+    return Containment(found, hidden, shown)
 
 
 def _without(reason: str) -> Containment:

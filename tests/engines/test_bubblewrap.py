@@ -87,6 +87,24 @@ async def test_an_engine_has_no_capability_with_which_to_open_its_view(executor:
     assert not (outside / "mine").exists()
 
 
+async def test_what_is_made_after_the_start_is_hidden_too(tmp_path: Path, bwrap: Path) -> None:
+    store, credentials, later = tmp_path / "far" / "store", tmp_path / "far" / "credentials", tmp_path / "later"
+    settings: dict[str, Any] = {"snapshot_store": f"file://{store}", "credentials_dir": credentials, "private_paths": [later]}
+    look = f"for place in {store} {credentials} {later}; do echo say [$(cat $place/secret 2>/dev/null)]; done"
+    async with executor_inside(tmp_path / "state", containment="required", bwrap=bwrap, **settings) as executor:
+        await executor.begin(f"echo say up; while [ ! -e go ]; do sleep 0.02; done; {look}\necho done")
+        await executor.said("up")
+        for folder in (store, credentials):
+            assert folder.stat().st_mode & 0o777 == 0o700
+            (folder / "secret").write_text("the stack's own key")
+        later.mkdir()
+        (later / "secret").write_text("the operator's own key")
+        assert await said(executor, look, "run_2") == ["[]", "[]", "[]"]
+        (tmp_path / "state" / "workspaces" / "run_1" / "work" / "go").touch()
+        at_work = [each["data"]["text"] for each in await executor.events() if each["kind"] == "message.completed"]
+        assert at_work[1:3] == ["[]", "[]"]
+
+
 async def test_an_engine_leaves_the_next_one_no_way_out(executor: Inside, tmp_path: Path) -> None:
     private, session = tmp_path / "private", {"workspace": {"key": "s"}}
     leave = f"""
