@@ -11,6 +11,7 @@ import asyncio
 import os
 import signal
 import subprocess
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -185,16 +186,17 @@ class Forest:
         scan.has_begun = True
         trees = list(self._trees)
         processes = procfs.snapshot()
+        children = procfs.children_by_parent(processes)
         for tree in trees:
             known = {key for key in tree.known if (each := processes.get(key[0])) and each.start == key[1]}
             inside = tree.cgroup.pids() if tree.cgroup is not None else ()
             tree.known = known | {tree.root} | {processes[pid].key for pid in inside if pid in processes}
-            _add_descendants(tree, processes)
+            _add_descendants(tree, processes, children)
         self._add_marked(trees, processes)
         if self._adopts:
             self._place_orphans(trees, processes)
         for tree in trees:
-            _add_descendants(tree, processes)
+            _add_descendants(tree, processes, children)
         return {pid: process for pid, process in processes.items() if process.is_alive}
 
     def _add_marked(self, trees: list[Tree], processes: Snapshot) -> None:
@@ -265,8 +267,8 @@ def _possible_owners(orphan: Process, trees: list[Tree]) -> list[Tree]:
     return [tree for tree in possible if place.startswith(f"{tree.workspace}/")] or possible
 
 
-def _add_descendants(tree: Tree, processes: Snapshot) -> None:
-    for pid in procfs.descendants(processes, {pid for pid, _start in tree.known}):
+def _add_descendants(tree: Tree, processes: Snapshot, children: Mapping[int, Sequence[int]]) -> None:
+    for pid in procfs.below(children, {pid for pid, _start in tree.known}):
         tree.known.add(processes[pid].key)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 _PR_SET_PDEATHSIG = 1
@@ -108,11 +108,16 @@ def _link(path: str) -> str | None:
         return None
 
 
-def descendants(processes: Snapshot, roots: Iterable[int]) -> set[int]:
-    """Everything below ``roots``, without them."""
+def children_by_parent(processes: Snapshot) -> Mapping[int, Sequence[int]]:
+    """Who started whom, for ``below``: made once of a snapshot, however many trees are looked for in it."""
     children: dict[int, list[int]] = {}
     for process in processes.values():
         children.setdefault(process.ppid, []).append(process.pid)
+    return children
+
+
+def below(children: Mapping[int, Sequence[int]], roots: Iterable[int]) -> set[int]:
+    """Everything below ``roots``; a root itself only where it stands below another one."""
     found: set[int] = set()
     todo = list(roots)
     while todo:
@@ -121,6 +126,11 @@ def descendants(processes: Snapshot, roots: Iterable[int]) -> set[int]:
                 found.add(child)
                 todo.append(child)
     return found
+
+
+def descendants(processes: Snapshot, roots: Iterable[int]) -> set[int]:
+    """``below`` for one look."""
+    return below(children_by_parent(processes), roots)
 
 
 def send(process: Process, number: signal.Signals) -> None:

@@ -291,3 +291,20 @@ async def test_an_orphan_older_than_every_attempt_is_nobodys_and_ended(forest: F
     assert lives(str(process.pid))
     assert lives(younger)
     await ended(forest, process, tree)
+
+
+async def test_a_look_sorts_the_machines_processes_once_however_many_trees_there_are(
+    forest: Forest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a tree made a scan of five hundred trees a hundred times as dear, and launches wait behind scans."""
+    grown = [await planted(forest, "sleep 60 & echo up; wait", tmp_path, f"run_{number}.1") for number in range(3)]
+    for _, _, heard in grown:
+        await heard.lines(1)
+    sorted_once, real = list[int](), procfs.children_by_parent
+    monkeypatch.setattr(procfs, "children_by_parent", lambda processes: (sorted_once.append(1), real(processes))[1])
+    await forest.census()
+    assert len(sorted_once) == 1
+    assert [len(tree.known) for _, tree, _ in grown] == [2, 2, 2]
+    monkeypatch.undo()
+    for process, tree, _ in grown:
+        await ended(forest, process, tree, grace=0)
