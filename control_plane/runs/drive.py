@@ -170,8 +170,8 @@ class DriveRun:
             self.leashes.drop(executor_id, run.run_id, run.attempt)
 
     async def _start(self, lease: Lease, run: DrivenRun, executor_id: str, maybe_heard: bool) -> Change:
-        """Start it and write so. A parked run's replies and messages travel with it. Raises as ``StartAttempt``."""
-        answered = await self.interactions.answered(run.run_id) if run.status is RunStatus.WAITING_USER else []
+        """Start it and write so. Replies and messages travel with a later attempt. Raises as ``StartAttempt``."""
+        answered = await self.interactions.carried(run.run_id, run.attempt) if run.attempt > 1 else []
         replies = [(each.request, each.reply) for each in answered]
         carried = await self.messages.carried(run.run_id, run.attempt) if run.attempt > 1 else []
         standing = await self.snapshots.standing(run, run.attempt)
@@ -179,7 +179,7 @@ class DriveRun:
         await self.start(executor_id, request, maybe_heard)
         await self.leashes.keep(executor_id, run.run_id, run.attempt, renew_now=False)  # it works from here on, written or not
         news: list[News] = [Move(Signal.ATTEMPT_ACCEPTED)]
-        if run.status is RunStatus.WAITING_USER:
+        if answered or run.status is RunStatus.WAITING_USER:
             news.append(Told(tuple(map(_resolution, answered))))
         if carried:
             news.append(MessagesSettled(tuple(each.message_id for each in carried)))

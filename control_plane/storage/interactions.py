@@ -59,17 +59,12 @@ class InteractionStore:
     async def answered(self, run_id: str) -> list[Answered]:
         """Replies to deliver, oldest first."""
         with storage_errors():
-            rows = await self._pool.fetch(_SQL["answered"], run_id)
-        return [
-            Answered(
-                row["question_id"],
-                row["attempt"],
-                InteractionRequested.model_validate_json(row["request"]),
-                Reply.model_validate_json(row["answer"]),
-                row["answered_by"],
-            )
-            for row in rows
-        ]
+            return [_answered(row) for row in await self._pool.fetch(_SQL["answered"], run_id)]
+
+    async def carried(self, run_id: str, attempt: int) -> list[Answered]:
+        """Replies that travel with the start of this attempt, oldest first."""
+        with storage_errors():
+            return [_answered(row) for row in await self._pool.fetch(_SQL["carried"], run_id, attempt)]
 
     async def open_ids(self, run_id: str) -> list[str]:
         """Questions of a run that still wait for a reply."""
@@ -95,6 +90,16 @@ class InteractionStore:
         with storage_errors():
             rows = await self._pool.fetch(_SQL["list"], app_id, status, run_id, at, after_run, after_question, limit)
         return [_interaction(row) for row in rows]
+
+
+def _answered(row: Any) -> Answered:
+    return Answered(
+        row["question_id"],
+        row["attempt"],
+        InteractionRequested.model_validate_json(row["request"]),
+        Reply.model_validate_json(row["answer"]),
+        row["answered_by"],
+    )
 
 
 def _interaction(row: Any) -> Interaction:

@@ -149,6 +149,7 @@ class RunStore:
                     _SQL["next_attempt"], lease.run_id, lease.token, at.executor_id, at.instance, at.url
                 )
                 if attempt is not None and attempt > 1:
+                    await connection.execute(_SQL["carry_replies"], lease.run_id, attempt)
                     await connection.execute(_SQL["carry_messages"], lease.run_id, attempt)
                 return attempt
 

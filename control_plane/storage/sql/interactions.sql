@@ -25,6 +25,12 @@ RETURNING run_id;
 SELECT question_id, attempt, request, answer, answered_by
 FROM interactions WHERE run_id = $1 AND status = 'answered' ORDER BY answered_at, question_id;
 
+-- name: carried
+-- Replies that travel with the start of attempt $2, oldest first. Which they are was written with the attempt: a start that is
+-- repeated says the same, and what was answered since did not travel with it.
+SELECT question_id, attempt, request, answer, answered_by
+FROM interactions WHERE run_id = $1 AND carried_by = $2 ORDER BY answered_at, question_id;
+
 -- name: open_ids
 SELECT question_id FROM interactions WHERE run_id = $1 AND status = 'pending' ORDER BY created_at, question_id;
 

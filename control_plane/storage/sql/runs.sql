@@ -120,6 +120,10 @@ INSERT INTO attempts (run_id, attempt, executor_id, executor_instance, executor_
 SELECT run_id, attempt, $3, $4, $5 FROM held
 RETURNING attempt;
 
+-- name: carry_replies
+-- A later attempt is told at its start what nobody has confirmed to have heard.
+UPDATE interactions SET carried_by = $2 WHERE run_id = $1 AND status = 'answered';
+
 -- name: carry_messages
 -- A later attempt that goes on with an engine session is told at its start what no engine has taken. One that starts afresh
 -- knows nothing of what an earlier one was told: all of it is handed over again.
