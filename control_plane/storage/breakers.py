@@ -17,6 +17,7 @@ from control_plane.storage.queries import load
 from shared.errors import ErrorCode
 
 _SQL = load("breakers")
+_HOLD_LEASE = load("runs")["hold_lease"]
 
 
 class BreakerStore:
@@ -41,9 +42,11 @@ class BreakerStore:
             return await self._pool.fetchval(_SQL["try"], lender, provider, run_id, PROBE_SECONDS) is not None
 
     async def hold(self, lease: Lease, seconds: float) -> None:
-        """Hand the run back, to be claimed after a while or when its breaker closes."""
+        """Hand the run back, to be claimed after a while or when its breaker closes; at once if it was asked to stop."""
         with storage_errors():
-            await self._pool.execute(_SQL["hold"], lease.run_id, lease.token, seconds)
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(_HOLD_LEASE, lease.run_id, lease.token)
+                await connection.execute(_SQL["hold"], lease.run_id, lease.token, seconds)
 
     async def let_go(self) -> int:
         """Let go of the runs that wait for a breaker which is open no more. Returns how many."""

@@ -32,9 +32,13 @@ WHERE lender = $1 AND provider = $2 AND opened_at IS NOT NULL AND try_at <= now(
 RETURNING lender;
 
 -- name: hold
--- Hand a run back until its breaker may be tried, at most $3 seconds from now.
-UPDATE run_heads SET lease_token = NULL, lease_until = NULL, held = true, claim_after = now() + make_interval(secs => $3::float8)
-WHERE run_id = $1 AND lease_token = $2;
+-- Hand a run back until its breaker may be tried, at most $3 seconds from now. One that was asked to stop meanwhile waits for
+-- nothing. Its lease is held by the statement before: a stop that was waited for there is seen here.
+UPDATE run_heads AS head
+SET lease_token = NULL, lease_until = NULL, held = run.stop_requested_at IS NULL,
+    claim_after = CASE WHEN run.stop_requested_at IS NULL THEN now() + make_interval(secs => $3::float8) ELSE now() END
+FROM agent_runs AS run
+WHERE head.run_id = $1 AND head.lease_token = $2 AND run.id = head.run_id;
 
 -- name: let_go
 -- Runs whose breaker is open no more, or was forgotten, need not wait to its end.

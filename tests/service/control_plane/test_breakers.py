@@ -8,8 +8,13 @@ from typing import Any
 import pytest
 
 from control_plane.domain.breaker import BREAKING
+from control_plane.domain.news import Stop
+from control_plane.runs.gate import Gate
+from control_plane.runs.record import Recorder
+from control_plane.storage.breakers import BreakerStore
+from control_plane.storage.run_log import Write
 from shared.errors import ErrorCode
-from tests.service.control_plane.conftest import Replica, Stores, replica_at
+from tests.service.control_plane.conftest import Replica, Stores, new_run, replica_at
 from tests.service.control_plane.fake_manager import FakeManager
 
 ONCE = {"retry": {"maxAttempts": 1}}
@@ -184,6 +189,42 @@ async def test_a_held_run_can_be_stopped_at_once(replica: Replica, manager: Fake
     run_id = await replica.start()
     await until_held(replica, stores, run_id)
     assert (await replica.stop(run_id)).json()["status"] == "canceled"
+
+
+async def test_a_run_that_is_stopped_on_its_way_to_the_gate_is_not_held(stores: Stores) -> None:
+    await stores.pool.execute(
+        "INSERT INTO breakers VALUES ('', 'scripted', 'rate_limited', 5, now(), now(), now() + interval '300 s', NULL, 3)"
+    )
+    run_id = await stores.runs.create(new_run(), None)
+    [lease] = await stores.runs.claim(1, 60)
+    read_before = await stores.runs.driven(run_id)
+    await stores.log.write([Write(run_id, [Stop()])])
+    recorder = Recorder(stores.log)
+    loop = asyncio.ensure_future(recorder.run())
+    try:
+        assert await Gate(BreakerStore(stores.pool), recorder)(lease, read_before)
+    finally:
+        loop.cancel()
+    assert [each.run_id for each in await stores.runs.claim(1, 60)] == [run_id]  # whoever claims it ends it
+
+
+async def test_a_stop_the_hold_waited_for_is_seen(stores: Stores) -> None:
+    run_id = await stores.runs.create(new_run(), None)
+    [lease] = await stores.runs.claim(1, 60)
+    breakers = BreakerStore(stores.pool)
+    async with stores.pool.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM run_heads WHERE run_id = $1 FOR UPDATE", run_id)
+        await other.execute(
+            "UPDATE agent_runs SET status = 'stopping', stop_requested_at = now(), stop_reason = 'user_canceled' WHERE id = $1",
+            run_id,
+        )
+        holding = asyncio.ensure_future(breakers.hold(lease, 300))
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        async with asyncio.timeout(10):
+            while not await stores.pool.fetchval(waiting):
+                await asyncio.sleep(0.01)  # polling a condition with a bound
+    await holding
+    assert [each.run_id for each in await stores.runs.claim(1, 60)] == [run_id]
 
 
 async def test_a_try_whose_run_is_gone_is_followed_by_another(replica: Replica, manager: FakeManager, stores: Stores) -> None:
