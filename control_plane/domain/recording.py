@@ -29,6 +29,7 @@ from control_plane.domain.endings import (
 from control_plane.domain.lifecycle import Signal, advance
 from control_plane.domain.messages import RUN_OVER, MessagesSettled, told
 from control_plane.domain.news import FromExecutor, Locked, Move, News, Note, Settle, Stop, Told
+from control_plane.domain.questions import Asked
 from control_plane.domain.retrying import SILENT_CURSOR, Again, Failure, again, last_word
 from control_plane.domain.standing import Kept
 from shared.contracts.events import AttemptEnded, AttemptLost, AttemptOutcome, Diagnostic, InteractionResolved, Kind
@@ -55,15 +56,6 @@ class RawBytes:
     stream: str
     byte_from: int
     base64: str
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    question_id: str
-    attempt: int
-    request: str
-    expires_at: datetime | None
-    on_expiry: str
 
 
 @dataclass(slots=True)
@@ -223,15 +215,7 @@ class _Absorbing:
 
     def _asked(self, event: FromExecutor, data: dict[str, Any]) -> None:
         self._open.add(data["questionId"])
-        self._change.asked.append(
-            Asked(
-                data["questionId"],
-                event.attempt,
-                msgspec.json.encode(data).decode(),
-                datetime.fromisoformat(data["expiresAt"]),
-                data["onExpiry"],
-            )
-        )
+        self._change.asked.append(Asked.told_by(event.attempt, data))
         self._signal(Signal.ASKED)
 
     def _resolved(self, _event: FromExecutor, data: dict[str, Any]) -> None:

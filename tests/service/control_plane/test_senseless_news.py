@@ -10,12 +10,15 @@ from control_plane.runs.record import Recorder
 from control_plane.storage.run_log import Refused, Write
 from shared.contracts.runs import RunStatus
 from shared.errors import ErrorCode, RunyardError
-from tests.service.control_plane.conftest import Stores, frame, new_run
+from tests.service.control_plane.conftest import Replica, Stores, frame, new_run
+from tests.service.control_plane.fake_manager import FakeManager
 
 
 @pytest.mark.parametrize(("kind", "data"), [
     ("attempt.ended", '{"outcome":"exploded"}'),
     ("interaction.requested", '{"prompt":"without an id"}'),
+    ("interaction.requested", '{"questionId":"q1","type":"from_the_future","prompt":"which?"}'),
+    ("interaction.requested", '{"questionId":"q1","type":"question"}'),
     ("session.started", "{}"),
     ("attempt.started", '{"timeouts":{}}'),
     ("attempt.ended", "not json"),
@@ -34,6 +37,19 @@ async def test_news_that_make_no_sense_are_refused_for_their_run_alone(stores: S
         assert not loop.done()
     finally:
         loop.cancel()
+
+
+async def test_a_question_that_nobody_could_read_ends_its_run_and_stands_in_no_list(
+    replica: Replica, manager: FakeManager, stores: Stores
+) -> None:
+    mad, sane = await replica.start(), await replica.start()
+    (await manager.begun(mad)).say("interaction.requested", {"questionId": "q1", "type": "form", "prompt": "which?"})
+    (await manager.begun(sane)).ask("q1")
+    await replica.until(sane, "waiting_user")
+    assert (await replica.until(mad, "error"))["errorCode"] == "internal"
+    inbox = await replica.http.get("/api/human-loop/pending")
+    assert [each["runId"] for each in inbox.json()["items"]] == [sane]
+    assert await stores.pool.fetchval("SELECT count(*) FROM interactions WHERE run_id = $1", mad) == 0
 
 
 async def test_an_error_code_of_a_newer_executor_ends_the_run_with_one_of_ours(stores: Stores) -> None:
