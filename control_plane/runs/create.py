@@ -7,6 +7,8 @@ import json
 import math
 from dataclasses import dataclass, replace
 
+import structlog
+
 from control_plane.domain.profile import Profile, frozen, merged_options, retry_policy
 from control_plane.domain.run import NewRun, Resumable
 from control_plane.domain.timeouts import INTERACTION_MS
@@ -23,6 +25,8 @@ from shared.contracts.runs import OnSessionBusy, RunStatus, StartRun
 from shared.errors import ErrorCode, RunyardError, invalid
 from shared.ids import NewId
 from shared.web import Caller
+
+log = structlog.get_logger("create")
 
 QUEUE_RETRY_SECONDS = 5
 
@@ -60,8 +64,17 @@ class CreateRun:
             )
         run_id = await self.runs.create(run, idempotency)
         if request.on_session_busy is OnSessionBusy.INTERRUPT:
-            await self.interrupt(run_id)
+            await self._interrupt(run_id)
         return run_id
+
+    async def _interrupt(self, run_id: str) -> None:
+        """The run stands: its caller is told so, whatever becomes of this. A sweeper asks as well."""
+        try:
+            await self.interrupt(run_id)
+        except RunyardError as error:
+            if error.code is not ErrorCode.STORAGE_UNAVAILABLE:
+                raise
+            log.warning("create.interrupt_left_to_the_sweeper", run_id=run_id, reason=error.detail)
 
     async def _refuse_what_cannot_succeed(self, run: NewRun) -> None:
         """Its credentials were refused again and again: the caller learns it now, not by a run that fails."""

@@ -8,7 +8,16 @@ from typing import Any
 import httpx
 import pytest
 
+from control_plane.runs.create import CreateRun
+from control_plane.runs.interrupt import InterruptSession
+from control_plane.storage.apps import AppStore
+from control_plane.storage.breakers import BreakerStore
+from control_plane.storage.pool import make_pool
+from control_plane.storage.runs import RunStore
 from shared.contracts.providers import Provider
+from shared.contracts.runs import OnSessionBusy, StartRun
+from shared.ids import random_id
+from shared.web import Caller
 from tests.loopback import until
 from tests.service.control_plane.conftest import Replica, Stores, new_run, replica_at
 from tests.service.control_plane.fake_manager import FakeManager
@@ -128,6 +137,19 @@ async def test_an_interrupt_whose_maker_died_is_carried_out_by_the_sweeper(
         await replica.until(first, "canceled")
         (await manager.begun(made)).end()
         await replica.until(made, "success")
+
+
+async def test_a_start_that_stands_is_told_so_though_its_interrupt_fails(database: str, stores: Stores) -> None:
+    async with make_pool(database) as gone:
+        pass
+    create = CreateRun(
+        stores.runs, AppStore(stores.pool), BreakerStore(stores.pool), InterruptSession(RunStore(gone), stores.log), random_id,
+        Provider.SCRIPTED, frozenset(Provider), 10,
+    )  # fmt: skip
+    first = await stores.runs.create(new_run(session_id="s"), None)
+    request = StartRun(prompt="hi", session_id="s", on_session_busy=OnSessionBusy.INTERRUPT)
+    made = await create(request, Caller(admin=True))
+    assert await stores.runs.interrupted(None) == [(first, made)]  # a sweeper finds it
 
 
 async def test_who_stopped_first_is_named(replica: Replica, manager: FakeManager) -> None:
