@@ -20,7 +20,8 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from executor.workspace import Workspace, remove_tree
+from executor.tree_removal import remove_tree
+from executor.workspace import Workspace
 
 MAX_ENTRIES = 200_000
 MAX_DEPTH = 200

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,11 +137,23 @@ def _divides_memory(root: Path, ours: set[int]) -> bool:
     return True
 
 
-def _below(path: Path) -> Iterator[Path]:
-    """The deepest first. An engine of this user may make its own."""
-    for folder, _folders, _files in os.walk(path, topdown=False):
-        if folder != str(path):
-            yield Path(folder)
+def _below(path: Path) -> list[Path]:
+    """The deepest first. An engine of this user may make its own, as deep as it likes."""
+    found: list[Path] = []
+    waiting = [path]
+    while waiting:
+        folders = _folders_in(waiting.pop())
+        found += folders
+        waiting += folders
+    return found[::-1]
+
+
+def _folders_in(path: Path) -> list[Path]:
+    try:
+        with os.scandir(path) as entries:
+            return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
 
 
 def _remove(path: Path) -> None:

@@ -9,9 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import stat
-from collections.abc import Callable
-from pathlib import Path
 from secrets import token_hex
 
 import structlog
@@ -20,6 +17,7 @@ from executor.blobs import BlobError
 from executor.leash import is_ours
 from executor.live_runs import LiveRuns
 from executor.snapshots import Snapshots
+from executor.tree_removal import remove_tree
 from executor.workspace import Workspace
 from shared.clock import monotonic_ms
 from shared.contracts.provider_runs import ForgetWorkspace, WorkspaceForgotten
@@ -97,33 +95,18 @@ class Forgetting:
             self._is_stopping = True
 
     def _delete(self) -> None:
-        """In a thread. What cannot be deleted is tried again with the next one."""
+        """In a thread. What cannot be deleted is tried again with the next one, and keeps no other."""
         try:
-            for entry in os.listdir(self._aside):
-                _delete_tree(self._aside / entry, lambda: not self._is_stopping)
+            entries = os.listdir(self._aside)
         except FileNotFoundError:
             return  # nothing was ever put aside here
-        except (OSError, RecursionError) as error:
-            log.warning("forgetting.not_deleted", error=type(error).__name__, reason=getattr(error, "strerror", None))
-
-
-def _delete_tree(top: Path, goes_on: Callable[[], bool]) -> None:
-    """A folder and all that is in it, also what an engine made read-only; no link is followed. Raises ``OSError``."""
-    os.chmod(top, 0o700)
-    for _, names, _, fd in os.fwalk(top, follow_symlinks=False):
-        for name in names:
-            if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
-                os.chmod(name, 0o700, dir_fd=fd)
-    for _, names, files, fd in os.fwalk(top, topdown=False, follow_symlinks=False):
-        for name in (*files, *names):
-            if not goes_on():
+        except OSError as error:
+            log.warning("forgetting.not_deleted", reason=error.strerror)
+            return
+        for entry in entries:
+            if self._is_stopping:
                 return
-            _delete_one(name, fd)
-    top.rmdir()
-
-
-def _delete_one(name: str, folder: int) -> None:
-    if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-        os.rmdir(name, dir_fd=folder)
-    else:
-        os.unlink(name, dir_fd=folder)
+            try:
+                remove_tree(self._aside / entry, lambda: not self._is_stopping)
+            except OSError as error:
+                log.warning("forgetting.not_deleted", entry=entry, reason=error.strerror)

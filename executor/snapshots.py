@@ -19,7 +19,8 @@ from executor.archive import ArchiveError, exchange, pack, unpack
 from executor.blobs import BlobError, BlobName, BlobStore
 from executor.plan import Plan
 from executor.state_dir import write_whole
-from executor.workspace import Workspace, remove_tree
+from executor.tree_removal import remove_tree
+from executor.workspace import Workspace
 from shared.clock import Monotonic, monotonic
 from shared.contracts.events import Diagnostic, EventRef, Restored, SnapshotTaken
 from shared.contracts.provider_runs import SnapshotRef, StartProviderRun

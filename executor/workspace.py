@@ -6,9 +6,7 @@ opened that is not a plain one.
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import stat
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -140,17 +138,6 @@ def _aged(entry: os.DirEntry[str]) -> tuple[float, str] | None:
         return (entry.stat(follow_symlinks=False).st_mtime, entry.name) if entry.is_dir(follow_symlinks=False) else None
     except OSError:
         return None
-
-
-def remove_tree(path: Path) -> None:
-    """A file, a link or a folder with all that is in it; nothing is followed. Nothing there is as good. Raises ``OSError``."""
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
-    try:
-        shutil.rmtree(path)
-    except RecursionError as error:
-        raise OSError(errno.ELOOP, "folders in each other, deeper than can be removed") from error
 
 
 def _list(top: int, found: list[WorkspaceFile]) -> None:

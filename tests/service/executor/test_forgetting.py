@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from executor import forgetting
 from executor.blobs import BlobName, FolderBlobs
+from tests.deep_folders import a_bomb
 from tests.service.executor.kit import Inside, executor_inside, until
 
 SHA = "a" * 64
@@ -115,6 +119,32 @@ async def test_what_an_earlier_life_put_aside_is_deleted_by_the_next(tmp_path: P
     (root / ".going" / "0123" / "work" / "file").write_text("x")
     async with executor_inside(tmp_path / "state"):
         await until(lambda: not any((root / ".going").iterdir()))
+
+
+async def test_no_depth_of_folders_keeps_a_workspace(tmp_path: Path) -> None:
+    root = tmp_path / "state" / "workspaces"
+    async with executor_inside(tmp_path / "state") as here:
+        await ran(here, "echo one >one")
+        a_bomb(root / "ws" / "work" / "deep")
+        assert (await here.http.get("/provider-runs/run_1/files")).status_code == 200
+        assert await forget(here, "ws", "run_1") == "gone"
+        await until(lambda: is_empty(root))
+
+
+async def test_a_tree_that_cannot_be_deleted_keeps_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    aside = tmp_path / "state" / "workspaces" / ".going"
+    for number in range(8):
+        (aside / f"{number}").mkdir(parents=True)
+    real = forgetting.remove_tree
+
+    def refuses(path: Path, goes_on: Callable[[], bool]) -> None:
+        if path.name == "3":
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        real(path, goes_on)
+
+    monkeypatch.setattr(forgetting, "remove_tree", refuses)
+    async with executor_inside(tmp_path / "state"):
+        await until(lambda: [each.name for each in aside.iterdir()] == ["3"])
 
 
 def kept_blob(store: Path, group: str, *, old: bool) -> Path:

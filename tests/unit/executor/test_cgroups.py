@@ -12,9 +12,11 @@ import pytest
 from executor.adapters.base import Outcome
 from executor.cgroups import SERVICES, Cgroup, Cgroups, cgroups
 from executor.prepare import memory_judged
+from executor.tree_removal import remove_tree
 from shared.contracts.events import AttemptOutcome
 from shared.errors import ErrorCode
 from tests.cgroup_trees import looks_like_one, mounted, real_cgroup
+from tests.deep_folders import a_bomb
 from tests.service.executor.kit import is_running, wait_until
 
 BOUND = 256 * 1024 * 1024
@@ -148,3 +150,9 @@ def test_what_an_earlier_life_left_is_ended_and_removed(root: Path) -> None:
     Cgroups(root, mark=MARK).sweep()
     assert not mine.path.exists()
     assert others.path.exists()
+
+
+def test_cgroups_in_each_other_are_looked_through_whatever_their_depth(tmp_path: Path) -> None:
+    a_bomb(tmp_path / "deep")
+    assert Cgroup(tmp_path / "deep", None).pids() == []
+    remove_tree(tmp_path / "deep")
