@@ -49,8 +49,9 @@ def test_the_table_tells_what_a_run_added() -> None:
     assert told.endswith("| +1024.00 |")
 
 
-def test_a_peak_is_the_sample_with_most_memory() -> None:
-    assert peaks(grown(5, 9, 7))["control-plane"].rss == 9
+def test_a_peak_is_the_most_of_every_figure() -> None:
+    samples = [Sample(0, {"a": Use(9, 1, 1, 2, 1, 1, 0.0)}), Sample(0, {"a": Use(1, 1, 1, 7, 1, 1, 0.0)})]
+    assert peaks(samples)["a"] == Use(9, 1, 1, 7, 1, 1, 0.0)
 
 
 def test_percentiles_end_with_the_worst() -> None:

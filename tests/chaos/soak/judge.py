@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from tests.chaos.soak.usage import Use
 
@@ -81,11 +81,9 @@ def _both(*values: float | None) -> str:
 
 
 def peaks(samples: Sequence[Sample]) -> dict[str, Use]:
-    """The sample of each service in which its memory was highest."""
-    found: dict[str, Use] = {}
-    for name in services(samples):
-        found[name] = max((each.uses[name] for each in samples if name in each.uses), key=lambda use: use.rss)
-    return found
+    """The most of every figure, by service; not all of it need have been at the same time."""
+    seen = {name: [each.uses[name] for each in samples if name in each.uses] for name in services(samples)}
+    return {name: Use(*(max(getattr(use, each.name) for use in uses) for each in fields(Use))) for name, uses in seen.items()}
 
 
 def percentiles(values: Sequence[float]) -> str:

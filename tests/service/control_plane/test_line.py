@@ -12,7 +12,8 @@ from control_plane.domain.line import MOST_RISE, Ageing
 from control_plane.storage.runs import RunStore
 from shared.contracts.providers import Provider
 from shared.contracts.runs import RunStatus
-from tests.service.control_plane.conftest import Stores, new_run
+from tests.service.control_plane.conftest import Stores, new_run, replica_at
+from tests.service.control_plane.fake_manager import FakeManager
 
 MINUTE = Ageing(60.0)
 
@@ -94,3 +95,14 @@ async def test_old_starts_tell_nothing_of_the_wait(stores: Stores) -> None:
     row = await stores.runs.snapshot(waiting)
     assert row is not None
     assert row.expected_wait_ms is None
+
+
+async def test_who_comes_to_a_full_line_is_told_to_come_again(database: str, manager: FakeManager, manager_url: str) -> None:
+    for executor in manager.executors.values():
+        executor.gone = True  # so nobody leaves the line
+    async with replica_at(database, manager_url, queue_limit=2) as replica:
+        for _ in range(2):
+            await replica.start()
+        refused = await replica.http.post("/api/runs/start", json={"provider": "scripted", "prompt": "hi"})
+        assert (refused.status_code, refused.json()["code"], refused.json()["retryable"]) == (429, "queue_full", True)
+        assert int(refused.headers["retry-after"]) > 0
