@@ -143,10 +143,6 @@ class Journal:
         self._said_count = end.last_cursor
         return end
 
-    def ended_at(self) -> float:
-        """When the note of its end was written, in seconds since the epoch. Raises ``OSError``."""
-        return (self.folder / "ended.json").stat().st_mtime
-
     @property
     def is_unread(self) -> bool:
         """An ended one of an earlier life that must be indexed before it is read: a matter of seconds when it is large."""

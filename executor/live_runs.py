@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -40,7 +39,8 @@ from shared.errors import ErrorCode, RunyardError, invalid
 REMEMBERED_REFUSALS = 10_000
 REFUSAL_SECONDS = 600.0
 REMEMBERED_SECRETS = 10_000
-KEEP_ENDED = timedelta(hours=24)
+KEEP_READ_SECONDS = 24 * 3600.0
+KEEP_UNREAD_SECONDS = 7 * 24 * 3600.0
 END_SECONDS = 3.5
 END_GRACE_SECONDS = 1.5
 
@@ -236,7 +236,7 @@ class LiveRuns:
             log.error("attempt.failed", run_id=attempt.run_id, attempt=attempt.number, exc_info=error)
             await runner.bury()
         if runner.ended is not None:
-            attempt.note_end(runner.ended, self._now(), runner.engine_session)
+            attempt.note_end(runner.ended, runner.engine_session)
             metrics.count_end(attempt.journal.head.provider, runner.ended.outcome, monotonic() - started)
             log.info("attempt.ended", run_id=attempt.run_id, attempt=attempt.number, outcome=runner.ended.outcome)
 
@@ -317,10 +317,14 @@ class LiveRuns:
         return min(waiting, default=0)
 
     def release_old(self) -> None:
-        """Nobody released them: after a day they go by themselves."""
-        oldest = self._now() - KEEP_ENDED
+        """Nobody released them: a day after this life first knew their end they go by themselves, a week where nobody heard it.
+
+        The clock on the wall has no say: who sets it a day on would delete what no driver has had yet.
+        """
+        now = monotonic()
         for attempt in list(self._attempts):
-            if attempt.ended_at is not None and attempt.ended_at < oldest:
+            keep = KEEP_READ_SECONDS if attempt.tail.was_read else KEEP_UNREAD_SECONDS
+            if attempt.ended_seen is not None and now - attempt.ended_seen > keep:
                 self._forget(attempt)
 
     # ---- the end ----

@@ -115,14 +115,12 @@ async def test_a_journal_that_could_not_be_read_once_is_whole_for_the_next_reade
     assert b"attempt.ended" in again
 
 
-@pytest.mark.parametrize("call", ["read_end", "ended_at", "load", "read"])
+@pytest.mark.parametrize("call", ["read_end", "load", "read"])
 async def test_one_error_of_the_disk_loses_no_attempt_at_a_start(
     log: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     ended = AttemptEnded(outcome=AttemptOutcome.SUCCESS)
     log.end(ended)
-    if call == "ended_at":
-        log.tail.journal.write_end("second", ended.wire_json())
     fail_once(monkeypatch, call)
     monkeypatch.setattr(attempts, "NEXT_TRY_SECONDS", 0.0)
     assert found(tmp_path).ended == ended
