@@ -43,6 +43,7 @@ from control_plane.runs.interrupt import InterruptSession
 from control_plane.runs.leases import Leases
 from control_plane.runs.leashes import Leashes
 from control_plane.runs.messages import SendRunMessage
+from control_plane.runs.park import AskToPark, DeliverParking
 from control_plane.runs.read import ReadRun
 from control_plane.runs.reap import Reaper
 from control_plane.runs.record import Recorder
@@ -57,6 +58,7 @@ from control_plane.storage.interactions import InteractionStore
 from control_plane.storage.keys import KeyStore
 from control_plane.storage.messages import MessageStore
 from control_plane.storage.migrate import migrate
+from control_plane.storage.parking import ParkingStore
 from control_plane.storage.pool import make_pool, opened
 from control_plane.storage.retention import RetentionStore
 from control_plane.storage.run_log import RunLog
@@ -90,10 +92,11 @@ def build_app(  # long: the composition root, read in one piece
     dsn, token = settings.dsn(), settings.token()
     pool, lease_pool = make_pool(dsn, settings.pool_size), make_pool(dsn, 1, fit.renew_every)
     wakeups, manager = Wakeups(dsn), ManagerClient(settings.manager_urls, token, fit.call)
-    runs, events, messages = (
+    runs, events, messages, parking = (
         RunStore(pool, wakeups.tell, Ageing(settings.ageing_seconds), Caps.told(settings.app_runs, settings.provider_runs)),
         EventStore(pool),
         MessageStore(pool, wakeups.tell),
+        ParkingStore(pool, wakeups.tell),
     )
     interactions, keys, apps, breakers = InteractionStore(pool, wakeups.tell), KeyStore(pool), AppStore(pool), BreakerStore(pool)
 
@@ -118,10 +121,20 @@ def build_app(  # long: the composition root, read in one piece
         attend,
         Gate(breakers, recorder),
     )
-    deliver, interrupt = DeliverIntents(runs, interactions, messages, manager, run_log), InterruptSession(runs, run_log)
+    deliver, interrupt = (
+        DeliverIntents(runs, interactions, messages, manager, run_log, DeliverParking(parking, interactions, manager)),
+        InterruptSession(runs, run_log),
+    )
     dispatcher = Dispatcher(runs, drive, deliver, leases, recorder, settings.drives)
     reaper = Reaper(
-        runs, run_log, ExpireQuestions(interactions, run_log), fit.sweep_every, settings.queue_seconds, breakers, interrupt
+        runs,
+        run_log,
+        ExpireQuestions(interactions, run_log),
+        fit.sweep_every,
+        settings.queue_seconds,
+        breakers,
+        interrupt,
+        AskToPark(parking, settings.park_seconds),
     )
     wakeups.hear({
         Channel.EVENTS: hub.heard, Channel.WORK: dispatcher.work_heard, Channel.INTENTS: dispatcher.intent_heard,

@@ -17,6 +17,8 @@ from shared.contracts.provider_runs import (
     ForgetWorkspace,
     LeashRenewed,
     MessageTaken,
+    ParkRun,
+    ParkTaken,
     Proposal,
     Propose,
     ProviderRun,
@@ -96,6 +98,15 @@ class ManagerClient:
         return await self._any(
             lambda client, _: client.call(
                 "POST", f"{_RUNS}/{run_id}/messages", params=_named(executor_id, attempt), body=message, answer=MessageTaken,
+                timeout=self._call_seconds,
+            )
+        )  # fmt: skip
+
+    async def park(self, executor_id: str, run_id: str, attempt: int, park: ParkRun) -> ParkTaken:
+        """Repeating is safe. Raises ``conflict`` where its engine waits for anything else, or for nothing any more."""
+        return await self._any(
+            lambda client, _: client.call(
+                "POST", f"{_RUNS}/{run_id}/park", params=_named(executor_id, attempt), body=park, answer=ParkTaken,
                 timeout=self._call_seconds,
             )
         )  # fmt: skip

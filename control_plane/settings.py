@@ -54,6 +54,10 @@ class Settings(ServiceSettings):
         default=60, gt=0, validation_alias="RUNYARD_AGEING_SECONDS",
         description="A waiting run rises by one priority in so much time, by 20 in all.",
     )  # fmt: skip
+    park_seconds: float = Field(
+        default=600, ge=0, validation_alias="RUNYARD_PARK_SECONDS",
+        description="A run that has waited for a person for so long gives its process and slot back until the reply; 0: never.",
+    )  # fmt: skip
     app_runs: str = Field(
         default="", validation_alias="RUNYARD_APP_RUNS",
         description="How many runs of one app may live at once: `shop=20,*=5`, `*` being any other; the rest wait. Empty: any.",

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -17,7 +18,7 @@ from executor.journal import Journal, JournalError
 from executor.leash import Leash
 from executor.runner import Runner
 from executor.workspace import Workspace
-from shared.clock import Clock, monotonic
+from shared.clock import Clock
 from shared.contracts.events import AttemptEnded, AttemptOutcome
 from shared.contracts.provider_runs import ProviderRun
 from shared.errors import ErrorCode, RunyardError
@@ -41,7 +42,7 @@ class Attempt:
     runner: Runner | None = None
     task: asyncio.Task[None] | None = None
     ended: AttemptEnded | None = None
-    ended_seen: float | None = None  # on the monotonic clock: when this life of the executor first knew it ended
+    ended_at: datetime | None = None
     engine_session: str | None = None
 
     @property
@@ -56,13 +57,10 @@ class Attempt:
     def is_live(self) -> bool:
         return self.runner is not None and self.ended is None
 
-    def note_end(self, payload: AttemptEnded, engine_session: str | None) -> None:
+    def note_end(self, payload: AttemptEnded, at: datetime, engine_session: str | None) -> None:
         """The attempt is over: keep what its snapshot shows, here and beside the journal."""
-        self.knows_end(payload, engine_session)
+        self.ended, self.ended_at, self.engine_session = payload, at, engine_session
         self.journal.write_end(engine_session, payload.wire_json())
-
-    def knows_end(self, payload: AttemptEnded, engine_session: str | None) -> None:
-        self.ended, self.ended_seen, self.engine_session = payload, monotonic(), engine_session
 
     def snapshot(self) -> ProviderRun:
         head = self.journal.head
@@ -79,7 +77,7 @@ class Attempt:
                 "started_at": head.started_at,
                 "last_executor_cursor": self.journal.count,
                 "engine_session": self.runner.engine_session if self.runner is not None else self.engine_session,
-                "open_questions": self.runner.open_questions if self.runner is not None else [],
+                "open_questions": self.runner.questions.open if self.runner is not None else [],
                 "ended": self.ended,
             }
         )
@@ -159,11 +157,13 @@ def _recovered(folder: Path, root: Path, workspaces: Path, now: Clock) -> Attemp
     try:
         end = journal.read_end()
         if end is not None:
-            attempt.knows_end(AttemptEnded.model_validate_json(bytes(end.payload)), end.engine_session)
+            attempt.ended = AttemptEnded.model_validate_json(bytes(end.payload))
+            attempt.ended_at = datetime.fromtimestamp(journal.ended_at(), UTC)
+            attempt.engine_session = end.engine_session
         else:
             journal.load()
             last, session = _last_words(journal)
-            attempt.note_end(last or _mark_lost(journal, now), session)
+            attempt.note_end(last or _mark_lost(journal, now), now(), session)
     finally:
         journal.close()
     return attempt

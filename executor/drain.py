@@ -88,7 +88,7 @@ def what_is_left(runs: LiveRuns) -> Left:
         if attempt.runner is None:
             continue
         if attempt.is_live:
-            its = Left.QUESTIONS if attempt.runner.open_questions else Left.WORK
+            its = Left.QUESTIONS if attempt.runner.questions.open else Left.WORK
         else:
             its = Left.UNRELEASED if attempt.tail.was_read else Left.UNREAD
         left = min(left, its, key=lambda each: each.value)

@@ -22,6 +22,7 @@ class Cause(Enum):
     """Why we end an attempt that would otherwise go on. The first one stands."""
 
     STOPPED = auto()
+    PARKED = auto()
     RUN_TIMEOUT = auto()
     IDLE_TIMEOUT = auto()
     LEASH_LAPSED = auto()
@@ -40,8 +41,8 @@ class Ending:
     """``asks_first``: the engine is asked to interrupt itself. ``longest_grace`` seconds between TERM and KILL; 0: no TERM."""
 
     outcome: AttemptOutcome
-    code: ErrorCode
-    message: str
+    code: ErrorCode | None
+    message: str | None
     asks_first: bool = False
     longest_grace: float = 60.0
 
@@ -49,6 +50,8 @@ class Ending:
 ENDINGS: Mapping[Cause, Ending] = MappingProxyType({
     # someone's wish
     Cause.STOPPED: Ending(AttemptOutcome.CANCELED, ErrorCode.USER_CANCELED, "the attempt was stopped", asks_first=True),
+    # it waits for a person, without a process until the reply
+    Cause.PARKED: Ending(AttemptOutcome.PARKED, None, None),
     # time
     Cause.RUN_TIMEOUT: Ending(AttemptOutcome.TIMEOUT, ErrorCode.TIMEOUT, "the run timeout passed", asks_first=True),
     Cause.IDLE_TIMEOUT: Ending(AttemptOutcome.TIMEOUT, ErrorCode.IDLE_TIMEOUT, "the engine was silent", asks_first=True),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from shared.contracts.events import AttemptOutcome
 from shared.contracts.interactions import Reply
 from shared.errors import ErrorCode, RunyardError
+
+_WAITING_ON = frozenset({AttemptOutcome.LOST, AttemptOutcome.PARKED})
 
 
 class Questions:
@@ -13,6 +16,7 @@ class Questions:
         self._asked: set[str] = set()
         self._open: dict[str, None] = {}
         self._answers: dict[str, dict[str, Any]] = {}
+        self._are_kept = False
 
     @property
     def open(self) -> list[str]:
@@ -27,9 +31,20 @@ class Questions:
         self._open[question_id] = None
         return True
 
+    def keep(self) -> None:
+        """Their engine is being parked: whatever it says while it ends, a person is still asked."""
+        self._are_kept = True
+
+    def to_withdraw(self, outcome: AttemptOutcome) -> list[str]:
+        """What ends with its attempt. One that was lost or parked withdraws nothing: its run waits on for the reply."""
+        if outcome in _WAITING_ON:
+            return []
+        self._are_kept = False
+        return self.open
+
     def close(self, question_id: str) -> bool:
-        """False when it was not open."""
-        if question_id not in self._open:
+        """False when it was not open, or stays so."""
+        if self._are_kept or question_id not in self._open:
             return False
         del self._open[question_id]
         return True

@@ -18,6 +18,7 @@ from executor.downloads import Produced, bundle_of, one_file, zipped
 from executor.forgetting import Forgetting
 from executor.known_workspaces import KnownWorkspaces
 from executor.live_runs import LiveRuns
+from executor.parking import park
 from executor.prepare import Identity
 from executor.raw_output import read_raw
 from executor.readiness import Readiness
@@ -33,6 +34,8 @@ from shared.contracts.provider_runs import (
     ForgetWorkspace,
     LeashRenewed,
     MessageTaken,
+    ParkRun,
+    ParkTaken,
     ProviderRun,
     ProviderRunAccepted,
     ProviderRunList,
@@ -185,6 +188,11 @@ def _conversation(executor: Executor) -> tuple[Operation, ...]:
             MessageTaken(run_id=attempt.run_id, attempt=attempt.number, message_id=body.message_id, duplicate=is_repeat)
         )
 
+    async def end_waiting(call: Call[ParkRun]) -> Answer:
+        attempt = executor.attempt(call)
+        able = executor.adapters[Provider(attempt.journal.head.provider)].capabilities
+        return Answer(park(attempt, call.body.question_ids, able))
+
     return (
         get(f"{RUN}/stream", stream, query=FromCursor, streams=ExecutorEvent, errors=(_E.NOT_FOUND, _E.CONFLICT),
             summary="Replay and follow the events of an attempt."),
@@ -192,6 +200,9 @@ def _conversation(executor: Executor) -> tuple[Operation, ...]:
              errors=(_E.NOT_FOUND, _E.CONFLICT), summary="Answer a question; idempotent per questionId."),
         post(f"{RUN}/messages", message, body=UserMessage, query=OfAttempt, returns=MessageTaken,
              errors=(_E.NOT_FOUND, _E.CONFLICT, _E.CAPABILITY_UNAVAILABLE), summary="A further user message into the live run."),
+        post(f"{RUN}/park", end_waiting, body=ParkRun, query=OfAttempt, returns=ParkTaken,
+             errors=(_E.NOT_FOUND, _E.CONFLICT, _E.CAPABILITY_UNAVAILABLE),
+             summary="End an engine that waits for a person; attempt.ended follows, its questions stay open."),
     )  # fmt: skip
 
 

@@ -60,13 +60,13 @@ class Runner:
         self._log = EventLog(journal, now, self._disk_failed)
         self.tail = self._log.tail
         self._limits = Limits(plan.started.timeouts, self._loop.time)
-        self._questions = Questions()
+        self.questions = Questions()
         self._redactors = {STDOUT: Redactor(plan.secrets), STDERR: Redactor(plan.secrets)}
         self._spoken = SpokenText(plan.secrets)
         self._calls = EngineCalls(self._on_answer)
         self._process: EngineProcess | None = None
         self._tree: Tree | None = None
-        self._cause: Cause | None = None
+        self.cause: Cause | None = None
         self._detail = ""
         self._changed = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -85,10 +85,6 @@ class Runner:
         return self._process.pid if self._process is not None and self.status != "ended" else None
 
     @property
-    def open_questions(self) -> list[str]:
-        return self._questions.open
-
-    @property
     def is_hurried(self) -> bool:
         """Its tree is being ended without any more grace."""
         return self._hurry.is_set()
@@ -99,8 +95,8 @@ class Runner:
         """Ask for the end; the first cause stands, a more urgent one only shortens the grace."""
         if self.status == "ended":
             return
-        if self._cause is None:
-            self._cause, self._detail, self.status = cause, detail, "stopping"
+        if self.cause is None:
+            self.cause, self._detail, self.status = cause, detail, "stopping"
         if ENDINGS[cause].longest_grace == 0:
             self._hurry.set()
         self._changed.set()
@@ -113,13 +109,13 @@ class Runner:
     def reply(self, question_id: str, reply: Reply) -> bool:
         """True: this very reply had been taken before. Raises ``conflict`` when the question is not open."""
         answer = answer_of(reply)
-        if self._questions.is_repeat(question_id, answer):
+        if self.questions.is_repeat(question_id, answer):
             return True
         self._must_be_running()
         self._ask(lambda: self._conversation.answer(question_id, reply), may_refuse=True)
         if self._adapter_failed:
             raise RunyardError(ErrorCode.INTERNAL, "the adapter failed")
-        self._questions.answered(question_id, answer)
+        self.questions.answered(question_id, answer)
         self._emit(Emit(InteractionResolved(question_id=question_id, how="answered", answer=answer)), None)
         self._log.commit()
         return False
@@ -144,7 +140,7 @@ class Runner:
         """Until the tree is gone and ``attempt.ended`` is written."""
         self._log.emit(self._plan.started)
         self._log.commit()
-        if self._cause is None:
+        if self.cause is None:
             await self._start()
         if self._process is not None and self._tree is not None:
             await self._watch(self._process)
@@ -171,7 +167,7 @@ class Runner:
             self.end(Cause.NOT_STARTED, f"the engine did not start: {getattr(error, 'strerror', None) or error}")
             return
         self._limits = Limits(self._plan.started.timeouts, self._loop.time)
-        if self._cause is None:
+        if self.cause is None:
             self.status = "running"
         if command.stdin is not None:
             self._process.send(command.stdin)
@@ -181,7 +177,7 @@ class Runner:
 
     async def _watch(self, process: EngineProcess) -> None:
         """Until it exits, or has had its time to exit, or something ends it."""
-        while process.exit_code is None and self._cause is None:
+        while process.exit_code is None and self.cause is None:
             if self._input_closed_at is not None and self._close_grace_left() <= 0:
                 return
             self._changed.clear()
@@ -212,7 +208,7 @@ class Runner:
 
     async def _take_down(self, process: EngineProcess, tree: Tree) -> None:
         """The stop ladder, whose last rung is the proof that nothing is left; then what the pipes still hold."""
-        ending = ENDINGS[self._cause] if self._cause is not None else None
+        ending = ENDINGS[self.cause] if self.cause is not None else None
         if ending is not None and ending.asks_first:
             await self._interrupt(process)
         await self._calls.close()
@@ -246,7 +242,7 @@ class Runner:
 
         Of an attempt that told nothing but its start, nothing is kept: it counts as one that did nothing.
         """
-        if self.on_rest is not None and self._journal.count > 1 and self._cause is not Cause.SUPERSEDED:
+        if self.on_rest is not None and self._journal.count > 1 and self.cause is not Cause.SUPERSEDED:
             kept = await self.on_rest()
             if kept is not None:
                 self._log.emit(kept)
@@ -261,9 +257,8 @@ class Runner:
         self._log.commit()
 
     def _finish(self) -> None:
-        outcome = decided(self._cause, self._detail, self._engine_outcome())
-        # a lost attempt withdraws nothing: its run waits on, and the reply starts the next attempt
-        for question_id in self._questions.open if outcome.outcome is not AttemptOutcome.LOST else ():
+        outcome = decided(self.cause, self._detail, self._engine_outcome())
+        for question_id in self.questions.to_withdraw(outcome.outcome):
             self._emit(Emit(InteractionResolved(question_id=question_id, how="withdrawn")), None)
         ended = AttemptEnded(
             outcome=outcome.outcome,
@@ -363,13 +358,13 @@ class Runner:
     def _emit(self, step: Emit, stream: Stream | None) -> None:
         match step.payload:
             case InteractionRequested(question_id=question_id):
-                if not self._questions.ask(question_id):
+                if not self.questions.ask(question_id):
                     return
                 self._limits.pause()
             case InteractionResolved(question_id=question_id):
-                if not self._questions.close(question_id):
+                if not self.questions.close(question_id):
                     return
-                if not self._questions.open:
+                if not self.questions.open:
                     self._limits.resume()
             case SessionStarted(engine_session=session):
                 self.engine_session = session

@@ -33,6 +33,7 @@ class Signal(StrEnum):
     ENGINE_FAILED = "engine_failed"
     ENGINE_TIMED_OUT = "engine_timed_out"
     ENGINE_CANCELED = "engine_canceled"
+    PARKED = "parked"
 
 
 Q, R, W, P = RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING_USER, RunStatus.STOPPING
@@ -52,6 +53,7 @@ TRANSITIONS: Mapping[tuple[RunStatus, Signal], RunStatus] = MappingProxyType(
         (R, Signal.ATTEMPT_ACCEPTED): R,  # a later attempt
         (R, Signal.START_REFUSED): RunStatus.ERROR,
         (R, Signal.ATTEMPT_LOST): R,  # a new attempt, not a step back
+        (R, Signal.PARKED): R,  # nobody is asked any more: likewise
         (R, Signal.RETRY_SCHEDULED): R,  # likewise, after a wait
         (R, Signal.GIVEN_UP): RunStatus.ERROR,
         (R, Signal.ASKED): W,
@@ -63,6 +65,7 @@ TRANSITIONS: Mapping[tuple[RunStatus, Signal], RunStatus] = MappingProxyType(
         (W, Signal.ATTEMPT_ACCEPTED): R,  # parked: the reply starts the next attempt
         (W, Signal.START_REFUSED): RunStatus.ERROR,
         (W, Signal.ATTEMPT_LOST): W,  # parked: the question stays open
+        (W, Signal.PARKED): W,  # on purpose: likewise
         (W, Signal.RETRY_SCHEDULED): R,  # its questions died with the engine that failed; the next one asks again
         (W, Signal.GIVEN_UP): RunStatus.ERROR,
         (W, Signal.ASKED): W,
@@ -74,6 +77,7 @@ TRANSITIONS: Mapping[tuple[RunStatus, Signal], RunStatus] = MappingProxyType(
         (P, Signal.ATTEMPT_ACCEPTED): P,
         (P, Signal.START_REFUSED): RunStatus.CANCELED,
         (P, Signal.ATTEMPT_LOST): RunStatus.CANCELED,
+        (P, Signal.PARKED): RunStatus.CANCELED,  # its tree is gone
         (P, Signal.RETRY_SCHEDULED): P,  # never asked for: who wants the end wants no other attempt
         (P, Signal.GIVEN_UP): RunStatus.CANCELED,
         (P, Signal.ASKED): P,
@@ -99,6 +103,7 @@ SIGNAL_OF_OUTCOME: Mapping[AttemptOutcome, Signal] = MappingProxyType(
         AttemptOutcome.TIMEOUT: Signal.ENGINE_TIMED_OUT,
         AttemptOutcome.CANCELED: Signal.ENGINE_CANCELED,
         AttemptOutcome.LOST: Signal.ATTEMPT_LOST,
+        AttemptOutcome.PARKED: Signal.PARKED,
     }
 )
 

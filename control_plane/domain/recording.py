@@ -26,7 +26,7 @@ from control_plane.domain.endings import (
     unheard,
     verdict,
 )
-from control_plane.domain.lifecycle import Signal, advance
+from control_plane.domain.lifecycle import SIGNAL_OF_OUTCOME, Signal, advance
 from control_plane.domain.messages import RUN_OVER, MessagesSettled, told
 from control_plane.domain.news import FromExecutor, Locked, Move, News, Note, Settle, Stop, Told
 from control_plane.domain.questions import Asked
@@ -228,8 +228,8 @@ class _Absorbing:
             data = {**data, "errorCode": ErrorCode.INTERNAL}  # a newer executor's word
         ended = AttemptEnded.model_validate(data)
         self._change.outcome = event.data
-        if ended.outcome is AttemptOutcome.LOST:
-            self._lost(ended.error_message)
+        if ended.outcome in (AttemptOutcome.LOST, AttemptOutcome.PARKED):
+            self._gone(SIGNAL_OF_OUTCOME[ended.outcome], ended.error_message)
             return
         signal, code, message = verdict(ended, self._stop_reason)
         if code is None or ended.outcome is AttemptOutcome.CANCELED:
@@ -287,7 +287,7 @@ class _Absorbing:
             self._change.outcome = AttemptEnded(
                 outcome=AttemptOutcome.LOST, error_code=ErrorCode.EXECUTOR_LOST, error_message=move.event.reason
             ).wire_json()
-            self._lost(move.event.reason)
+            self._gone(move.signal, move.event.reason)
             return
         if move.signal is Signal.ATTEMPT_ACCEPTED:
             self._change.accepted = True
@@ -296,10 +296,11 @@ class _Absorbing:
         else:
             self._signal(move.signal, move.error_code, move.error_message)
 
-    def _lost(self, reason: str | None) -> None:
-        """A run that waits for a person rests until the reply wakes it; a reply that is here already would never wake it."""
+    def _gone(self, signal: Signal, reason: str | None) -> None:
+        """Lost or parked. A run that waits for a person rests until the reply wakes it; a reply that is here already would
+        never wake it."""
         change = self._change
-        self._signal(Signal.ATTEMPT_LOST, ErrorCode.USER_CANCELED, reason)
+        self._signal(signal, ErrorCode.USER_CANCELED, reason)
         if change.status is RunStatus.WAITING_USER:
             change.parked = bool(self._open) and not self._open & self._run.answered
         elif change.status not in TERMINAL:

@@ -86,6 +86,7 @@ class DrivenRun:
     attempt_started: bool = False
     attempt_ended: bool = False
     attempt_outcome: AttemptOutcome | None = None
+    is_to_park: bool = False
     failures: int = 0
     lender: str = ""
     held: bool = False

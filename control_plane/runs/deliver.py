@@ -1,6 +1,6 @@
-"""Delivering intents: stop, replies and messages are rows first; here they reach the executor, until it confirms.
+"""Delivering intents: stop, replies, messages and parking are rows first; here they reach the executor, until it confirms.
 
-Replies and messages go in their order, and one that fails holds up those behind it. It never holds up a stop.
+Replies and messages go in their order, and one that fails holds up those behind it. It never holds up a stop or a parking.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import structlog
 from control_plane.domain.messages import MessagesSettled
 from control_plane.domain.run import DrivenRun, Placement
 from control_plane.manager_client import ManagerClient
+from control_plane.runs.park import DeliverParking
 from control_plane.storage.interactions import Answered, InteractionStore
 from control_plane.storage.messages import MessageStore
 from control_plane.storage.run_log import RunLog, Write
@@ -38,6 +39,7 @@ class DeliverIntents:
     messages: MessageStore
     manager: ManagerClient
     run_log: RunLog
+    parking: DeliverParking
 
     async def __call__(self, run_id: str) -> None:
         run = await self.runs.driven(run_id)
@@ -47,11 +49,13 @@ class DeliverIntents:
             await self._said(run, run.placement)
         except _FAILURES as error:
             log.info("intent.not_delivered", run_id=run_id, reason=str(error))
-        if run.stop_requested:
-            try:
+        try:
+            if run.stop_requested:
                 await self.manager.stop(run.placement.executor_id, run_id, run.attempt)
-            except _FAILURES as error:
-                log.info("stop.not_delivered", run_id=run_id, reason=str(error))
+            elif run.is_to_park:
+                await self.parking(run, run.placement)
+        except _FAILURES as error:
+            log.info("end.not_delivered", run_id=run_id, stop=run.stop_requested, reason=str(error))
 
     async def _said(self, run: DrivenRun, placement: Placement) -> None:
         for answered in await self.interactions.answered(run.run_id):

@@ -13,6 +13,7 @@ import structlog
 from control_plane.domain.news import Stop
 from control_plane.interactions.expire import ExpireQuestions
 from control_plane.runs.interrupt import InterruptSession
+from control_plane.runs.park import AskToPark
 from control_plane.storage.breakers import BreakerStore
 from control_plane.storage.run_log import Refused, RunLog, Write
 from control_plane.storage.runs import RunStore
@@ -34,6 +35,7 @@ class Reaper:
     queue_seconds: float
     breakers: BreakerStore
     interrupt: InterruptSession
+    ask_to_park: AskToPark
 
     async def run(self) -> None:
         """Until cancelled; a sweep that fails is followed by the next."""
@@ -52,6 +54,7 @@ class Reaper:
         await self.expire()
         await self.breakers.let_go()
         await self.interrupt()
+        await self.ask_to_park()
         for run_id in await self.runs.overdue(OVERDUE_GRACE_SECONDS, self.queue_seconds):
             log.warning("reap.overdue", run_id=run_id)
             try:

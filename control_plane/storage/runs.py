@@ -168,7 +168,7 @@ class RunStore:
         return _driven(row)
 
     async def with_intents(self, run_ids: Sequence[str]) -> set[str]:
-        """Those of these runs that have a stop or a reply to deliver."""
+        """Those of these runs that have a stop, a reply, a message or a parking to deliver."""
         with storage_errors():
             return {row["run_id"] for row in await self._pool.fetch(_SQL["intents"], list(run_ids))}
 
@@ -254,6 +254,7 @@ def _driven(row: Any) -> DrivenRun:
         placement=Placement(row["executor_id"], row["executor_instance"], row["executor_url"]) if placed else None,
         attempt_started=row["attempt_started_at"] is not None, attempt_ended=row["attempt_ended"],
         attempt_outcome=AttemptOutcome(json.loads(row["attempt_outcome"])["outcome"]) if row["attempt_outcome"] else None,
+        is_to_park=row["is_to_park"],
         failures=row["failures"], lender=row["lender"], held=row["held"], meets_breaker=row["meets_breaker"],
     )  # fmt: skip
 

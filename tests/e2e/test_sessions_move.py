@@ -94,13 +94,13 @@ def last_work(events: list[dict[str, Any]]) -> int:
 
 @asynccontextmanager
 async def ground_at(
-    folder: Path, database: str, monkeypatch: pytest.MonkeyPatch, *, store: bool = True
+    folder: Path, database: str, monkeypatch: pytest.MonkeyPatch, *, store: bool = True, slots: int = 2, park_seconds: float = 600
 ) -> AsyncGenerator[Ground]:
     monkeypatch.setenv("EXECUTOR_WORKSPACE_ROOT", str(folder / "workspaces"))
     if store:
         monkeypatch.setenv("EXECUTOR_SNAPSHOT_STORE", f"file://{folder}/store")
     port, own = unused_port(), unused_port()
-    executors = {f"exec-{n}": Executor(f"exec-{n}", at, port, folder / f"exec-{n}") for n, at in enumerate(ADDRESSES, 1)}
+    executors = {f"exec-{n}": Executor(f"exec-{n}", at, port, folder / f"exec-{n}", slots) for n, at in enumerate(ADDRESSES, 1)}
     async with AsyncExitStack() as stack:
         for each in executors.values():
             stack.push_async_callback(each.end)
@@ -111,6 +111,7 @@ async def ground_at(
             manager_urls=[manager.url],
             admin_key=SecretStr("admin"),
             service_token=SecretStr("t"),
+            park_seconds=park_seconds,
         )
         url = await stack.enter_async_context(serving(build_app(settings)))
         client = httpx.AsyncClient(base_url=url, headers={"authorization": "Bearer admin"}, timeout=30, trust_env=False)

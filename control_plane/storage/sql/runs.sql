@@ -154,6 +154,7 @@ SELECT run.id, run.status::text AS status, run.provider, run.model, run.session_
        request.profile::text AS profile,
        attempt.executor_id, attempt.executor_instance, attempt.executor_url, attempt.started_at AS attempt_started_at,
        attempt.ended_at IS NOT NULL AS attempt_ended, attempt.outcome AS attempt_outcome,
+       coalesce(attempt.parking = 'asked' AND attempt.ended_at IS NULL, false) AS is_to_park,
        (SELECT latest.engine_session FROM attempts AS latest
         WHERE latest.run_id = run.id AND latest.engine_session IS NOT NULL
         ORDER BY latest.attempt DESC LIMIT 1) AS engine_session
@@ -171,7 +172,9 @@ SELECT id AS run_id FROM agent_runs WHERE id = ANY ($1::text[]) AND stop_request
 UNION
 SELECT run_id FROM interactions WHERE run_id = ANY ($1::text[]) AND status = 'answered'
 UNION
-SELECT run_id FROM run_messages WHERE run_id = ANY ($1::text[]) AND status = 'pending';
+SELECT run_id FROM run_messages WHERE run_id = ANY ($1::text[]) AND status = 'pending'
+UNION
+SELECT run_id FROM attempts WHERE run_id = ANY ($1::text[]) AND ended_at IS NULL AND parking = 'asked';
 
 -- name: session_tail
 -- Where a session stands: its newest run with an engine session.

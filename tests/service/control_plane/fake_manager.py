@@ -42,6 +42,7 @@ class FakeAttempt:
     replies: dict[str, dict[str, Any]] = field(default_factory=dict)
     messages: list[dict[str, Any]] = field(default_factory=list)
     stops: int = 0
+    asked: list[str] = field(default_factory=list)  # what its engine waits for
     released: bool = False
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -50,6 +51,10 @@ class FakeAttempt:
         event = {"executorCursor": cursor, "runId": self.run_id, "attempt": self.number, "at": AT, "kind": kind, "data": data}
         self.frames.append(encode(cursor, kind, json.dumps(event).encode()))
         self.over = self.over or kind == "attempt.ended"
+        if kind == "interaction.requested":
+            self.asked.append(data["questionId"])
+        elif kind == "interaction.resolved":
+            self.asked.remove(data["questionId"])
         self.arrived.set()
 
     def ask(self, question: str = "q1", type: str = "question") -> None:
@@ -57,6 +62,11 @@ class FakeAttempt:
 
     def end(self, **changes: Any) -> None:
         self.say("attempt.ended", {**ENDED, **changes})
+
+    def wait(self, question: str = "q1") -> None:
+        """It has a session, and asks."""
+        self.say("session.started", {"engineSession": f"s-{self.number}"})
+        self.ask(question)
 
     def cut(self) -> None:
         """Break off whoever reads it now."""
@@ -123,6 +133,7 @@ class FakeManager:
                 Route(f"{run}/stop", self._stop, methods=["POST"]),
                 Route(f"{run}/human-loop/reply", self._reply, methods=["POST"]),
                 Route(f"{run}/messages", self._message, methods=["POST"]),
+                Route(f"{run}/park", self._park, methods=["POST"]),
                 Route(f"{run}/files", self._files),
                 Route(f"{run}/files/{{path:path}}", self._files),
                 Route(f"{run}/bundle", self._files),
@@ -203,6 +214,8 @@ class FakeManager:
     async def _reply(self, request: Request) -> Response:
         executor, body = await self._called("reply", request)
         attempt = self._attempt(executor, request)
+        if attempt.over:
+            raise RunyardError(ErrorCode.CONFLICT, "the attempt is ended")
         attempt.replies[body["questionId"]] = body
         return JSONResponse({"runId": attempt.run_id, "attempt": attempt.number, "questionId": body["questionId"]})
 
@@ -211,6 +224,16 @@ class FakeManager:
         attempt = self._attempt(executor, request)
         attempt.messages.append(body)
         return JSONResponse({"runId": attempt.run_id, "attempt": attempt.number, "messageId": body["messageId"]})
+
+    async def _park(self, request: Request) -> Response:
+        executor, body = await self._called("park", request)
+        return self.park(self._attempt(executor, request), body["questionIds"])
+
+    def park(self, attempt: FakeAttempt, questions: list[str]) -> Response:
+        if attempt.over or set(attempt.asked) != set(questions):
+            raise RunyardError(ErrorCode.CONFLICT, "the engine does not wait for these questions")
+        attempt.end(outcome="parked", result=None)
+        return JSONResponse({"runId": attempt.run_id, "attempt": attempt.number, "status": "parking"})
 
     async def _providers(self, _request: Request) -> Response:
         known = {"provider": "scripted", "installed": True, "readinessCategory": "ready"}

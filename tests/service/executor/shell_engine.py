@@ -1,6 +1,7 @@
 """An engine for tests: a shell script that is the prompt, and an adapter that understands a handful of words it prints.
 
-``say X`` a message, ``delta X`` a piece of one, ``ask ID`` a question, ``session ID``, ``done`` success; anything else is raw.
+``say X`` a message, ``delta X`` a piece of one, ``ask ID`` a question, ``withdraw ID`` no longer, ``session ID``, ``done``
+success; anything else is raw.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from shared.contracts.credentials import Credentials
 from shared.contracts.events import (
     AttemptOutcome,
     InteractionRequested,
+    InteractionResolved,
     MessageCompleted,
     MessageDelta,
     RawStdout,
@@ -92,6 +94,8 @@ class ShellConversation:
                 payload = MessageDelta(message_id="m", text=rest)
             case "ask":
                 payload = InteractionRequested(question_id=rest, type=InteractionType.QUESTION, prompt="?")
+            case "withdraw":
+                payload = InteractionResolved(question_id=rest, how="withdrawn")
             case "session":
                 payload = SessionStarted(engine_session=rest)
             case "done":

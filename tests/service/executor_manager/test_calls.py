@@ -33,6 +33,7 @@ PROPOSE = {"provider": "scripted", "workspace": {"key": "w"}}
         ("POST", "/renew", "/provider-runs/renew"),
         ("POST", "/r/human-loop/reply", "/provider-runs/r/human-loop/reply"),
         ("POST", "/r/messages", "/provider-runs/r/messages"),
+        ("POST", "/r/park", "/provider-runs/r/park"),
         ("DELETE", "/r", "/provider-runs/r"),
         ("GET", "/r/files", "/provider-runs/r/files"),
     ],

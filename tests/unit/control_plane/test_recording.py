@@ -137,25 +137,30 @@ def test_success_that_came_before_the_kill_counts() -> None:
     assert change.ending.error_code is None
 
 
-@pytest.mark.parametrize("loss", [LOST, ended(2, "lost", errorCode="executor_lost")])
-def test_a_lost_attempt_leaves_the_run_running(loss: News) -> None:
+# By our own word, by an executor's, and on purpose.
+GONE = [LOST, ended(2, "lost", errorCode="executor_lost"), ended(2, "parked")]
+
+
+@pytest.mark.parametrize("loss", GONE)
+def test_an_attempt_that_is_gone_leaves_the_run_running(loss: News) -> None:
     change = absorb(RUN, [loss])
     assert change.status is RunStatus.RUNNING
     assert change.outcome is not None
     assert not change.ended
 
 
-@pytest.mark.parametrize("loss", [LOST, ended(2, "lost", errorCode="executor_lost")])
-def test_a_run_lost_while_it_waits_for_a_person_is_parked(loss: News) -> None:
+@pytest.mark.parametrize("loss", GONE)
+def test_a_run_whose_attempt_is_gone_while_it_waits_for_a_person_is_parked(loss: News) -> None:
     waiting = replace(RUN, status=RunStatus.WAITING_USER, open_questions=frozenset({"q1-1"}))
     change = absorb(waiting, [loss])
     assert change.status is RunStatus.WAITING_USER
     assert change.parked
     assert change.resolved == {}
+    assert change.again is None, "a parking is no try, nor is a loss while a person is asked"
 
 
-@pytest.mark.parametrize("loss", [LOST, ended(2, "lost", errorCode="executor_lost")])
-def test_a_stopping_run_whose_attempt_is_lost_is_canceled(loss: News) -> None:
+@pytest.mark.parametrize("loss", GONE)
+def test_a_stopping_run_whose_attempt_is_gone_is_canceled(loss: News) -> None:
     assert absorb(replace(RUN, status=RunStatus.STOPPING, stop_reason="user_canceled"), [loss]).status is RunStatus.CANCELED
 
 
