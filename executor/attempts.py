@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -18,7 +17,7 @@ from executor.journal import Journal, JournalError
 from executor.leash import Leash
 from executor.runner import Runner
 from executor.workspace import Workspace
-from shared.clock import Clock
+from shared.clock import Clock, monotonic
 from shared.contracts.events import AttemptEnded, AttemptOutcome
 from shared.contracts.provider_runs import ProviderRun
 from shared.errors import ErrorCode, RunyardError
@@ -42,7 +41,7 @@ class Attempt:
     runner: Runner | None = None
     task: asyncio.Task[None] | None = None
     ended: AttemptEnded | None = None
-    ended_at: datetime | None = None
+    ended_seen: float | None = None  # on the monotonic clock: when this life of the executor first knew it ended
     engine_session: str | None = None
 
     @property
@@ -57,10 +56,13 @@ class Attempt:
     def is_live(self) -> bool:
         return self.runner is not None and self.ended is None
 
-    def note_end(self, payload: AttemptEnded, at: datetime, engine_session: str | None) -> None:
+    def note_end(self, payload: AttemptEnded, engine_session: str | None) -> None:
         """The attempt is over: keep what its snapshot shows, here and beside the journal."""
-        self.ended, self.ended_at, self.engine_session = payload, at, engine_session
+        self.knows_end(payload, engine_session)
         self.journal.write_end(engine_session, payload.wire_json())
+
+    def knows_end(self, payload: AttemptEnded, engine_session: str | None) -> None:
+        self.ended, self.ended_seen, self.engine_session = payload, monotonic(), engine_session
 
     def snapshot(self) -> ProviderRun:
         head = self.journal.head
@@ -157,13 +159,11 @@ def _recovered(folder: Path, root: Path, workspaces: Path, now: Clock) -> Attemp
     try:
         end = journal.read_end()
         if end is not None:
-            attempt.ended = AttemptEnded.model_validate_json(bytes(end.payload))
-            attempt.ended_at = datetime.fromtimestamp(journal.ended_at(), UTC)
-            attempt.engine_session = end.engine_session
+            attempt.knows_end(AttemptEnded.model_validate_json(bytes(end.payload)), end.engine_session)
         else:
             journal.load()
             last, session = _last_words(journal)
-            attempt.note_end(last or _mark_lost(journal, now), now(), session)
+            attempt.note_end(last or _mark_lost(journal, now), session)
     finally:
         journal.close()
     return attempt
