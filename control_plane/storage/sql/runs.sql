@@ -231,8 +231,8 @@ SELECT run_id, last_cursor FROM run_heads WHERE run_id = ANY ($1::text[]);
 
 -- name: overdue
 -- Runs whose executor should have ended them by now: the sweeper's turn comes some seconds later than the executor's.
--- And runs that have waited for an executor for longer than $2 seconds, in the queue or since they lost one: nobody may ever
--- be able to run them.
+-- And runs that have waited for an executor for longer than $2 seconds, in the queue, since they lost one, or since a person
+-- answered all that a parked one had asked: nobody may ever be able to run them.
 (SELECT id FROM agent_runs
  WHERE status = 'running' AND active_since + make_interval(secs => active_ms_left / 1000.0 + $1::float8) < now()
    AND stop_requested_at IS NULL
@@ -248,6 +248,16 @@ UNION ALL
  JOIN attempts AS attempt ON attempt.run_id = run.id AND attempt.attempt = head.attempt
  WHERE run.status = 'running' AND run.active_since IS NULL AND attempt.ended_at + make_interval(secs => $2::float8) < now()
    AND run.stop_requested_at IS NULL
+ LIMIT 100)
+UNION ALL
+(SELECT run.id FROM agent_runs AS run
+ JOIN run_heads AS head ON head.run_id = run.id
+ JOIN attempts AS attempt ON attempt.run_id = run.id AND attempt.attempt = head.attempt
+ CROSS JOIN LATERAL (
+     SELECT max(answered_at) AS answered_at, bool_or(status = 'pending') AS is_open
+     FROM interactions WHERE run_id = run.id AND status IN ('pending', 'answered')) AS asked
+ WHERE run.status = 'waiting_user' AND attempt.ended_at IS NOT NULL AND run.stop_requested_at IS NULL
+   AND NOT asked.is_open AND asked.answered_at + make_interval(secs => $2::float8) < now()
  LIMIT 100);
 
 -- name: snapshot

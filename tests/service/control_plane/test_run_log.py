@@ -225,3 +225,25 @@ async def test_the_terminal_event_carries_what_the_snapshot_says(stores: Stores)
     assert row is not None
     assert (last["errorCode"], last["errorMessage"], last["exitCode"]) == (row.error_code, row.error_message, row.exit_code)
     assert (row.status, row.retryable) == (RunStatus.ERROR, False)
+
+
+async def test_a_parked_run_that_nobody_can_go_on_with_times_out_after_its_last_reply(stores: Stores) -> None:
+    lease = await stores.started()
+    for number, question in enumerate(("q1-1", "q1-2"), 1):
+        asked = frame(number, "interaction.requested", QUESTION.replace("q1-1", question))
+        await stores.log.write([Write(lease.run_id, [asked], lease.token)])
+    lost = frame(3, "attempt.ended", '{"outcome":"lost","errorCode":"executor_lost","activeMs":1}')
+    await stores.log.write([Write(lease.run_id, [lost], lease.token)])
+    long_ago = "UPDATE interactions SET answered_at = now() - interval '2 hours' WHERE answered_at IS NOT NULL"
+    await stores.interactions.answer(lease.run_id, "q1-1", Reply(answer="yes"), None)
+    await stores.pool.execute(long_ago)
+    assert await stores.runs.overdue(10, 3600) == []  # somebody may yet answer the other one: it has an expiry of its own
+    await stores.interactions.answer(lease.run_id, "q1-2", Reply(answer="yes"), None)
+    assert await stores.runs.overdue(10, 3600) == []
+    await stores.pool.execute(long_ago)
+    assert await stores.runs.overdue(10, 3600) == [lease.run_id]
+    await stores.log.write([Write(lease.run_id, [Stop(ErrorCode.TIMEOUT)])])
+    row = await stores.runs.snapshot(lease.run_id)
+    assert row is not None
+    assert (row.status, row.error_code) == (RunStatus.TIMEOUT, "timeout")
+    assert await stores.runs.overdue(10, 3600) == []
