@@ -51,13 +51,14 @@ FROM unnest($8::text[], $9::bigint[], $10::bigint[], $11::boolean[]) AS new (run
 WHERE head.run_id = new.run_id;
 
 -- name: move_runs
--- Active time is settled whenever a run stops or starts being ``running``.
+-- Active time is settled whenever a run stops or starts being ``running``; it stays unknown (NULL) until an attempt has told its limit.
 UPDATE agent_runs AS run
 SET status = new.status::run_status,
     started_at = CASE WHEN new.status IN ('running', 'waiting_user', 'success')
                       THEN coalesce(run.started_at, now()) ELSE run.started_at END,
     active_ms_left = CASE WHEN run.active_since IS NULL THEN run.active_ms_left
-                          ELSE greatest(run.active_ms_left - extract(epoch FROM now() - run.active_since) * 1000, 0) END,
+                          ELSE run.active_ms_left
+                               - least(extract(epoch FROM now() - run.active_since) * 1000, run.active_ms_left) END,
     active_since = CASE WHEN new.status = 'running' THEN now() END,
     finished_at = CASE WHEN new.finished THEN now() END,
     duration_ms = CASE WHEN new.finished THEN extract(epoch FROM now() - coalesce(run.started_at, run.created_at)) * 1000 END,
@@ -81,8 +82,10 @@ UPDATE agent_runs SET active_ms_left = coalesce(active_ms_left, $2),
 WHERE id = $1;
 
 -- name: rest_active_time
--- No engine works: what passes until the next attempt has begun is no active time.
-UPDATE agent_runs SET active_ms_left = greatest(active_ms_left - extract(epoch FROM now() - active_since) * 1000, 0), active_since = NULL
+-- No engine works: what passes until the next attempt has begun is no active time. An attempt that was lost before it told its
+-- limit leaves it unknown (NULL), as it was.
+UPDATE agent_runs SET active_ms_left = active_ms_left - least(extract(epoch FROM now() - active_since) * 1000, active_ms_left),
+                      active_since = NULL
 WHERE id = $1 AND active_since IS NOT NULL;
 
 -- name: has_acted

@@ -82,6 +82,13 @@ async def test_a_lost_attempt_leaves_the_next_one_what_it_did_not_use(run: Clock
     assert await run.left() == (20, False)
 
 
+async def test_an_attempt_that_was_lost_before_it_told_of_its_start_has_used_nothing(run: Clocked, stores: Stores) -> None:
+    await run.news(LOST)
+    assert await stores.runs.next_attempt(run.lease, PLACE) == 2
+    request = provider_run(await stores.runs.driven(run.lease.run_id), [], {})
+    assert (request.timeouts.rule, request.timeouts.run_ms) == ("default", 1_800_000), "its limit is still to be found"
+
+
 async def test_an_executors_own_word_of_a_loss_settles_the_time_as_well(run: Clocked) -> None:
     await run.news(started(60_000))
     await run.after(25)
