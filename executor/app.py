@@ -88,7 +88,7 @@ def build_app(
         load_prices(settings.prices), _cgroups(settings, state),
     )  # fmt: skip
     store = open_store(settings.snapshot_store) if settings.snapshot_store is not None else None
-    snapshots = Snapshots(settings.workspaces(), state.snapshots, store, settings.snapshot_max_bytes)
+    snapshots = Snapshots(settings.workspaces(), state.snapshots, store, settings.snapshot_max_bytes, identity.executor_id)
     runs = LiveRuns(prepare, snapshots, forest, Places(state.journal, settings.workspaces(), settings.slots), identity, clock)
     drain = Drain(runs, settings.drain_seconds, end_this_process)
     known = KnownWorkspaces(settings.workspaces())

@@ -7,6 +7,7 @@ a start names are never taken for the right ones: then they come from a snapshot
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -67,15 +68,23 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Snapshots:
-    """``store`` None: no snapshots. ``drafts`` is this executor's own; ``workspaces`` may be shared with others."""
+    """``store`` None: no snapshots. ``drafts`` is this executor's own; ``workspaces`` may be shared with others, each with an
+    ``executor_id`` of its own."""
 
     workspaces: Path
     drafts: Path
     store: BlobStore | None
     max_bytes: int
+    executor_id: str
+
+    @property
+    def _laying(self) -> Path:
+        """What this executor is about to lay: beside the workspaces, because it is moved there."""
+        return self.workspaces / _LAYING / hashlib.sha256(self.executor_id.encode()).hexdigest()[:32]
 
     def prepare(self) -> None:
         """Once, before anything else. Workspaces of a release that did not write whose files they hold are taken as they are."""
+        remove_tree(self._laying)
         remove_tree(self.drafts)
         self.drafts.mkdir(mode=0o700, parents=True)
         left = self.workspaces / _LEFT
@@ -147,7 +156,7 @@ class Snapshots:
 
     def _replace(self, way: Way, workspace: Workspace, patience: Patience) -> None:
         """In a thread."""
-        folder = self.workspaces / _LAYING / token_hex(8)
+        folder = self._laying / token_hex(8)
         folder.mkdir(mode=0o700, parents=True)
         try:
             if way.snapshot is not None and self.store is not None:

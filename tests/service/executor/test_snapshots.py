@@ -129,6 +129,18 @@ async def test_older_files_of_the_session_are_never_taken_for_its_newest(ground:
     assert "only here" not in texts(third)
 
 
+async def test_what_a_killed_executor_was_about_to_lay_goes_with_its_next_start_and_no_other(tmp_path: Path) -> None:
+    async with executor_inside(tmp_path / "state", executor_id="exec_1") as here:
+        mine = here.app.runs._snapshots._laying
+    other = mine.with_name("of-another-executor")
+    for folder in (mine, other):
+        (folder / "token" / "laid").mkdir(parents=True)
+        (folder / "token" / "archive").write_text("half")
+    async with executor_inside(tmp_path / "state", executor_id="exec_1"):
+        assert not mine.exists()
+        assert (other / "token" / "archive").exists()
+
+
 async def test_files_that_were_half_replaced_are_nobodys(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken_off(workspace: Workspace, *_: Any) -> None:
         shutil.rmtree(workspace.work)
