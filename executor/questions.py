@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from shared.contracts.events import AttemptOutcome
-from shared.contracts.interactions import Reply
-from shared.errors import ErrorCode, RunyardError
+from shared.contracts.interactions import InteractionType, Reply
+from shared.errors import ErrorCode, RunyardError, invalid
 
 _WAITING_ON = frozenset({AttemptOutcome.LOST, AttemptOutcome.PARKED})
 
@@ -14,7 +14,7 @@ _WAITING_ON = frozenset({AttemptOutcome.LOST, AttemptOutcome.PARKED})
 class Questions:
     def __init__(self) -> None:
         self._asked: set[str] = set()
-        self._open: dict[str, None] = {}
+        self._open: dict[str, InteractionType] = {}
         self._answers: dict[str, dict[str, Any]] = {}
         self._are_kept = False
 
@@ -23,12 +23,12 @@ class Questions:
         """In the order they were asked."""
         return list(self._open)
 
-    def ask(self, question_id: str) -> bool:
+    def ask(self, question_id: str, type_: InteractionType) -> bool:
         """False when it was asked before."""
         if question_id in self._asked:
             return False
         self._asked.add(question_id)
-        self._open[question_id] = None
+        self._open[question_id] = type_
         return True
 
     def keep(self) -> None:
@@ -50,13 +50,16 @@ class Questions:
         return True
 
     def is_repeat(self, question_id: str, answer: dict[str, Any]) -> bool:
-        """Whether this very answer was given before. Raises ``conflict`` when another one was, or none can be."""
+        """Whether this very answer was given before. Raises ``conflict`` when another one was, or none can be, and
+        ``invalid_request`` for one that decides nothing."""
         if question_id in self._answers:
             if self._answers[question_id] == answer:
                 return True
             raise RunyardError(ErrorCode.CONFLICT, f"question {question_id} has another answer")
         if question_id not in self._open:
             raise RunyardError(ErrorCode.CONFLICT, f"question {question_id} is not open")
+        if self._open[question_id] is not InteractionType.QUESTION and not isinstance(answer.get("answer", ""), str):
+            raise invalid("answer", f"a {self._open[question_id]} takes a decision, or a text")
         return False
 
     def answered(self, question_id: str, answer: dict[str, Any]) -> None:

@@ -107,7 +107,7 @@ class Runner:
         self._changed.set()
 
     def reply(self, question_id: str, reply: Reply) -> bool:
-        """True: this very reply had been taken before. Raises ``conflict`` when the question is not open."""
+        """True: this very reply had been taken before. Raises ``conflict`` when the question is not open, ``invalid_request``."""
         answer = answer_of(reply)
         if self.questions.is_repeat(question_id, answer):
             return True
@@ -357,8 +357,8 @@ class Runner:
 
     def _emit(self, step: Emit, stream: Stream | None) -> None:
         match step.payload:
-            case InteractionRequested(question_id=question_id):
-                if not self.questions.ask(question_id):
+            case InteractionRequested(question_id=question_id, type=type_):
+                if not self.questions.ask(question_id, type_):
                     return
                 self._limits.pause()
             case InteractionResolved(question_id=question_id):

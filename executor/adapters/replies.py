@@ -23,10 +23,10 @@ class UserQuestion:
 
 
 def decision_of(reply: Reply) -> Decision:
-    """A permission's reply: its decision, or an answer that names one; any other answer declines and is the reason."""
+    """A permission's reply: its decision, or an answer that names one; any other answer declines, and a text is the reason."""
     if reply.decision is not None:
         return reply.decision
-    return Decision(reply.answer) if reply.answer in set(Decision) else Decision.DECLINE
+    return Decision(reply.answer) if isinstance(reply.answer, str) and reply.answer in set(Decision) else Decision.DECLINE
 
 
 def reason_of(reply: Reply) -> str | None:

@@ -1,7 +1,7 @@
 """An engine for tests: a shell script that is the prompt, and an adapter that understands a handful of words it prints.
 
-``say X`` a message, ``delta X`` a piece of one, ``ask ID`` a question, ``withdraw ID`` no longer, ``session ID``, ``done``
-success; anything else is raw.
+``say X`` a message, ``delta X`` a piece of one, ``ask ID`` a question, ``may ID`` a permission, ``withdraw ID`` no longer,
+``session ID``, ``done`` success; anything else is raw.
 """
 
 from __future__ import annotations
@@ -96,6 +96,8 @@ class ShellConversation:
                 payload = InteractionRequested(question_id=rest, type=InteractionType.QUESTION, prompt="?")
             case "withdraw":
                 payload = InteractionResolved(question_id=rest, how="withdrawn")
+            case "may":
+                payload = InteractionRequested(question_id=rest, type=InteractionType.PERMISSION, prompt="?")
             case "session":
                 payload = SessionStarted(engine_session=rest)
             case "done":

@@ -308,6 +308,17 @@ async def test_what_was_handed_over_is_a_repeat_also_after_the_end(executor: Ins
         assert (await executor.http.post(f"/provider-runs/run_1/{path}", json=body)).status_code == 409
 
 
+@pytest.mark.parametrize("answer", [["yes"], {"a": "yes"}])
+async def test_an_answer_that_decides_nothing_is_refused_and_the_permission_stays_open(executor: Inside, answer: object) -> None:
+    await executor.begin("echo may p1; read x; echo say $x; echo done")
+    await executor.events(until="interaction.requested")
+    refused = await executor.http.post("/provider-runs/run_1/human-loop/reply", json={"questionId": "p1", "answer": answer})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "answer")
+    taken = await executor.http.post("/provider-runs/run_1/human-loop/reply", json={"questionId": "p1", "answer": "yes"})
+    assert taken.status_code == 200
+    assert (await executor.ended())["outcome"] == "success"
+
+
 async def test_files_with_any_name_and_any_depth_can_be_listed(executor: Inside) -> None:
     deep = "i=0; while [ $i -lt 1200 ]; do mkdir d && cd d; i=$((i+1)); done; echo x > bottom"
     await executor.begin(f"printf x > \"$(printf 'caf\\351')\"; echo x > plain; ({deep}); echo done", timeouts={"idleMs": 60_000})

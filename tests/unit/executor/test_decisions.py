@@ -18,6 +18,7 @@ from executor.limits import SECOND_LOOK_SECONDS, Limit, Limits
 from executor.questions import Questions
 from executor.state_dir import StateDir
 from shared.contracts.events import AttemptOutcome, Kind, Timeouts
+from shared.contracts.interactions import InteractionType
 from shared.contracts.provider_runs import LeashQuote
 from shared.errors import RunyardError
 
@@ -70,8 +71,8 @@ def test_waiting_for_a_person_counts_for_neither_timeout() -> None:
 
 def test_a_reply_is_taken_once_and_another_one_never() -> None:
     questions = Questions()
-    assert questions.ask("q")
-    assert not questions.ask("q")
+    assert questions.ask("q", InteractionType.QUESTION)
+    assert not questions.ask("q", InteractionType.QUESTION)
     assert not questions.is_repeat("q", {"answer": "a"})
     questions.answered("q", {"answer": "a"})
     assert questions.close("q")
