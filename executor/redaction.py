@@ -127,7 +127,7 @@ class SpokenText:
         return masked.decode(errors="surrogatepass")
 
     def clean_value(self, value: Any) -> Any:
-        """The same of JSON: what is masked keeps its length, so it is still JSON."""
+        """The same of JSON: what is masked keeps its length, so it is still JSON; a number that is one leaves its text."""
         if value is None or isinstance(value, str):
             return value and self.clean(value)
         try:
@@ -135,7 +135,12 @@ class SpokenText:
         except (ValueError, RecursionError):
             return value  # nobody can say it on the wire either
         masked = self.clean(text)
-        return value if masked == text else json.loads(masked)
+        if masked == text:
+            return value
+        try:
+            return json.loads(masked)
+        except (ValueError, RecursionError):
+            return masked
 
     def _whole(self, payload: MessageCompleted | ReasoningCompleted) -> Payload:
         text = self.clean(payload.text)

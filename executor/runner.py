@@ -156,8 +156,16 @@ class Runner:
         if self._process is not None and self._tree is not None:
             self.hurry()
             await self._take_down(self._process, self._tree)
-        self._hear_out()
-        self._finish()
+        # nothing of what may have failed before is asked again
+        self._end_with(
+            AttemptEnded(
+                outcome=AttemptOutcome.ERROR,
+                error_code=ErrorCode.INTERNAL,
+                error_message="the runner failed",
+                exit_code=self._process.exit_code if self._process is not None else None,
+                active_ms=int(self._limits.active_seconds() * 1000),
+            )
+        )
 
     async def _start(self) -> None:
         command = self._conversation.command
@@ -271,9 +279,11 @@ class Runner:
             retry_after_ms=outcome.retry_after_ms,
             active_ms=int(self._limits.active_seconds() * 1000),
         )
-        self.ended = speakable(ended)
-        self.status = "ended"
-        self._log.end(self.ended)
+        self._end_with(speakable(ended))
+
+    def _end_with(self, ended: AttemptEnded) -> None:
+        self.ended, self.status = ended, "ended"
+        self._log.end(ended)
 
     def _engine_outcome(self) -> Outcome:
         if not self._adapter_failed:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from executor import runner
 from tests.service.executor.kit import KILLED, Inside, executor_inside, is_running, until
 from tests.service.executor.shell_engine import ShellAdapter
 
@@ -317,6 +318,17 @@ async def test_an_answer_that_decides_nothing_is_refused_and_the_permission_stay
     taken = await executor.http.post("/provider-runs/run_1/human-loop/reply", json={"questionId": "p1", "answer": "yes"})
     assert taken.status_code == 200
     assert (await executor.ended())["outcome"] == "success"
+
+
+async def test_an_end_that_cannot_be_made_up_is_told_all_the_same(executor: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_given: object) -> object:
+        raise LookupError
+
+    monkeypatch.setattr(runner, "decided", fails)
+    await executor.begin("echo say up; echo done")
+    ended = await executor.ended()
+    assert (ended["errorCode"], ended["errorMessage"], ended["exitCode"]) == ("internal", "the runner failed", 0)
+    assert not executor.app.runs.live()
 
 
 async def test_files_with_any_name_and_any_depth_can_be_listed(executor: Inside) -> None:

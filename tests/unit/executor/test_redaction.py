@@ -154,3 +154,7 @@ def test_a_secret_inside_a_json_answer_is_masked_and_the_answer_stays_json() -> 
     assert masked["list"][1:] == [1, None]
     assert spoken.clean_value({"plain": [1]}) == {"plain": [1]}
     assert (spoken.clean_value(None), spoken.clean_value("s3cret-value")) == (None, "*" * 12)
+
+
+def test_a_number_that_is_a_secret_leaves_the_text_of_its_answer() -> None:
+    assert SpokenText(["12345678"]).clean_value({"n": 12345678}) == '{"n": ********}'
