@@ -73,21 +73,29 @@ class Caller:
         url = self._urls[number % len(self._urls)]
         try:
             async with asyncio.timeout(RUN_SECONDS):
-                ended = await self._through(url, number, prompt)
+                run_id, ended = await self._through(url, number, prompt)
+                ended = ended if ended == must_end else await self._why(url, run_id)
         except (TimeoutError, httpx.HTTPError, NoAnswerError, RunyardError) as error:
             ended = f"nobody knows how ({type(error).__name__}: {error})"
         if ended != must_end:
             self.faults.append(f"run {number} ended {ended}, not {must_end}")
         self.finished += 1
 
-    async def _through(self, url: str, number: int, prompt: str) -> str:
+    async def _why(self, url: str, run_id: str) -> str:
+        """How it ended instead, for people."""
+        shown = (await self._http.get(f"{url}/api/runs/{run_id}")).raise_for_status().json()
+        return f"{shown['status']} ({run_id}: {shown['errorCode']}, {shown['errorMessage']})"
+
+    async def _through(self, url: str, number: int, prompt: str) -> tuple[str, str]:
+        """The run's id, and the status in which it ended."""
         speaks = number % 20 in (7, 17)  # somebody must hear its question, or see that it is up
         if number % 3 == 1 and not speaks:
-            return (await self._start(url, number, prompt, wait=True))["snapshot"]["status"]
+            shown = (await self._start(url, number, prompt, wait=True))["snapshot"]
+            return shown["runId"], shown["status"]
         run_id = (await self._start(url, number, prompt))["runId"]
         if number % 3 == 0 or speaks:
-            return await self._follow(url, run_id)
-        return await self._look(url, run_id)
+            return run_id, await self._follow(url, run_id)
+        return run_id, await self._look(url, run_id)
 
     async def _start(self, url: str, number: int, prompt: str, wait: bool = False) -> dict[str, Any]:
         body: dict[str, Any] = {"provider": "scripted", "prompt": prompt}
