@@ -13,6 +13,9 @@ import asyncpg
 
 FOLDER = Path(__file__).with_name("migrations")
 FLOOR = 15
+WAIT_SECONDS = 600.0  # for another one that migrates, or for a table that is in use
+_SILENT_SECONDS = 30  # between two statements; whoever is frozen there loses its lock, so that another one can go on
+_STATEMENT_SECONDS = 3600.0
 _LOCK = 7_204_115
 _UP = re.compile(r"^--\s*migrate:up(?P<options>[^\n]*)$(?P<sql>.*?)(?=^--\s*migrate:down|\Z)", re.M | re.S)
 
@@ -21,26 +24,37 @@ class MigrationError(Exception):
     """A file that cannot be applied, or one that was changed after it was."""
 
 
-async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
+async def migrate(dsn: str, folder: Path = FOLDER, wait_seconds: float = WAIT_SECONDS) -> list[str]:
     """Bring the database up to date; several may call at once. Returns the versions applied now, oldest first.
 
-    Raises ``MigrationError`` for a changed or empty file, or a server older than PostgreSQL 15.
+    Raises ``MigrationError`` for a changed or empty file, a server older than PostgreSQL 15, or a lock that somebody else has
+    held for ``wait_seconds``.
     """
-    files = _files(folder)
-    connection = await asyncpg.connect(dsn, timeout=30)
+    session = {
+        "lock_timeout": f"{wait_seconds * 1000:.0f}",
+        "idle_in_transaction_session_timeout": f"{_SILENT_SECONDS}s",
+    }
+    connection = await asyncpg.connect(dsn, timeout=30, command_timeout=_STATEMENT_SECONDS, server_settings=session)
     try:
-        if connection.get_server_version().major < FLOOR:
-            raise MigrationError(f"PostgreSQL {FLOOR} or newer is needed, not {connection.get_server_version().major}")
-        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
-        await connection.execute("CREATE TABLE IF NOT EXISTS schema_migrations (version varchar PRIMARY KEY)")
-        await connection.execute(
-            "CREATE TABLE IF NOT EXISTS schema_migration_sums (version varchar PRIMARY KEY, sha256 text NOT NULL)"
-        )
-        applied = {row["version"]: row["sha256"] for row in await connection.fetch(
-            "SELECT version, sha256 FROM schema_migrations LEFT JOIN schema_migration_sums USING (version)")}  # fmt: skip
-        return [version for name, text in files if (version := await _apply(connection, name, text, applied))]
+        return await _migrate(connection, _files(folder))
+    except asyncpg.LockNotAvailableError:
+        raise MigrationError(f"another one migrates, or uses what is to be changed, since {wait_seconds:.0f} s") from None
     finally:
-        await connection.close()
+        await connection.close(timeout=_SILENT_SECONDS)
+
+
+async def _migrate(connection: asyncpg.Connection, files: list[tuple[str, str]]) -> list[str]:
+    if connection.get_server_version().major < FLOOR:
+        raise MigrationError(f"PostgreSQL {FLOOR} or newer is needed, not {connection.get_server_version().major}")
+    await connection.execute(f"SET idle_session_timeout = '{_SILENT_SECONDS}s'")  # an older server would refuse the connection
+    await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
+    await connection.execute("CREATE TABLE IF NOT EXISTS schema_migrations (version varchar PRIMARY KEY)")
+    await connection.execute(
+        "CREATE TABLE IF NOT EXISTS schema_migration_sums (version varchar PRIMARY KEY, sha256 text NOT NULL)"
+    )
+    applied = {row["version"]: row["sha256"] for row in await connection.fetch(
+        "SELECT version, sha256 FROM schema_migrations LEFT JOIN schema_migration_sums USING (version)")}  # fmt: skip
+    return [version for name, text in files if (version := await _apply(connection, name, text, applied))]
 
 
 def _files(folder: Path) -> list[tuple[str, str]]:

@@ -116,7 +116,7 @@ class Wakeups:
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def _listen(self) -> None:
-        connection = await asyncpg.connect(self._dsn, timeout=5, server_settings=_SESSION)
+        connection = await asyncpg.connect(self._dsn, timeout=5, command_timeout=_ANSWER_SECONDS, server_settings=_SESSION)
         try:
             for channel in self._ears:
                 await connection.add_listener(channel, self._heard)
@@ -136,8 +136,7 @@ class Wakeups:
             pass
         begun = time.monotonic()
         hints = self._gathered()
-        async with asyncio.timeout(_ANSWER_SECONDS):
-            await connection.execute(_TELL, [channel.value for channel, _ in hints], [payload for _, payload in hints])
+        await connection.execute(_TELL, [channel.value for channel, _ in hints], [payload for _, payload in hints])
         await asyncio.sleep(max(0.0, begun + _GATHER_SECONDS - time.monotonic()))
 
     def _heard(self, connection: Any, pid: int, channel: str, payload: object) -> None:

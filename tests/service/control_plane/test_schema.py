@@ -103,6 +103,22 @@ async def test_a_migration_that_was_changed_is_refused(database: str, tmp_path: 
         await migrate(database, tmp_path)
 
 
+async def test_nobody_waits_for_ever_behind_one_that_migrates(database: str, stores: Stores) -> None:
+    async with stores.pool.acquire() as frozen:
+        await frozen.execute("SELECT pg_advisory_lock(7204115)")
+        with pytest.raises(MigrationError, match="another one migrates"):
+            await migrate(database, wait_seconds=0.1)
+        await frozen.execute("SELECT pg_advisory_unlock(7204115)")
+    assert await migrate(database, wait_seconds=10) == []
+
+
+async def test_who_is_frozen_while_it_migrates_is_ended_by_the_server(database: str, stores: Stores, tmp_path: Path) -> None:
+    settings = "current_setting('idle_session_timeout'), current_setting('idle_in_transaction_session_timeout')"
+    (tmp_path / "9999_seen.sql").write_text(f"-- migrate:up\nCREATE TABLE seen AS SELECT ARRAY[{settings}] AS bounds;\n")
+    await migrate(database, tmp_path)
+    assert await stores.pool.fetchval("SELECT bounds FROM seen") == ["30s", "30s"]
+
+
 async def test_an_empty_migration_is_refused(database: str, tmp_path: Path) -> None:
     (tmp_path / "0002_nothing.sql").write_text("-- migrate:up\n\n")
     with pytest.raises(MigrationError, match="nothing stands"):

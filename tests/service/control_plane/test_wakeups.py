@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 import pytest
 
 from control_plane.app import Loops
 from control_plane.domain.news import Stop
+from control_plane.storage import wakeups as wakeups_module
 from control_plane.storage.pool import make_pool
 from control_plane.storage.run_log import RunLog, Write
 from control_plane.storage.runs import RunStore
 from control_plane.storage.wakeups import Channel, Wakeups, heads_of
+from tests.fault_proxy import faulty
+from tests.loopback import until
 from tests.service.control_plane.conftest import Stores, new_run
+from tests.service.control_plane.test_hard_cases import place_of
 
 
 class Replica:
@@ -126,3 +131,17 @@ async def test_what_waits_for_the_database_to_return_is_bounded(database: str) -
         alone.wakeups.tell(Channel.INTENTS, f"run_{number}")
     assert len(alone.heard[Channel.INTENTS]) == 10_000
     assert len(alone.wakeups._gathered()) < 5_000  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_a_link_that_falls_silent_while_it_begins_to_listen_is_left_for_another(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wakeups_module, "_ANSWER_SECONDS", 0.5)
+    parts = urlsplit(database)
+    with faulty(lambda: place_of(database)) as network:
+        network.mute_after = (b"runyard_work",)
+        replica = Replica(parts._replace(netloc=f"{parts.username}:{parts.password}@127.0.0.1:{network.port}", query="").geturl())
+        async with Loops({"here": replica.wakeups.run}).running():
+            await until(lambda: network.connections >= 2)
+            network.heal()
+            await replica.connected()
