@@ -31,6 +31,18 @@ TOOLS = {
     "web_fetch": ("web_fetch",),
 }
 
+# A folder it trusts configures it: programs it starts, rules of what may be done unasked, sub-agents with servers of their own.
+# One it does not trust gets no tool server, no skill, no instructions and two modes only. There is nothing in between.
+_REFUSE = r"""
+refuse() {
+  if [ -e "$1" ] || [ -L "$1" ]; then
+    printf 'it is not started in a workspace that would configure it: take away %s\n' "$1" >&2
+    exit 78
+  fi
+}
+for name in settings.json .env policies agents extensions; do refuse "$PWD/.gemini/$name"; done
+if [ "${PWD%/*}" != "$HOME" ]; then refuse "${PWD%/*}/.gemini/.env"; fi
+"""
 # A session loaded in the clock minute in which it was created would be overwritten by the file that loading begins, because both
 # are named by that minute. So its file gets a name of no minute first; it is found by its ending.
 # A prompt that was stopped, or failed, is taken back: the file's last word is then the list of messages as it was before. What
@@ -108,18 +120,19 @@ def _setup(request: StartRequest, session: str | None = None) -> AcpSetup:
     if key is None and (base_url is not None or not has_login):
         raise RunyardError(ErrorCode.AUTH_MISSING, f"{ENGINE} needs {KEY}")
     argv = (request.executable, "--acp", *(("-m", request.model) if request.model else ()))
-    if session is not None:
-        argv = ("/bin/sh", "-c", _KEEP_SESSION, ENGINE, session[:8], *argv)
+    then = ('exec "$@"',) if session is None else (_KEEP_SESSION,)
+    argv = ("/bin/sh", "-c", "".join((_REFUSE, *then)), ENGINE, *(() if session is None else (session[:8],)), *argv)
     env = {"GEMINI_CLI_NO_RELAUNCH": "true", "GEMINI_CLI_TRUST_WORKSPACE": "true", "NO_COLOR": "1"}
     env |= {KEY: key} if key is not None else {}
     env |= {BASE_URL: base_url} if base_url is not None else {}
     settings = json.dumps(_settings(request, "oauth-personal" if key is None else "gemini-api-key"))
-    files = (File("home", f"{FOLDER}/settings.json", settings.encode()),)
+    # the first of these files it finds is the one it reads, and in HOME an earlier run may have left one
+    files = (File("home", f"{FOLDER}/settings.json", settings.encode()), File("home", f"{FOLDER}/.env", b""))
     return AcpSetup(Command(argv=argv, env=env, files=files), acp_settings.mcp_servers(request))
 
 
 def _settings(request: StartRequest, auth_type: str) -> dict[str, Any]:
-    """Nothing that calls home or deletes a session, retries that end, and both names of instruction files.
+    """Nothing that calls home or deletes a session, no ``.env`` of a workspace, retries that end, two names of instruction files.
 
     With retention on, the next start would take a resumed session's new, still empty file for a broken one and delete them all.
     """
@@ -134,5 +147,6 @@ def _settings(request: StartRequest, auth_type: str) -> dict[str, Any]:
         "privacy": {"usageStatisticsEnabled": False},
         "telemetry": {"enabled": False},
         "context": {"fileName": ["GEMINI.md", "AGENTS.md"]},
+        "advanced": {"ignoreLocalEnv": True},
         "tools": {"exclude": acp_settings.tools_off(request, TOOLS, ENGINE)},
     }

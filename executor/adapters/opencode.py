@@ -31,6 +31,7 @@ LOGIN_FILE = ".local/share/opencode/auth.json"
 LOGIN = "OPENCODE_AUTH_CONTENT"
 OWN_PROVIDER = "runyard"
 TOOLS = {"shell": ("bash",), "edit": ("edit",), "web_fetch": ("webfetch",), "web_search": ("websearch",)}
+INSTRUCTIONS = ("AGENTS.md", "CLAUDE.md")
 ALLOW, DENY = "allow", "deny"
 LIMITS = {"context": 128_000, "output": 8_192}
 
@@ -107,6 +108,8 @@ def _setup(request: StartRequest) -> AcpSetup:
         "OPENCODE_DISABLE_AUTOUPDATE": "1",
         "OPENCODE_DISABLE_MODELS_FETCH": "1",
         "OPENCODE_DISABLE_LSP_DOWNLOAD": "1",
+        # a workspace's own would start programs, plugins and servers of its own with the key in their environment
+        "OPENCODE_DISABLE_PROJECT_CONFIG": "1",
         "npm_config_registry": "http://127.0.0.1:9/",  # it would install a plugin of its own at each start
         "NO_COLOR": "1",
         "OPENCODE_SERVER_PASSWORD": request.door_key,
@@ -139,7 +142,13 @@ def _permission(mode: EngineMode) -> dict[str, str]:
 def _config(request: StartRequest, api: _Api, base_url: str | None) -> dict[str, Any]:
     """Stands above every file. One provider and no other, nothing shared, nothing fetched, and every permission told."""
     permission = _permission(request.engine_mode) | dict.fromkeys(acp_settings.tools_off(request, TOOLS, ENGINE), DENY)
-    config: dict[str, Any] = {"autoupdate": False, "share": "disabled", "permission": permission}
+    config: dict[str, Any] = {
+        "autoupdate": False,
+        "share": "disabled",
+        "permission": permission,
+        # with the workspace's settings it leaves these out too; they are text for the model
+        "instructions": [f"{request.workspace}/{name}" for name in INSTRUCTIONS],
+    }
     if CONFIG_FILE in request.credential_files and base_url is None:
         return config | ({"model": request.model} if request.model else {})
     provider, _, name = (request.model or "").rpartition("/")
