@@ -107,8 +107,6 @@ SIGNAL_OF_OUTCOME: Mapping[AttemptOutcome, Signal] = MappingProxyType(
     }
 )
 
-FROM_ENGINE = frozenset({Signal.ASKED, Signal.ANSWERED, *SIGNAL_OF_OUTCOME.values()})
-
 
 class IllegalTransition(Exception):
     """A signal that makes no sense in a status: a bug of ours, never of an engine."""

@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID
 
 from control_plane.domain.profile import Profile
-from shared.contracts.events import AttemptOutcome
 from shared.contracts.interactions import OnExpiry
 from shared.contracts.providers import Provider
 from shared.contracts.runs import OnSessionBusy, RunStatus
@@ -85,7 +84,6 @@ class DrivenRun:
     placement: Placement | None = None
     attempt_started: bool = False
     attempt_ended: bool = False
-    attempt_outcome: AttemptOutcome | None = None
     is_to_park: bool = False
     failures: int = 0
     lender: str = ""

@@ -20,7 +20,6 @@ from control_plane.storage.claims import Asked, claim_within
 from control_plane.storage.failures import storage_errors
 from control_plane.storage.queries import load
 from control_plane.storage.wakeups import Channel, Tell, nobody
-from shared.contracts.events import AttemptOutcome
 from shared.contracts.providers import Provider
 from shared.contracts.runs import OnSessionBusy, RunStatus
 from shared.errors import ErrorCode, RunyardError
@@ -253,7 +252,6 @@ def _driven(row: Any) -> DrivenRun:
         attempt=row["attempt"], executor_cursor=row["executor_cursor"],
         placement=Placement(row["executor_id"], row["executor_instance"], row["executor_url"]) if placed else None,
         attempt_started=row["attempt_started_at"] is not None, attempt_ended=row["attempt_ended"],
-        attempt_outcome=AttemptOutcome(json.loads(row["attempt_outcome"])["outcome"]) if row["attempt_outcome"] else None,
         is_to_park=row["is_to_park"],
         failures=row["failures"], lender=row["lender"], held=row["held"], meets_breaker=row["meets_breaker"],
     )  # fmt: skip

@@ -153,7 +153,7 @@ SELECT run.id, run.status::text AS status, run.provider, run.model, run.session_
        request.workspace_key, request.resume_session, request.request,
        request.profile::text AS profile,
        attempt.executor_id, attempt.executor_instance, attempt.executor_url, attempt.started_at AS attempt_started_at,
-       attempt.ended_at IS NOT NULL AS attempt_ended, attempt.outcome AS attempt_outcome,
+       attempt.ended_at IS NOT NULL AS attempt_ended,
        coalesce(attempt.parking = 'asked' AND attempt.ended_at IS NULL, false) AS is_to_park,
        (SELECT latest.engine_session FROM attempts AS latest
         WHERE latest.run_id = run.id AND latest.engine_session IS NOT NULL

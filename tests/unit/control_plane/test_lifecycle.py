@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from control_plane.domain.lifecycle import FROM_ENGINE, SIGNAL_OF_OUTCOME, TRANSITIONS, IllegalTransition, Signal, advance
+from control_plane.domain.lifecycle import SIGNAL_OF_OUTCOME, TRANSITIONS, IllegalTransition, Signal, advance
 from shared.contracts.events import AttemptOutcome
 from shared.contracts.runs import TERMINAL, RunStatus
 
@@ -18,7 +18,7 @@ def test_a_finished_run_absorbs_every_signal(status: RunStatus, signal: Signal) 
 
 
 @pytest.mark.parametrize("status", ALIVE)
-@pytest.mark.parametrize("signal", sorted(FROM_ENGINE))
+@pytest.mark.parametrize("signal", sorted({Signal.ASKED, Signal.ANSWERED, *SIGNAL_OF_OUTCOME.values()}))
 def test_nothing_an_engine_does_is_illegal_while_it_is_alive(status: RunStatus, signal: Signal) -> None:
     advance(status, signal)
 
