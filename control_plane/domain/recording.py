@@ -183,11 +183,8 @@ class _Absorbing:
 
     def _tell_of_late_reply(self, event: FromExecutor) -> None:
         """The engine withdrew a question before the answer came that we had accepted."""
-        if event.kind == Kind.INTERACTION_RESOLVED:
-            told = msgspec.json.decode(event.data)
-            if told["how"] == "withdrawn" and told["questionId"] in self._run.answered:
-                late = Diagnostic(code="reply_undeliverable", message=f"{told['questionId']}: its engine had withdrawn it")
-                self._append(late.KIND, late.wire_json())
+        if event.kind == Kind.INTERACTION_RESOLVED and (told := msgspec.json.decode(event.data))["how"] == "withdrawn":
+            self._undeliverable(told["questionId"], "its engine had withdrawn it")
 
     def _is_settled(self, event: FromExecutor) -> bool:
         """Whether it tells the end of a question that we have ended already."""
@@ -246,6 +243,15 @@ class _Absorbing:
         self._open.discard(event.question_id)
         self._change.resolved[event.question_id] = _RESOLVED[event.how]
 
+    def _withdraw(self, question_id: str, why: str) -> None:
+        self._undeliverable(question_id, why)
+        self._resolve(InteractionResolved(question_id=question_id, how="withdrawn"))
+
+    def _undeliverable(self, question_id: str, why: str) -> None:
+        """An answer that we had accepted reaches nobody, and its readers learn it."""
+        if question_id in self._run.answered:
+            self._append(Kind.DIAGNOSTIC, Diagnostic(code="reply_undeliverable", message=f"{question_id}: {why}").wire_json())
+
     def _settle(self, settle: Settle) -> None:
         question_id = settle.event.question_id
         if question_id not in self._open or (settle.pending and question_id in self._run.answered):
@@ -262,9 +268,8 @@ class _Absorbing:
         for answer in answers:
             self._settle(Settle(answer))
         for question_id in sorted(self._open):
-            late = Diagnostic(code="reply_undeliverable", message=f"{question_id}: its engine had ended") \
-                if question_id in self._run.answered else None  # fmt: skip
-            self._settle(Settle(InteractionResolved(question_id=question_id, how="withdrawn"), late))
+            self._withdraw(question_id, "its engine had ended")
+        self._go_on()
 
     def _messages_settled(self, settled: MessagesSettled) -> None:
         for message_id in settled.message_ids:
@@ -319,7 +324,7 @@ class _Absorbing:
             return
         if change.outcome is None:
             change.outcome = failed_to_start(failure.code, failure.message).wire_json()
-        for question_id in sorted(self._open):  # its engine is gone; the next one asks again
+        for question_id in sorted(self._open - run.answered):  # its engine is gone; the next one asks again
             self._resolve(InteractionResolved(question_id=question_id, how="withdrawn"))
         self._signal(Signal.RETRY_SCHEDULED)
         change.again = following
@@ -346,7 +351,7 @@ class _Absorbing:
         change.status, change.moved = after, True
         if after in TERMINAL:
             for question_id in sorted(self._open):  # nobody waits for an answer any more
-                self._resolve(InteractionResolved(question_id=question_id, how="withdrawn"))
+                self._withdraw(question_id, RUN_OVER)
             self._messages_settled(MessagesSettled(self._run.messages, RUN_OVER))
             if after is RunStatus.CANCELED and self._stop_detail is not None:
                 message = self._stop_detail

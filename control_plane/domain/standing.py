@@ -12,9 +12,15 @@ from typing import NamedTuple
 
 from control_plane.domain.news import FromExecutor
 from control_plane.domain.run import DrivenRun
-from shared.contracts.events import EventRef, SnapshotTaken
+from shared.contracts.events import EventRef, Kind, SnapshotTaken
 from shared.contracts.provider_runs import AttemptRef, Message, Otherwise, SnapshotRef
 from shared.contracts.runs import RunStatus
+
+# Events that tell of no work: nothing is lost with them, and an engine that told no others may have heard nothing.
+NO_WORK = frozenset({
+    Kind.RUN_STATUS, Kind.ATTEMPT_STARTED, Kind.ATTEMPT_ENDED, Kind.ATTEMPT_LOST, Kind.SESSION_STARTED, Kind.DIAGNOSTIC,
+    Kind.RAW_STDOUT, Kind.RAW_STDERR, Kind.RETRY_SCHEDULED, Kind.INTERACTION_RESOLVED,
+})  # fmt: skip
 
 
 class AttemptName(NamedTuple):

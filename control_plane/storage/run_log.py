@@ -95,7 +95,7 @@ class RunLog:
     async def _locked(self, connection: Any, run_ids: list[str], writes: Sequence[Write]) -> dict[str, Locked]:
         rows = await connection.fetch(_SQL["read_locked"], run_ids)
         asking = {each.run_id for each in writes if any(_about_questions(news) for news in each.news)}
-        inquire = [row["run_id"] for row in rows if row["status"] in _MAY_HAVE_QUESTIONS or row["run_id"] in asking]
+        inquire = [row["run_id"] for row in rows if _may_have_questions(row) or row["run_id"] in asking]
         questions: dict[str, list[Any]] = defaultdict(list)
         if inquire:
             for row in await connection.fetch(_SQL["open_questions"], inquire):
@@ -124,6 +124,11 @@ def _absorbed(run: Locked, news: Sequence[News]) -> Change:
         return absorb(run, news)
     except _NONSENSE as error:
         raise Refused(f"news that make no sense: {type(error).__name__}") from error
+
+
+def _may_have_questions(row: Any) -> bool:
+    """A run whose attempt failed may have a reply that the next one is to be told."""
+    return row["status"] in _MAY_HAVE_QUESTIONS or row["failures"] > 0
 
 
 def _about_questions(news: News) -> bool:

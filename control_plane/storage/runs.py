@@ -16,6 +16,7 @@ import asyncpg
 from control_plane.domain.line import Ageing, Caps
 from control_plane.domain.profile import Profile
 from control_plane.domain.run import DrivenRun, IdempotencyKey, Lease, NewRun, Placement, Resumable, RunFilter, RunRow
+from control_plane.domain.standing import NO_WORK
 from control_plane.storage.claims import Asked, claim_within
 from control_plane.storage.failures import storage_errors
 from control_plane.storage.queries import load
@@ -25,6 +26,7 @@ from shared.contracts.runs import OnSessionBusy, RunStatus
 from shared.errors import ErrorCode, RunyardError
 
 _SQL = load("runs")
+_NO_WORK = sorted(NO_WORK)
 UNHURRIED = Ageing()
 NO_CAPS = Caps()
 
@@ -148,8 +150,8 @@ class RunStore:
                     _SQL["next_attempt"], lease.run_id, lease.token, at.executor_id, at.instance, at.url
                 )
                 if attempt is not None and attempt > 1:
-                    await connection.execute(_SQL["carry_replies"], lease.run_id, attempt)
-                    await connection.execute(_SQL["carry_messages"], lease.run_id, attempt)
+                    await connection.execute(_SQL["carry_replies"], lease.run_id, attempt, _NO_WORK)
+                    await connection.execute(_SQL["carry_messages"], lease.run_id, attempt, _NO_WORK)
                 return attempt
 
     async def withdraw_attempt(self, lease: Lease, attempt: int) -> None:

@@ -10,17 +10,13 @@ from typing import Any
 import asyncpg
 
 from control_plane.domain.run import DrivenRun
-from control_plane.domain.standing import NOBODY_YET, AttemptName, Snapshot, Standing
+from control_plane.domain.standing import NO_WORK, NOBODY_YET, AttemptName, Snapshot, Standing
 from control_plane.storage.failures import storage_errors
 from control_plane.storage.queries import load
-from shared.contracts.events import EventRef, Kind
+from shared.contracts.events import EventRef
 
 _SQL = load("snapshots")
-# Events that tell of no work: nothing is lost with them.
-_NO_WORK = [str(kind) for kind in (
-    Kind.RUN_STATUS, Kind.ATTEMPT_STARTED, Kind.ATTEMPT_ENDED, Kind.ATTEMPT_LOST, Kind.SESSION_STARTED, Kind.DIAGNOSTIC,
-    Kind.RAW_STDOUT, Kind.RAW_STDERR, Kind.RETRY_SCHEDULED, Kind.INTERACTION_RESOLVED,
-)]  # fmt: skip
+_NO_WORK = sorted(NO_WORK)
 
 
 class SnapshotStore:

@@ -121,19 +121,26 @@ SELECT run_id, attempt, $3, $4, $5 FROM held
 RETURNING attempt;
 
 -- name: carry_replies
--- A later attempt is told at its start what nobody has confirmed to have heard.
-UPDATE interactions SET carried_by = $2 WHERE run_id = $1 AND status = 'answered';
+-- A later attempt is told at its start what no engine has confirmed to have heard, and again what travelled with the start of an
+-- attempt that told of no work ($3: the kinds of events that tell of none): its engine may never have begun.
+UPDATE interactions AS asked SET carried_by = $2
+WHERE asked.run_id = $1 AND (asked.status = 'answered' OR asked.status = 'delivered' AND asked.carried_by IS NOT NULL AND NOT EXISTS (
+    SELECT FROM run_events AS event
+    WHERE event.run_id = asked.run_id AND event.attempt = asked.carried_by AND event.kind <> ALL ($3::text[])));
 
 -- name: carry_messages
--- A later attempt that goes on with an engine session is told at its start what no engine has taken. One that starts afresh
--- knows nothing of what an earlier one was told: all of it is handed over again.
+-- A later attempt that goes on with an engine session is told at its start what no engine has taken: as with replies. One that
+-- starts afresh knows nothing of what an earlier one was told: all of it is handed over again.
 WITH session AS (
     SELECT EXISTS (SELECT FROM attempts WHERE run_id = $1 AND engine_session IS NOT NULL) AS goes_on
 )
 UPDATE run_messages AS message
 SET status = 'pending', settled_at = NULL, attempt = NULL, carried_by = CASE WHEN session.goes_on THEN $2::int END
 FROM session
-WHERE message.run_id = $1 AND (message.status = 'pending' OR message.status = 'delivered' AND NOT session.goes_on);
+WHERE message.run_id = $1 AND (message.status = 'pending' OR message.status = 'delivered' AND (NOT session.goes_on
+    OR message.carried_by = message.attempt AND NOT EXISTS (
+        SELECT FROM run_events AS event
+        WHERE event.run_id = message.run_id AND event.attempt = message.attempt AND event.kind <> ALL ($3::text[]))));
 
 -- name: withdraw_attempt
 -- A definite no: nothing runs there, and the same attempt may be placed again.

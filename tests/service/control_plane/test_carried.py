@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
+from control_plane.domain.placing import GO_ON
 from control_plane.storage.run_log import Write
 from shared.contracts.interactions import Reply
+from shared.errors import ErrorCode
 from tests.loopback import until
 from tests.service.control_plane.conftest import PLACE, Replica, Stores, replica_at
-from tests.service.control_plane.fake_manager import FakeAttempt, FakeExecutor, FakeManager
+from tests.service.control_plane.fake_manager import FakeAttempt, FakeExecutor, FakeManager, lose_the_call, refuse
 from tests.service.control_plane.test_races import LOST as SILENT
 from tests.service.control_plane.test_races import asked
 
@@ -90,3 +95,108 @@ async def test_a_start_that_is_placed_again_takes_the_replies_that_came_meanwhil
         carried.append([each.question_id for each in await stores.interactions.carried(lease.run_id, 2)])
         await stores.runs.withdraw_attempt(lease, 2)
     assert carried == [["q1"], ["q1", "q2"]]
+
+
+# ---- a further attempt ----
+
+
+def resolved(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    told = [each["data"] for each in events if each["kind"] == "interaction.resolved"]
+    return [(each["questionId"], each["how"]) for each in told]
+
+
+@pytest.mark.parametrize("end", [{"outcome": "error", "errorCode": "engine_start_failed", "result": None}, LOST])
+async def test_what_travelled_with_a_start_of_which_nothing_came_is_told_again(
+    replica: Replica, manager: FakeManager, stores: Stores, end: dict[str, Any]
+) -> None:
+    run_id = await parked(replica, manager, retry={"afterSideEffects": True})
+    assert (await replica.http.post(f"/api/runs/{run_id}/messages", json={"text": "and hurry"})).status_code == 202
+    assert (await replica.reply(run_id, "q1", answer="blue")).status_code == 200
+    second = await manager.begun(run_id, 2)
+    await replica.until(run_id, "running")
+    second.end(**end)
+    third = await manager.begun(run_id, 3)
+    assert third.request["resumeSessionId"] == "e-1"
+    assert told(third) == told(second)
+    assert told(third).endswith("blue\n\nand hurry")
+    third.end()
+    await replica.until(run_id, "success")
+    assert third.messages == []
+    assert resolved(await replica.events(run_id)) == [("q1", "answered")]
+    assert await fate(stores, run_id) == {"q1": "delivered"}
+
+
+async def test_what_an_engine_has_worked_with_is_not_told_again(replica: Replica, manager: FakeManager) -> None:
+    run_id = await parked(replica, manager, retry={"afterSideEffects": True})
+    await replica.http.post(f"/api/runs/{run_id}/messages", json={"text": "and hurry"})
+    await replica.reply(run_id, "q1", answer="blue")
+    second = await manager.begun(run_id, 2)
+    second.say("message.completed", {"text": "blue it is"})
+    second.end(**LOST)
+    third = await manager.begun(run_id, 3)
+    assert told(third) == GO_ON
+    third.end()
+    await replica.until(run_id, "success")
+
+
+async def test_a_reply_outlives_a_start_that_was_refused_for_now(replica: Replica, manager: FakeManager, stores: Stores) -> None:
+    run_id = await parked(replica, manager, "q1", "q2", retry={"afterSideEffects": True})
+    manager.moods["start"].append(refuse(ErrorCode.ENGINE_START_FAILED))
+    await replica.reply(run_id, "q1", answer="blue")
+    third = await manager.begun(run_id, 2)
+    assert third.number == 3
+    assert "blue" in told(third)
+    third.end()
+    await replica.until(run_id, "success")
+    assert await fate(stores, run_id) == {"q1": "delivered", "q2": "withdrawn"}
+    assert await undeliverable(replica, run_id) == []
+
+
+# ---- a run that ends first ----
+
+
+async def is_stopped(replica: Replica, _attempt: FakeAttempt, run_id: str) -> None:
+    await replica.stop(run_id)
+
+
+async def fails(_replica: Replica, attempt: FakeAttempt, _run_id: str) -> None:
+    attempt.end(outcome="error", errorCode="network_error", result=None)
+
+
+async def succeeds(_replica: Replica, attempt: FakeAttempt, _run_id: str) -> None:
+    attempt.end()
+
+
+@pytest.mark.parametrize("ends", [is_stopped, fails, succeeds])
+async def test_a_run_that_ends_first_tells_of_the_reply_it_left(
+    replica: Replica, manager: FakeManager, ends: Callable[[Replica, FakeAttempt, str], Awaitable[None]]
+) -> None:
+    manager.moods["reply"] += [lose_the_call] * 1000
+    run_id = await replica.start()
+    attempt = await manager.begun(run_id)
+    attempt.ask("q1")
+    attempt.ask("q2")
+    await replica.until(run_id, "waiting_user")
+    assert (await replica.reply(run_id, "q1", answer="blue")).status_code == 200
+    await ends(replica, attempt, run_id)
+    await replica.until(run_id, "canceled", "error", "success")
+    assert await undeliverable(replica, run_id) == ["q1"]
+    assert resolved(await replica.events(run_id)) == [("q1", "withdrawn"), ("q2", "withdrawn")]
+
+
+async def test_a_reply_is_told_of_when_the_wait_for_the_next_attempt_is_ended(
+    replica: Replica, manager: FakeManager, stores: Stores
+) -> None:
+    """Between two attempts nobody is asked anything, and its reply waits all the same."""
+    manager.moods["reply"] += [lose_the_call] * 1000
+    run_id = await replica.start(retry={"afterSideEffects": True})
+    attempt = await manager.begun(run_id)
+    attempt.ask("q1")
+    await replica.until(run_id, "waiting_user")
+    await replica.reply(run_id, "q1", answer="blue")
+    attempt.end(outcome="error", errorCode="rate_limited", retryAfterMs=30_000, result=None)
+    await replica.until(run_id, "running")
+    assert await fate(stores, run_id) == {"q1": "answered"}
+    assert (await replica.stop(run_id)).json()["status"] == "canceled"
+    assert await undeliverable(replica, run_id) == ["q1"]
+    assert await fate(stores, run_id) == {"q1": "withdrawn"}
