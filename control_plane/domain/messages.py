@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
 
 from shared.contracts.events import Diagnostic
 
 RUN_OVER = "the run ended before an engine had taken it"
+
+
+class Heard(NamedTuple):
+    """What an engine of a run has taken beside its request, and whose engine that was. ``at``: when a person said it."""
+
+    attempt: int
+    at: datetime
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
 
+from control_plane.domain.messages import Heard
 from control_plane.domain.profile import with_profile
 from control_plane.domain.run import DrivenRun
 from control_plane.domain.standing import NOBODY_YET, Standing, otherwise
@@ -46,19 +48,22 @@ def provider_run(
     credentials: Mapping[str, str],
     said: Sequence[str] = (),
     standing: Standing = NOBODY_YET,
+    heard: Sequence[Heard] = (),
 ) -> StartProviderRun:
     """The start of its newest attempt, ``credentials`` being its profile's.
 
     A parked run goes on from its engine session with the replies as the next user message, and with what else was ``said``;
     one whose attempt failed after it had done something is told to go on. The session of one that had done nothing is forgotten.
+    Where it cannot go on from the newest files it is told again what the ones it goes on from do not know of what was ``heard``.
     """
     request = with_profile(StartRun.model_validate_json(run.request), run.profile)
     news = [*(as_message(asked, reply) for asked, reply in replies), *said]
 
-    def say(knows_request: bool) -> list[Message]:
-        if knows_request:
-            return [Message(content="\n\n".join(news or [GO_ON]))]
-        return [*request.conversation(), *([Message(content="\n\n".join(news))] if news else [])]
+    def say(known: int | None) -> list[Message]:
+        again = [each.text for each in sorted(heard, key=_when) if known is None or each.attempt > known]
+        if known is not None:
+            return [Message(content="\n\n".join([*again, *news] or [GO_ON]))]
+        return [*request.conversation(), *([Message(content="\n\n".join([*again, *news]))] if again or news else [])]
 
     options = {name: value for name, value in request.provider_options.items() if name not in _OURS}
     return StartProviderRun(
@@ -66,7 +71,7 @@ def provider_run(
         attempt=run.attempt,
         provider=run.provider,
         model=run.model,
-        messages=say(run.engine_session is not None),
+        messages=say(run.attempt if run.engine_session is not None else None),
         resume_session_id=run.engine_session or run.resume_session,
         engine_mode=request.engine_mode,
         tools=request.tools,
@@ -80,6 +85,10 @@ def provider_run(
         after=standing.after(),
         otherwise=otherwise(run, standing, say),
     )
+
+
+def _when(heard: Heard) -> datetime:
+    return heard.at
 
 
 def as_message(asked: InteractionRequested, reply: Reply) -> str:

@@ -1,7 +1,8 @@
 """Where a session's files and engine session stand before an attempt begins, and what may be gone on from. Pure.
 
 Rule 1. Work that is lost is told, and only a run that begins, or one that may begin again, goes on without it.
-Rule 2. What a snapshot does not know must be said anew: the request, where it was not yet part of the session.
+Rule 2. What a snapshot does not know must be said anew: the request, where it was not yet part of the session, and what
+people said to engines of the run since.
 """
 
 from __future__ import annotations
@@ -88,10 +89,11 @@ class Kept:
         return cls(SnapshotTaken.model_validate_json(event.data), event.executor_cursor, cursor)
 
 
-def otherwise(run: DrivenRun, standing: Standing, say: Callable[[bool], list[Message]]) -> Otherwise | None:
+def otherwise(run: DrivenRun, standing: Standing, say: Callable[[int | None], list[Message]]) -> Otherwise | None:
     """What an executor without the newest files is to do. None: it is to refuse.
 
-    ``say(knows)``: the messages of the next attempt, for a session that knows of the request or one that does not.
+    ``say(known)``: the messages of the next attempt, for a session that knows what attempts up to ``known`` were told; None: for
+    one that does not even know the request.
     """
     snapshot = standing.snapshot
     may_begin_again = run.failures > 0 and run.status is not RunStatus.WAITING_USER
@@ -99,7 +101,7 @@ def otherwise(run: DrivenRun, standing: Standing, say: Callable[[bool], list[Mes
     if run.attempt > 1 and not may_begin_again and not (is_of_this_run and standing.lost_from is None):
         return None
     if snapshot is None:
-        return Otherwise(lost_from=standing.lost_from, messages=say(False)) if standing.is_own and run.attempt > 1 else None
+        return Otherwise(lost_from=standing.lost_from, messages=say(None)) if standing.is_own and run.attempt > 1 else None
     session = snapshot.engine_session if is_of_this_run else _session_before(run, snapshot)
     return Otherwise(
         snapshot=SnapshotRef(
@@ -108,7 +110,7 @@ def otherwise(run: DrivenRun, standing: Standing, say: Callable[[bool], list[Mes
         ),
         lost_from=standing.lost_from,
         resume_session_id=session,
-        messages=say(is_of_this_run and session is not None),
+        messages=say(snapshot.attempt if is_of_this_run and session is not None else None),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from control_plane.domain.lifecycle import Signal
-from control_plane.domain.messages import MessagesSettled
+from control_plane.domain.messages import Heard, MessagesSettled
 from control_plane.domain.news import Move, News, Told
 from control_plane.domain.placing import NextStep, next_step, provider_run
 from control_plane.domain.recording import Change
@@ -174,8 +174,9 @@ class DriveRun:
         answered = await self.interactions.carried(run.run_id, run.attempt) if run.attempt > 1 else []
         replies = [(each.request, each.reply) for each in answered]
         carried = await self.messages.carried(run.run_id, run.attempt) if run.attempt > 1 else []
+        said, heard = [each.text for each in carried], await self._heard(run)
         standing = await self.snapshots.standing(run, run.attempt)
-        request = provider_run(run, replies, await self._lent(run, maybe_heard), [each.text for each in carried], standing)
+        request = provider_run(run, replies, await self._lent(run, maybe_heard), said, standing, heard)
         await self.start(executor_id, request, maybe_heard)
         await self.leashes.keep(executor_id, run.run_id, run.attempt, renew_now=False)  # it works from here on, written or not
         news: list[News] = [Move(Signal.ATTEMPT_ACCEPTED)]
@@ -184,6 +185,13 @@ class DriveRun:
         if carried:
             news.append(MessagesSettled(tuple(each.message_id for each in carried)))
         return await self.recorder.record(lease, news)
+
+    async def _heard(self, run: DrivenRun) -> list[Heard]:
+        """What earlier attempts were told. Only an executor that does not have their files has use for it."""
+        if run.attempt == 1:
+            return []
+        replies = await self.interactions.heard(run.run_id, run.attempt)
+        return [*replies, *await self.messages.heard(run.run_id, run.attempt)]
 
     async def _lent(self, run: DrivenRun, maybe_heard: bool) -> dict[str, str]:
         """Its profile's credentials. Raises ``StartRefused`` for a disabled one: the executor's own are not what it was to use.

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
+from control_plane.domain.messages import Heard
+from control_plane.domain.placing import as_message
 from control_plane.storage.failures import storage_errors
 from control_plane.storage.queries import load
 from control_plane.storage.wakeups import Channel, Tell, nobody
@@ -65,6 +67,19 @@ class InteractionStore:
         """Replies that travel with the start of this attempt, oldest first."""
         with storage_errors():
             return [_answered(row) for row in await self._pool.fetch(_SQL["carried"], run_id, attempt)]
+
+    async def heard(self, run_id: str, attempt: int) -> list[Heard]:
+        """Answers that engines of attempts before this one have taken, in words, oldest first."""
+        with storage_errors():
+            rows = await self._pool.fetch(_SQL["heard"], run_id, attempt)
+        return [
+            Heard(
+                row["attempt"],
+                row["answered_at"],
+                as_message(InteractionRequested.model_validate_json(row["request"]), Reply.model_validate_json(row["answer"])),
+            )
+            for row in rows
+        ]
 
     async def open_ids(self, run_id: str) -> list[str]:
         """Questions of a run that still wait for a reply."""

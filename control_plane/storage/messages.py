@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
+from control_plane.domain.messages import Heard
 from control_plane.domain.run import IdempotencyKey
 from control_plane.storage.failures import storage_errors
 from control_plane.storage.queries import load
@@ -78,6 +79,12 @@ class MessageStore:
     async def carried(self, run_id: str, attempt: int) -> list[PendingMessage]:
         """What travels with the start of this attempt, oldest first."""
         return await self._pending(run_id, attempt, carried=True)
+
+    async def heard(self, run_id: str, attempt: int) -> list[Heard]:
+        """What engines of attempts before this one have taken, oldest first."""
+        with storage_errors():
+            rows = await self._pool.fetch(_SQL["heard"], run_id, attempt)
+        return [Heard(row["attempt"], row["created_at"], json.loads(row["content"])["text"]) for row in rows]
 
     async def _pending(self, run_id: str, attempt: int, carried: bool) -> list[PendingMessage]:
         with storage_errors():

@@ -31,6 +31,15 @@ FROM interactions WHERE run_id = $1 AND status = 'answered' ORDER BY answered_at
 SELECT question_id, attempt, request, answer, answered_by
 FROM interactions WHERE run_id = $1 AND carried_by = $2 ORDER BY answered_at, question_id;
 
+-- name: heard
+-- Answers that attempts before $2 have taken. A decision was for the engine that asked, and for what it asked: another one asks
+-- again, unless it was told so in words.
+SELECT coalesce(carried_by, attempt) AS attempt, answered_at, request, answer
+FROM interactions
+WHERE run_id = $1 AND status = 'delivered' AND coalesce(carried_by, attempt) < $2
+  AND (carried_by IS NOT NULL OR answer ->> 'decision' IS NULL)
+ORDER BY answered_at, question_id;
+
 -- name: open_ids
 SELECT question_id FROM interactions WHERE run_id = $1 AND status = 'pending' ORDER BY created_at, question_id;
 

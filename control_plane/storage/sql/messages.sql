@@ -29,6 +29,11 @@ INSERT INTO run_messages (run_id, message_id, content, sent_by, idempotency_key)
 RETURNING created_at;
 
 
+-- name: heard
+-- What attempts before $2 have taken.
+SELECT attempt, created_at, content FROM run_messages
+WHERE run_id = $1 AND status = 'delivered' AND attempt < $2 ORDER BY position;
+
 -- name: pending
 -- What is to be handed over, oldest first. $2 an attempt: what does not travel with its start; $3: only what does.
 SELECT message_id, content FROM run_messages

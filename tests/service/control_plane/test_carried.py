@@ -200,3 +200,33 @@ async def test_a_reply_is_told_of_when_the_wait_for_the_next_attempt_is_ended(
     assert (await replica.stop(run_id)).json()["status"] == "canceled"
     assert await undeliverable(replica, run_id) == ["q1"]
     assert await fate(stores, run_id) == {"q1": "withdrawn"}
+
+
+# ---- an engine that goes on without the newest files ----
+
+
+async def test_a_run_that_begins_again_elsewhere_is_told_what_its_engines_had_taken(
+    replica: Replica, manager: FakeManager
+) -> None:
+    run_id = await replica.start(prompt="do it", retry={"afterSideEffects": True})
+    first = await manager.begun(run_id)
+    first.say("session.started", {"engineSession": "e-1"})
+    for question, type, reply in (("q1", "question", {"answer": "blue"}), ("q2", "permission", {"decision": "accept"})):
+        first.ask(question, type)
+        await replica.until(run_id, "waiting_user")
+        await replica.reply(run_id, question, **reply)
+        await until(lambda question=question: question in first.replies)
+        first.say("interaction.resolved", {"questionId": question, "how": "answered", "answer": reply})
+        await replica.until(run_id, "running")
+    await replica.http.post(f"/api/runs/{run_id}/messages", json={"text": "NOT IN PRODUCTION"})
+    async with asyncio.timeout(10):
+        while "message_delivered" not in json.dumps(await replica.events(run_id)):
+            await asyncio.sleep(0.02)  # polling a condition with a bound
+    first.end(**LOST)
+    second = await manager.begun(run_id, 2)
+    assert told(second) == GO_ON
+    request, said = second.request["otherwise"]["messages"]
+    assert request["content"] == "do it"
+    assert said["content"] == "You asked: which?\nThe answer: blue\n\nNOT IN PRODUCTION"
+    second.end()
+    await replica.until(run_id, "success")

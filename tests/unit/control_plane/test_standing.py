@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from control_plane.domain.messages import Heard
 from control_plane.domain.placing import GO_ON, provider_run
 from control_plane.domain.run import DrivenRun
 from control_plane.domain.standing import AttemptName, Snapshot, Standing
@@ -77,6 +79,26 @@ def test_an_answer_travels_to_wherever_the_run_goes_on() -> None:
     assert asked.otherwise is not None
     assert asked.otherwise.messages == asked.messages
     assert "this" in asked.messages[0].content
+
+
+TOLD = {
+    "one that begins again is told it all": (GOES_ON, standing(None, LOST, is_own=True), ["do it", "early\n\nlate"]),
+    "also from before the run": (GOES_ON, standing(EARLIER, LOST), ["do it", "early\n\nlate"]),
+    "a snapshot knows what its attempt was told": (GOES_ON, standing(OWN, LOST), ["late"]),
+    "and what those before it were told": (GOES_ON, standing(replace(OWN, attempt=2), LOST), [GO_ON]),
+}
+
+
+@pytest.mark.parametrize(("run", "known", "messages"), TOLD.values(), ids=TOLD.keys())
+def test_what_engines_of_the_run_were_told_is_told_again_where_it_is_not_known(
+    run: DrivenRun, known: Standing, messages: list[str]
+) -> None:
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    heard = [Heard(2, noon + timedelta(minutes=1), "late"), Heard(1, noon, "early")]
+    asked = provider_run(replace(run, attempt=3), [], {}, standing=known, heard=heard)
+    assert [each.content for each in asked.messages] == [GO_ON]
+    assert asked.otherwise is not None
+    assert [each.content for each in asked.otherwise.messages] == messages
 
 
 @pytest.mark.parametrize(
