@@ -16,6 +16,7 @@ from control_plane.domain.lifecycle import Signal
 from control_plane.domain.news import FromExecutor, Move, News, Stop, Told
 from control_plane.domain.placing import NextStep, next_step
 from control_plane.domain.run import Lease
+from control_plane.domain.standing import NO_WORK
 from control_plane.storage.run_log import Write
 from shared.contracts.events import AttemptLost, InteractionResolved
 from shared.contracts.runs import TERMINAL, RunStatus
@@ -25,6 +26,7 @@ from tests.service.control_plane.conftest import PLACE, Stores, frame
 ENDS = {
     "success": {"outcome": "success", "result": "done"},
     "error": {"outcome": "error", "errorCode": "engine_exit_nonzero"},
+    "did not start": {"outcome": "error", "errorCode": "engine_start_failed"},
     "rate_limited": {"outcome": "error", "errorCode": "rate_limited"},
     "timeout": {"outcome": "timeout", "errorCode": "timeout"},
     "canceled": {"outcome": "canceled"},
@@ -40,6 +42,8 @@ class Journal:
     attempts: dict[int, list[FromExecutor]] = field(default_factory=dict[int, list[FromExecutor]])
     asked: dict[str, int] = field(default_factory=dict[str, int])  # open in its engine: question → attempt
     questions: list[str] = field(default_factory=list[str])
+    told: dict[int, list[str]] = field(default_factory=dict[int, list[str]])  # with the start of an attempt, replies to these
+    answered: set[str] = field(default_factory=set[str])  # these in the engine that had asked
 
     @property
     def living(self) -> int | None:
@@ -47,9 +51,11 @@ class Journal:
         frames = self.attempts.get(newest, [])
         return newest if newest and not (frames and frames[-1].kind == "attempt.ended") else None
 
-    def begin(self, attempt: int) -> None:
-        """A start that is repeated begins nothing."""
+    def begin(self, attempt: int, told: list[str] | None = None) -> None:
+        """A start that is repeated begins nothing, and tells nothing. ``told`` None: there was none."""
         if attempt not in self.attempts and attempt > max(self.attempts, default=0):
+            if told is not None:
+                self.told[attempt] = told
             self.attempts[attempt] = []
             self.asked.clear()
             timeouts = {"runMs": 60_000, "idleMs": 60_000, "stopGraceMs": 5_000, "rule": "default"}
@@ -86,6 +92,19 @@ class Journal:
         if question is not None:
             self._write("interaction.resolved", {"questionId": question, "how": how})
             del self.asked[question]
+            if how == "answered":
+                self.answered.add(question)
+
+    def unheard(self, delivered: Sequence[str]) -> list[str]:
+        """Replies that count as delivered although no engine has them: another attempt followed on one that did nothing, and was
+        not told."""
+        found: list[str] = []
+        for question in delivered:
+            last = max((attempt for attempt, told in self.told.items() if question in told), default=0)
+            worked = any(each.kind not in NO_WORK for each in self.attempts.get(last, []))
+            if question not in self.answered and not (last and (worked or last == max(self.told))):
+                found.append(question)
+        return found
 
     def end(self, how: str) -> None:
         self._write("attempt.ended", {"activeMs": 1, **ENDS[how]})
@@ -134,11 +153,11 @@ class Driver:
         run = await self.stores.runs.driven(self.lease.run_id)
         if not run.attempt_living or run.attempt_started or run.status in TERMINAL:
             return False
-        self.journal.begin(run.attempt)
+        told = [each.question_id for each in await self.stores.interactions.carried(run.run_id, run.attempt)]
+        self.journal.begin(run.attempt, told)
         news: list[News] = [Move(Signal.ATTEMPT_ACCEPTED)]
-        if run.status is RunStatus.WAITING_USER:
-            told = await self.stores.interactions.answered(run.run_id)
-            news.append(Told(tuple(InteractionResolved(question_id=each.question_id, how="answered") for each in told)))
+        if told or run.status is RunStatus.WAITING_USER:
+            news.append(Told(tuple(InteractionResolved(question_id=each, how="answered") for each in told)))
         return await self._write(*news)
 
     async def record(self, again: int = 0) -> bool:
@@ -167,6 +186,13 @@ class Driver:
             return False
         await self.stores.runs.withdraw_attempt(self.lease, run.attempt)
         return (await self.stores.runs.driven(self.lease.run_id)).attempt < run.attempt
+
+    async def refuse(self) -> bool:
+        """Its executor does not begin it, for a reason that can pass."""
+        run = await self.stores.runs.driven(self.lease.run_id)
+        if not run.attempt_living or run.attempt_started or run.attempt in self.journal.attempts:
+            return False
+        return await self._write(Move(Signal.START_REFUSED, ErrorCode.ENGINE_START_FAILED, "not now"))
 
     async def renew(self) -> bool:
         return bool(await self.stores.runs.renew([self.lease], 3600))
@@ -221,6 +247,9 @@ class Seen:
         ends = [cursor for cursor, kind, data in self.events if kind == "run.status" and json.loads(data)["status"] in TERMINAL]
         resolved = [json.loads(data)["questionId"] for _, kind, data in self.events if kind == "interaction.resolved"]
         open_questions = [each for each in self.asked if each.endswith((":pending", ":answered"))]
+        left = [each for each in self.answers if f"{each}:withdrawn" in self.asked]
+        diagnostics = [json.loads(data) for _, kind, data in self.events if kind == "diagnostic"]
+        told = {each["message"].split(":")[0] for each in diagnostics if each["code"] == "reply_undeliverable"}
         waits_for_reply = self.status is RunStatus.WAITING_USER and any(each.endswith(":pending") for each in self.asked)
         claims = {
             "cursors are dense": [cursor for cursor, _, _ in self.events] == list(range(1, self.last_cursor + 1)),
@@ -228,6 +257,7 @@ class Seen:
             "it ended when it was over": (self.finished_at is not None) == over,
             "at most one attempt lives": self.living <= (0 if over else 1),
             "a question is resolved once": len(resolved) == len(set(resolved)),
+            "an accepted reply nobody took is told of": set(left) <= told,
             "nothing is open when it is over": not (over and (open_questions or self.leased or not self.resting)),
             "only who waits for a person rests": over or not self.resting or waits_for_reply,
         }

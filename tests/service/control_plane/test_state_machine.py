@@ -40,6 +40,7 @@ STEPS = 40
 STEPS_OF = {
     "on": ("take_up", "start", "record"), "lose_and_on": ("lose", "take_up", "start", "record"), "lose": ("lose",),
     "renew": ("renew",), "let_go": ("let_go",), "withdraw": ("take_up", "withdraw"), "give_up": ("give_up",),
+    "refuse": ("take_up", "refuse"),
 }  # fmt: skip
 ENGINES_DO = ("says", "calls_a_tool", "begins_a_session", "asks", "asks", "withdraws_a_question", *ENDS)
 PEOPLE_DO = ("answer", "answer", "answer", "stop", "say nothing")
@@ -239,6 +240,8 @@ class Lives(RuleBasedStateMachine):
             now, before = self._look(run_id), self.seen.get(run_id)
             assert now.faults() == [], f"{run_id}: {now}"
             assert now.said == journal.said_by_cursor(now.said), f"{run_id}: its log says what no engine said, or twice"
+            delivered = [each.removesuffix(":delivered") for each in now.asked if each.endswith(":delivered")]
+            assert journal.unheard(delivered) == [], f"{run_id}: a reply counts as delivered that no engine has heard"
             if before is not None:
                 assert now.events[: len(before.events)] == before.events, f"{run_id}: its past has changed"
             if before is not None and before.status in TERMINAL:
