@@ -77,6 +77,8 @@ from shared.web import EXCEPTION_HANDLERS, make_routes
 
 log = structlog.get_logger("app")
 
+LOG_CONNECTIONS = 3  # the recorder's, and those of stops and of the sweeper, which never wait for it
+
 
 def build_app(  # long: the composition root, read in one piece
     settings: Settings,
@@ -91,6 +93,7 @@ def build_app(  # long: the composition root, read in one piece
     fit = (bounds or Bounds()).check()
     dsn, token = settings.dsn(), settings.token()
     pool, lease_pool = make_pool(dsn, settings.pool_size), make_pool(dsn, 1, fit.renew_every)
+    log_pool = make_pool(dsn, LOG_CONNECTIONS)  # what engines tell does not stand in line behind who reads
     wakeups, manager = Wakeups(dsn), ManagerClient(settings.manager_urls, token, fit.call)
     runs, events, messages, parking = (
         RunStore(pool, wakeups.tell, Ageing(settings.ageing_seconds), Caps.told(settings.app_runs, settings.provider_runs)),
@@ -101,7 +104,7 @@ def build_app(  # long: the composition root, read in one piece
     interactions, keys, apps, breakers = InteractionStore(pool, wakeups.tell), KeyStore(pool), AppStore(pool), BreakerStore(pool)
 
     hub = TailHub(runs, events)
-    run_log = RunLog(pool, on_commit=(hub.committed, wakeups.committed, count), chance=chance)
+    run_log = RunLog(log_pool, on_commit=(hub.committed, wakeups.committed, count), chance=chance)
     leases = Leases(RunStore(lease_pool), fit.lease, fit.renew_every)
     recorder = Recorder(run_log, leases.drop)
     leashes = Leashes(manager, fit.renew_every, fit.probe)
@@ -167,7 +170,7 @@ def build_app(  # long: the composition root, read in one piece
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
         for applied in await migrate(dsn):
             log.info("migrated", version=applied)
-        async with opened(pool), opened(lease_pool):
+        async with opened(pool), opened(lease_pool), opened(log_pool):
             # The dispatcher ends first: its drivers hand their runs back through everything below.
             async with loops.running(), Loops({"dispatcher": dispatcher.run}).running(), _leaving(stopping, dispatcher, hub):
                 yield

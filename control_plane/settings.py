@@ -69,7 +69,7 @@ class Settings(ServiceSettings):
     drives: int = Field(default=500, ge=1, validation_alias="RUNYARD_DRIVES", description="Runs driven by one replica.")
     pool_size: int = Field(
         default=10, ge=2, validation_alias="RUNYARD_POOL_SIZE",
-        description="Connections to Postgres; leases and hints have one more each.",
+        description="Connections to Postgres; leases and hints have one more each, the log of events three.",
     )  # fmt: skip
 
     keep_output_days: int = Field(

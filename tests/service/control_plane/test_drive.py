@@ -370,3 +370,26 @@ async def test_a_woken_run_whose_start_nobody_confirms_is_not_put_to_rest_again(
     assert "blue" in again.request["messages"][-1]["content"]
     again.end()
     await replica.until(run_id, "success")
+
+
+async def test_what_engines_tell_is_written_while_readers_wait_for_a_connection(
+    database: str, manager: FakeManager, manager_url: str, stores: Stores
+) -> None:
+    async with replica_at(database, manager_url, pool_size=2) as replica:
+        run_id = await replica.start()
+        attempt = await manager.begun(run_id)
+        await replica.until(run_id, "running")
+        async with stores.pool.acquire() as other, asyncio.TaskGroup() as readers, other.transaction():
+            await other.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            await other.execute("LOCK TABLE apps IN ACCESS EXCLUSIVE MODE")
+            for _ in range(10):
+                readers.create_task(replica.http.get("/api/apps"))
+            blocked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            async with asyncio.timeout(10):
+                while await stores.pool.fetchval(blocked) < 2:
+                    await asyncio.sleep(0.01)  # polling a condition with a bound
+                attempt.say("message.completed", {"text": "hi"})
+                while "message.completed" not in await stores.kinds(run_id):
+                    await asyncio.sleep(0.01)  # polling a condition with a bound
+        attempt.end()
+        await replica.until(run_id, "success")
