@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -229,7 +228,7 @@ class Tail:
         self.is_cut = False
         self.was_read = False  # to the end, by somebody
         self._waiting: set[asyncio.Future[None]] = set()
-        self._indexing: asyncio.Future[array[int]] | None = None
+        self._indexing: asyncio.Future[None] | None = None
         self._readers = 0
 
     def wake(self) -> None:
@@ -261,17 +260,17 @@ class Tail:
     async def indexed(self) -> None:
         """Until the journal can be read: once, in a thread, for all who wait. Raises ``OSError``; the next to ask tries again."""
         if self._indexing is None:
-            self._indexing = asyncio.ensure_future(asyncio.to_thread(self.journal.scan))
-            self._indexing.add_done_callback(self._scanned)
-        offsets = await asyncio.shield(self._indexing)
-        if self.journal.is_unread:
-            self.journal.take_index(offsets)
+            self._indexing = asyncio.ensure_future(self._index())
+            self._indexing.add_done_callback(lambda done: done.cancelled() or done.exception())  # also when nobody waits any more
+        await asyncio.shield(self._indexing)
 
-    def _scanned(self, scan: asyncio.Future[array[int]]) -> None:
-        """Whoever waited for it knows how it went, also when nobody does any more."""
-        self._indexing = None
-        if not scan.cancelled():
-            scan.exception()
+    async def _index(self) -> None:
+        try:
+            offsets = await asyncio.to_thread(self.journal.scan)
+            if self.journal.is_unread:
+                self.journal.take_index(offsets)
+        finally:
+            self._indexing = None
 
     async def changed(self, within: float) -> None:
         future = asyncio.get_running_loop().create_future()
