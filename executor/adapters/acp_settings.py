@@ -14,6 +14,17 @@ from executor.adapters.mcp_servers import McpServer
 from executor.adapters.mcp_servers import mcp_servers as servers_given
 from shared.errors import ErrorCode, RunyardError
 
+_REFUSAL = r"""
+refuse() {{
+  if [ -e "$1" ] || [ -L "$1" ]; then
+    printf 'it is not started in a workspace that would configure it: take away %s\n' "$1" >&2
+    exit 78
+  fi
+}}
+for name in {names}; do refuse "$PWD/{folder}/$name"; done
+if [ "${{PWD%/*}}" != "$HOME" ]; then refuse "${{PWD%/*}}/{folder}/.env"; fi
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class AcpSetup:
@@ -26,6 +37,11 @@ class AcpSetup:
     mcp_servers: Sequence[Mapping[str, Any]] = ()
     sign_in: Mapping[str, Any] | None = None
     new_session: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def refusal(folder: str, names: Sequence[str]) -> str:
+    """Shell lines that end a start, with the file's name, where the workspace's ``folder`` holds one of ``names``."""
+    return _REFUSAL.format(folder=folder, names=" ".join(names))
 
 
 def refuse_schema(request: StartRequest, engine: str) -> None:

@@ -33,16 +33,7 @@ TOOLS = {
 
 # A folder it trusts configures it: programs it starts, rules of what may be done unasked, sub-agents with servers of their own.
 # One it does not trust gets no tool server, no skill, no instructions and two modes only. There is nothing in between.
-_REFUSE = r"""
-refuse() {
-  if [ -e "$1" ] || [ -L "$1" ]; then
-    printf 'it is not started in a workspace that would configure it: take away %s\n' "$1" >&2
-    exit 78
-  fi
-}
-for name in settings.json .env policies agents extensions; do refuse "$PWD/.gemini/$name"; done
-if [ "${PWD%/*}" != "$HOME" ]; then refuse "${PWD%/*}/.gemini/.env"; fi
-"""
+_REFUSE = acp_settings.refusal(FOLDER, ("settings.json", ".env", "policies", "agents", "extensions"))
 # A session loaded in the clock minute in which it was created would be overwritten by the file that loading begins, because both
 # are named by that minute. So its file gets a name of no minute first; it is found by its ending.
 # A prompt that was stopped, or failed, is taken back: the file's last word is then the list of messages as it was before. What

@@ -32,6 +32,15 @@ TOOLS = {"shell": ("run_shell_command",), "edit": ("write_file", "edit", "notebo
 SESSION_ID = "qwen-code/sessionId"
 _NAMESPACE = uuid.UUID("5f2f7d0e-9a52-4f0b-8a7e-6d1d4c1b7a90")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# A folder configures it, and its settings trust each or none.
+_REFUSE = acp_settings.refusal(FOLDER, ("settings.json", ".env", "agents", "extensions", "hooks"))
+# What a plain file of variables in the workspace may not set: where requests go, and what programs are loaded.
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+_NOT_FROM_ENV_FILES = (
+    *_PROXIES, *(each.lower() for each in _PROXIES), "OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL", "DASHSCOPE_API_KEY",
+    "QWEN_MODEL", "NODE_OPTIONS", "NODE_EXTRA_CA_CERTS", "NODE_TLS_REJECT_UNAUTHORIZED", "QWEN_CODE_SYSTEM_SETTINGS_PATH",
+    "QWEN_CODE_SYSTEM_DEFAULTS_PATH", "QWEN_CODE_TRUSTED_FOLDERS_PATH", "DEBUG", "DEBUG_MODE",
+)  # fmt: skip
 _SHOW_LOG = """
 mkdir -p "$HOME/.qwen/debug" && ln -sf /dev/stderr "$HOME/.qwen/debug/$1.txt"
 shift
@@ -106,7 +115,10 @@ def _setup(request: StartRequest, session: str) -> AcpSetup:
     endpoint = ("--openai-base-url", base_url) if base_url is not None else ()
     settings = json.dumps(_settings(request, "qwen-oauth" if key is None else "openai"))
     files = (File("home", f"{FOLDER}/settings.json", settings.encode()),)
-    shown = ("/bin/sh", "-c", _SHOW_LOG, ENGINE, session) if _UUID.fullmatch(session) else ()  # whatever else a caller names
+    if _UUID.fullmatch(session):
+        shown = ("/bin/sh", "-c", _REFUSE + _SHOW_LOG, ENGINE, session)
+    else:  # whatever else a caller names
+        shown = ("/bin/sh", "-c", _REFUSE + 'exec "$@"', ENGINE)
     command = Command(argv=(*shown, request.executable, "--acp", *endpoint), env=env, files=files)
     return AcpSetup(command, acp_settings.mcp_servers(request), new_session={"_meta": {SESSION_ID: session}})
 
@@ -119,5 +131,6 @@ def _settings(request: StartRequest, auth_type: str) -> dict[str, Any]:
         "privacy": {"usageStatisticsEnabled": False},
         "telemetry": {"enabled": False},
         "model": {"generationConfig": {"maxRetries": 0}},
+        "advanced": {"excludedEnvVars": list(_NOT_FROM_ENV_FILES)},
         "permissions": {"deny": acp_settings.tools_off(request, TOOLS, ENGINE)},
     }

@@ -84,12 +84,18 @@ def _gemini(marks: Path) -> dict[str, str]:
     }
 
 
-# Qwen Code is not among them: what it reads of a workspace stands in docs/adr/0008.
+def _qwen(marks: Path) -> dict[str, str]:
+    variables = f"https_proxy={NOWHERE}\nOPENAI_MODEL=other\nQWEN_CODE_SYSTEM_SETTINGS_PATH=other.json\n"
+    servers = json.dumps({"mcpServers": _servers(marks, "server")})
+    return {".env": DOTENV + variables, "other.json": servers, ".mcp.json": servers}
+
+
 PLANTED = {
     Provider.CODEX_APP_SERVER: _codex,
     Provider.CLAUDE_CODE: _claude,
     Provider.OPENCODE: _opencode,
     Provider.GEMINI_CLI: _gemini,
+    Provider.QWEN_CODE: _qwen,
 }
 
 
@@ -122,17 +128,23 @@ async def test_nothing_in_the_workspace_configures_the_engine(tmp_path: Path, pr
     assert sorted(path.name for path in marks.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["settings.json", ".env", "policies/all.toml", "agents/helper.md"])
-async def test_gemini_does_not_start_in_a_workspace_that_would_configure_it(tmp_path: Path, name: str) -> None:
-    marks, home, adapter = tmp_path / "marks", tmp_path / "home", ADAPTERS[Provider.GEMINI_CLI]
+REFUSED = {
+    Provider.GEMINI_CLI: (".gemini/settings.json", ".gemini/.env", ".gemini/policies/all.toml", ".gemini/agents/helper.md"),
+    Provider.QWEN_CODE: (".qwen/settings.json", ".qwen/.env", ".qwen/agents/helper.md"),
+}
+
+
+@pytest.mark.parametrize(("provider", "name"), [(provider, name) for provider, names in REFUSED.items() for name in names])
+async def test_an_engine_does_not_start_in_a_workspace_that_would_configure_it(
+    tmp_path: Path, provider: Provider, name: str
+) -> None:
+    marks, home, adapter = tmp_path / "marks", tmp_path / "home", ADAPTERS[provider]
     marks.mkdir()
-    lay(home / "workspace", {f".gemini/{name}": json.dumps({"mcpServers": _servers(marks, "server")})})
-    options = {"baseUrl": NOWHERE}
-    request = request_for(
-        home, "hi", executable_of(Provider.GEMINI_CLI), provider_options=options, credential_env={"GEMINI_API_KEY": KEY}
-    )  # fmt: skip
+    lay(home / "workspace", {name: json.dumps({"mcpServers": _servers(marks, "server")})})
+    keys = {each: value for each, value in KEYS.items() if each in adapter.credentials.names}
+    request = request_for(home, "hi", executable_of(provider), provider_options={"baseUrl": NOWHERE}, credential_env=keys)
     async with driven(adapter.start(request), request) as engine:
         outcome = await engine.outcome()
     assert outcome.outcome is AttemptOutcome.ERROR
-    assert f"take away {home}/workspace/.gemini/{name.partition('/')[0]}" in engine.raw[STDERR].decode()
+    assert f"take away {home}/workspace/{'/'.join(name.split('/')[:2])}" in engine.raw[STDERR].decode()
     assert list(marks.iterdir()) == []
