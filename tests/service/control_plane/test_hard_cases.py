@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from control_plane.domain.lifecycle import Signal
 from control_plane.domain.news import Move
 from control_plane.runs.record import Recorder
+from tests.e2e.kit import Frames
 from tests.fault_proxy import Address, FaultProxy, faulty
 from tests.loopback import until
 from tests.service.control_plane.conftest import Replica, Stores, replica_at
@@ -159,3 +161,39 @@ async def test_an_accepted_attempt_is_renewed_while_that_it_was_accepted_cannot_
     database_is_back.set()
     attempt.end()
     await replica.until(run_id, "success")
+
+
+# ---- 4: a client that comes back the next day, to another replica ----
+
+
+async def test_a_stream_of_the_day_before_is_complete_at_another_replica(
+    database: str, manager_url: str, manager: FakeManager, stores: Stores
+) -> None:
+    async def read(replica: Replica, run_id: str, after: int, count: int | None = None) -> list[tuple[int, str]]:
+        """(id, data) of that many frames, or of all until the stream ends."""
+        seen: list[tuple[int, str]] = []
+        headers = {"last-event-id": str(after)}
+        async with asyncio.timeout(30), replica.http.stream("GET", f"/api/runs/{run_id}/stream", headers=headers) as answer:
+            async for frame in Frames(answer):
+                seen.append((int(frame.id), frame.data.decode()))
+                if len(seen) == count:
+                    break
+        return seen
+
+    async with replica_at(database, manager_url) as one:
+        run_id = await one.start()
+        attempt = await manager.begun(run_id)
+        for number in range(300):
+            attempt.say("message.completed", {"messageId": f"m{number}", "text": str(number)})
+        seen = await read(one, run_id, 0, 150)
+    async with replica_at(database, manager_url) as two:
+        await stores.pool.execute("UPDATE run_events SET at = at - interval '1 day'")
+        await stores.pool.execute("UPDATE agent_runs SET created_at = created_at - interval '1 day'")
+        rest = asyncio.ensure_future(read(two, run_id, seen[-1][0]))
+        attempt.say("message.completed", {"messageId": "today", "text": "today"})
+        attempt.end()
+        seen += await rest
+        stored = await two.events(run_id)
+    assert [cursor for cursor, _ in seen] == list(range(1, len(stored) + 1))
+    assert [json.loads(data)["data"] for _, data in seen] == [each["data"] for each in stored]
+    assert sum(each["kind"] == "message.completed" for each in stored) == 301
