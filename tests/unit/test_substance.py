@@ -56,3 +56,9 @@ def test_lines_of_every_protocol_have_a_kind() -> None:
     update = {"sessionUpdate": "agent_message_chunk", "content": {}}
     assert kind_of({"method": "session/update", "params": {"update": update}}) == "session/update agent_message_chunk"
     assert kind_of({"id": 3, "error": {"code": -32000, "message": "no"}}) == "error(code,message)"
+
+
+def test_what_comes_by_the_pace_of_a_machine_may_come_or_not() -> None:
+    told_early = {"method": "item/commandExecution/outputDelta", "params": {"delta": "x"}}
+    assert differences(lines(*KEPT), lines(*KEPT, told_early))[0] == []
+    assert differences(lines(*KEPT, told_early), lines(*KEPT))[0] == []
