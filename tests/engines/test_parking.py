@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -12,13 +12,14 @@ from shared.contracts.runs import TERMINAL
 from tests.conformance.cases import MAKE, WORD
 from tests.conformance.engines import Engine
 from tests.conformance.ground import ENGINES_DIR, KEYS
-from tests.conformance.test_client_script import LIVING
+from tests.conformance.test_client_script import LIVING, stack, stub
 from tests.e2e.conftest import make_folder
 from tests.e2e.kit import Stack, no_process_of, running_stack
 from tests.engines.test_codex_through_services import of_kind
-from tests.model_stub.server import ModelStub, serving
+from tests.model_stub.server import ModelStub
 
 pytestmark = pytest.mark.engine
+__all__ = ["stack", "stub"]  # the fixtures
 
 PARKED_SECONDS = 60
 
@@ -28,19 +29,6 @@ def engine_stack() -> Generator[Stack]:
     given = {"RUNYARD_ENGINES_DIR": str(ENGINES_DIR), "RUNYARD_PARK_SECONDS": "0.5", **KEYS}
     with make_folder() as folder, running_stack(folder / "state", environment=given) as stack:
         yield stack
-
-
-@pytest.fixture
-async def stack(engine_stack: Stack) -> AsyncGenerator[Stack]:
-    fresh = Stack(engine_stack.process, engine_stack.ready_file, engine_stack.state_dir)
-    async with fresh.client:
-        yield fresh
-
-
-@pytest.fixture
-async def stub() -> AsyncGenerator[ModelStub]:
-    async with serving() as running:
-        yield running
 
 
 async def decline(stack: Stack, shown: dict[str, Any]) -> None:

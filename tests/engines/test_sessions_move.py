@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ import pytest
 
 from tests.conformance.engines import Engine
 from tests.conformance.ground import ENGINES_DIR, KEYS
-from tests.conformance.test_client_script import LIVING
+from tests.conformance.test_client_script import LIVING, stack, stub
 from tests.e2e.conftest import make_folder
 from tests.e2e.kit import Stack, running_stack
 from tests.engines.test_codex_through_services import of_kind
-from tests.model_stub.server import ModelStub, serving
+from tests.model_stub.server import ModelStub
 
 pytestmark = pytest.mark.engine
+__all__ = ["stack", "stub"]  # the fixtures
 
 WORD = "kumquat"
 FOUND = "6001"  # what only a command can say that reads the file
@@ -41,19 +42,6 @@ def engine_stack(store: Path) -> Generator[Stack]:
     given = {"RUNYARD_ENGINES_DIR": str(ENGINES_DIR), "EXECUTOR_SNAPSHOT_STORE": f"file://{store}", **KEYS}
     with make_folder() as folder, running_stack(folder / "state", "--executors", "2", environment=given) as stack:
         yield stack
-
-
-@pytest.fixture
-async def stack(engine_stack: Stack) -> AsyncGenerator[Stack]:
-    fresh = Stack(engine_stack.process, engine_stack.ready_file, engine_stack.state_dir)
-    async with fresh.client:
-        yield fresh
-
-
-@pytest.fixture
-async def stub() -> AsyncGenerator[ModelStub]:
-    async with serving() as running:
-        yield running
 
 
 def everything_in(store: Path) -> bytes:
