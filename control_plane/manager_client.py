@@ -10,6 +10,7 @@ from typing import TypeVar
 from urllib.parse import urlencode
 
 import structlog
+from pydantic import BaseModel
 
 from shared.contracts.interactions import RunReply
 from shared.contracts.provider_runs import (
@@ -40,6 +41,7 @@ log = structlog.get_logger("manager_client")
 _RUNS = "/api/provider-runs"
 _CONNECT_SECONDS = 2.0
 T = TypeVar("T")
+Taken = TypeVar("Taken", bound=BaseModel)
 
 
 class ManagerClient:
@@ -79,37 +81,17 @@ class ManagerClient:
         )
 
     async def stop(self, executor_id: str, run_id: str, attempt: int) -> StopTaken:
-        return await self._any(
-            lambda client, _: client.call(
-                "POST", f"{_RUNS}/{run_id}/stop", params=_named(executor_id, attempt), answer=StopTaken,
-                timeout=self._call_seconds,
-            )
-        )  # fmt: skip
+        return await self._tell("stop", executor_id, run_id, attempt, None, StopTaken)
 
     async def reply(self, executor_id: str, run_id: str, attempt: int, reply: RunReply) -> ReplyTaken:
-        return await self._any(
-            lambda client, _: client.call(
-                "POST", f"{_RUNS}/{run_id}/human-loop/reply", params=_named(executor_id, attempt), body=reply,
-                answer=ReplyTaken, timeout=self._call_seconds,
-            )
-        )  # fmt: skip
+        return await self._tell("human-loop/reply", executor_id, run_id, attempt, reply, ReplyTaken)
 
     async def message(self, executor_id: str, run_id: str, attempt: int, message: UserMessage) -> MessageTaken:
-        return await self._any(
-            lambda client, _: client.call(
-                "POST", f"{_RUNS}/{run_id}/messages", params=_named(executor_id, attempt), body=message, answer=MessageTaken,
-                timeout=self._call_seconds,
-            )
-        )  # fmt: skip
+        return await self._tell("messages", executor_id, run_id, attempt, message, MessageTaken)
 
     async def park(self, executor_id: str, run_id: str, attempt: int, park: ParkRun) -> ParkTaken:
         """Repeating is safe. Raises ``conflict`` where its engine waits for anything else, or for nothing any more."""
-        return await self._any(
-            lambda client, _: client.call(
-                "POST", f"{_RUNS}/{run_id}/park", params=_named(executor_id, attempt), body=park, answer=ParkTaken,
-                timeout=self._call_seconds,
-            )
-        )  # fmt: skip
+        return await self._tell("park", executor_id, run_id, attempt, park, ParkTaken)
 
     async def download(self, executor_id: str, run_id: str, path: str, params: Mapping[str, str]) -> Upstream:
         """What a run left, as bytes: ``path`` below its provider run, quoted. Raises as the executor says, else as ``start``."""
@@ -156,6 +138,16 @@ class ManagerClient:
         return await self._any(
             lambda client, _: client.call("GET", "/api/providers", answer=ProviderList, timeout=self._call_seconds)
         )
+
+    async def _tell(
+        self, what: str, executor_id: str, run_id: str, attempt: int, body: BaseModel | None, answer: type[Taken]
+    ) -> Taken:
+        return await self._any(
+            lambda client, _: client.call(
+                "POST", f"{_RUNS}/{run_id}/{what}", params=_named(executor_id, attempt), body=body, answer=answer,
+                timeout=self._call_seconds,
+            )
+        )  # fmt: skip
 
     async def _any(self, ask: Callable[[ServiceClient, str], Awaitable[T]]) -> T:
         """Ask the manager that answered last; the next one when it certainly did not hear us."""
