@@ -39,6 +39,7 @@ from control_plane.runs.drive import DriveRun
 from control_plane.runs.files import ReadFiles
 from control_plane.runs.follow import TailHub
 from control_plane.runs.gate import Gate
+from control_plane.runs.insist import InsistOnEnd
 from control_plane.runs.interrupt import InterruptSession
 from control_plane.runs.leases import Leases
 from control_plane.runs.leashes import Leashes
@@ -125,7 +126,9 @@ def build_app(  # long: the composition root, read in one piece
         Gate(breakers, recorder),
     )
     deliver, interrupt = (
-        DeliverIntents(runs, interactions, messages, manager, run_log, DeliverParking(parking, interactions, manager)),
+        DeliverIntents(
+            runs, interactions, messages, manager, run_log, DeliverParking(parking, interactions, manager), leashes, fit.stop
+        ),
         InterruptSession(runs, run_log),
     )
     dispatcher = Dispatcher(runs, drive, deliver, leases, recorder, settings.drives)
@@ -162,7 +165,7 @@ def build_app(  # long: the composition root, read in one piece
 
     loops = Loops({
         "recorder": recorder.run, "tails": hub.run, "wakeups": wakeups.run, "leases": leases.run,
-        "leashes": leashes.run, "reaper": reaper.run,
+        "leashes": leashes.run, "reaper": reaper.run, "insist": InsistOnEnd(runs, run_log, manager, fit, monotonic).run,
         "retention": Retain(RetentionStore(pool), manager, _keep(settings), settings.retention_seconds).run,
     })  # fmt: skip
 

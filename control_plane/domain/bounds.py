@@ -20,6 +20,7 @@ class Bounds:
     attach: float = 2.0
     call: float = 5.0
     reconnect: float = 0.25
+    stop: float = 150.0  # an executor needs up to 128: 60 of grace, 8 to interrupt and hear out, 60 for a snapshot
 
     @property
     def lost_after(self) -> float:
@@ -34,6 +35,7 @@ class Bounds:
             "two heartbeats fit into the silence": 2 * self.heartbeat < self.silence,
             "silence + probe <= 10": self.silence + self.probe <= 10,
             "lost_after <= 15": self.lost_after <= 15,
+            "silence + probe < stop": self.silence + self.probe < self.stop,  # who does not answer is known by then
         }
         for rule, holds in rules.items():
             if not holds:

@@ -89,10 +89,20 @@ class DrivenRun:
     lender: str = ""
     held: bool = False
     meets_breaker: bool = False
+    stopping_seconds: float = 0.0  # since someone asked for its end
 
     @property
     def attempt_living(self) -> bool:
         return self.placement is not None and not self.attempt_ended
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """A run that is to stop and is not over. ``executor_id`` None: it has no living attempt."""
+
+    run_id: str
+    attempt: int
+    executor_id: str | None
 
 
 @dataclass(frozen=True, slots=True)

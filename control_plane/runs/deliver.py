@@ -12,6 +12,7 @@ import structlog
 from control_plane.domain.messages import MessagesSettled
 from control_plane.domain.run import DrivenRun, Placement
 from control_plane.manager_client import ManagerClient
+from control_plane.runs.leashes import Leashes
 from control_plane.runs.park import DeliverParking
 from control_plane.storage.interactions import Answered, InteractionStore
 from control_plane.storage.messages import MessageStore
@@ -40,11 +41,15 @@ class DeliverIntents:
     manager: ManagerClient
     run_log: RunLog
     parking: DeliverParking
+    leashes: Leashes
+    stop_seconds: float  # an attempt that was to stop for so long is renewed no more: its executor, then its guard, ends it
 
     async def __call__(self, run_id: str) -> None:
         run = await self.runs.driven(run_id)
         if run.status in TERMINAL or not run.attempt_living or run.placement is None:
             return
+        if run.stopping_seconds > self.stop_seconds:
+            self.leashes.drop(run.placement.executor_id, run_id, run.attempt)
         try:
             await self._said(run, run.placement)
         except _FAILURES as error:

@@ -15,7 +15,7 @@ import asyncpg
 
 from control_plane.domain.line import Ageing, Caps
 from control_plane.domain.profile import Profile
-from control_plane.domain.run import DrivenRun, IdempotencyKey, Lease, NewRun, Placement, Resumable, RunFilter, RunRow
+from control_plane.domain.run import DrivenRun, IdempotencyKey, Lease, NewRun, Placement, Resumable, RunFilter, RunRow, Stuck
 from control_plane.domain.standing import NO_WORK
 from control_plane.storage.claims import Asked, claim_within
 from control_plane.storage.failures import storage_errors
@@ -183,6 +183,11 @@ class RunStore:
         with storage_errors():
             return [row["id"] for row in await self._pool.fetch(_SQL["overdue"], grace_seconds, queue_seconds)]
 
+    async def stuck(self, stop_seconds: float) -> list[Stuck]:
+        """Runs that were asked to stop more than ``stop_seconds`` ago and are not over; not all at once, the oldest first."""
+        with storage_errors():
+            return [Stuck(*row) for row in await self._pool.fetch(_SQL["stuck"], stop_seconds)]
+
     # ---- resume ----
 
     async def session_tail(self, session_id: str, app_id: str | None) -> Resumable | None:
@@ -256,6 +261,7 @@ def _driven(row: Any) -> DrivenRun:
         attempt_started=row["attempt_started_at"] is not None, attempt_ended=row["attempt_ended"],
         is_to_park=row["is_to_park"],
         failures=row["failures"], lender=row["lender"], held=row["held"], meets_breaker=row["meets_breaker"],
+        stopping_seconds=row["stopping_seconds"],
     )  # fmt: skip
 
 

@@ -156,6 +156,7 @@ UPDATE run_heads AS head SET attempt = gone.attempt - 1 FROM gone WHERE head.run
 -- What a driver needs to know of its run.
 SELECT run.id, run.status::text AS status, run.provider, run.model, run.session_id, run.app_id, run.active_ms_left,
        run.stop_requested_at IS NOT NULL AS stop_requested,
+       coalesce(extract(epoch FROM now() - run.stop_requested_at), 0)::float8 AS stopping_seconds,
        head.attempt, head.executor_cursor, head.failures, head.held, run.lender, breaker.lender IS NOT NULL AS meets_breaker,
        request.workspace_key, request.resume_session, request.request,
        request.profile::text AS profile,
@@ -266,6 +267,16 @@ UNION ALL
  WHERE run.status = 'waiting_user' AND attempt.ended_at IS NOT NULL AND run.stop_requested_at IS NULL
    AND NOT asked.is_open AND asked.answered_at + make_interval(secs => $2::float8) < now()
  LIMIT 100);
+
+-- name: stuck
+-- Runs that were asked to stop more than $1 seconds ago, with the attempt that has not ended.
+SELECT run.id, head.attempt, attempt.executor_id
+FROM agent_runs AS run
+JOIN run_heads AS head ON head.run_id = run.id
+LEFT JOIN attempts AS attempt ON attempt.run_id = head.run_id AND attempt.attempt = head.attempt AND attempt.ended_at IS NULL
+WHERE run.status = 'stopping' AND run.stop_requested_at + make_interval(secs => $1::float8) < now()
+ORDER BY run.stop_requested_at
+LIMIT 100;
 
 -- name: snapshot
 -- A queued run's place in the line ($2, $3: as in the claim), and that place times the pace at which its provider's runs began lately.

@@ -144,12 +144,14 @@ class Replica:
 
 
 @asynccontextmanager
-async def replica_at(database: str, *managers: str, stopping: Stopping | None = None, **settings: Any) -> AsyncGenerator[Replica]:
+async def replica_at(
+    database: str, *managers: str, stopping: Stopping | None = None, bounds: Bounds = QUICK, **settings: Any
+) -> AsyncGenerator[Replica]:
     given = Settings(
         database_url=SecretStr(database), manager_urls=list(managers), admin_key=SecretStr("admin"),
         service_token=SecretStr("service"), **settings,
     )  # fmt: skip
-    async with serving(build_app(given, stopping=stopping, bounds=QUICK, chance=lambda: 0.0)) as url:
+    async with serving(build_app(given, stopping=stopping, bounds=bounds, chance=lambda: 0.0)) as url:
         headers = {"authorization": "Bearer admin"}
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30, trust_env=False) as http:
             yield Replica(url, http)

@@ -30,7 +30,10 @@ HEARTBEAT_SECONDS = 0.1
 
 @dataclass
 class FakeAttempt:
-    """One attempt's journal at an executor. ``silent``: its streams send nothing, not even a heartbeat."""
+    """One attempt's journal at an executor.
+
+    ``silent``: its streams send nothing, not even a heartbeat. ``stays``: no stop ends it.
+    """
 
     run_id: str
     number: int
@@ -38,6 +41,7 @@ class FakeAttempt:
     frames: list[bytes] = field(default_factory=list)
     over: bool = False
     silent: bool = False
+    stays: bool = False
     cuts: int = 0
     replies: dict[str, dict[str, Any]] = field(default_factory=dict)
     messages: list[dict[str, Any]] = field(default_factory=list)
@@ -207,7 +211,7 @@ class FakeManager:
             executor.forbidden.add(key)
             return JSONResponse({"runId": key[0], "attempt": key[1], "status": "remembered"})
         attempt.stops += 1
-        if not attempt.over:
+        if not attempt.over and not attempt.stays:
             attempt.end(outcome="canceled", result=None)
         return JSONResponse({"runId": key[0], "attempt": key[1], "status": "stopping"})
 
@@ -263,7 +267,8 @@ class FakeManager:
         executor, _ = await self._called("show", request)
         attempt = self._attempt(executor, request)
         return JSONResponse({
-            "runId": attempt.run_id, "attempt": attempt.number, "provider": "scripted", "status": "running",
+            "runId": attempt.run_id, "attempt": attempt.number, "provider": "scripted",
+            "status": "ended" if attempt.over else "running",
             "executorId": executor.executor_id, "instance": executor.instance, "startedAt": AT,
             "lastExecutorCursor": len(attempt.frames),
         })  # fmt: skip

@@ -54,6 +54,22 @@ def test_events_are_numbered_densely_after_the_last_one() -> None:
     assert (change.last_cursor, change.executor_cursor) == (6, 4)
 
 
+@pytest.mark.parametrize(("reason", "status"), [
+    (ErrorCode.USER_CANCELED, RunStatus.CANCELED), (ErrorCode.TIMEOUT, RunStatus.TIMEOUT),
+    (ErrorCode.INTERACTION_EXPIRED, RunStatus.ERROR),
+])  # fmt: skip
+def test_an_end_that_nobody_confirmed_is_the_one_it_was_stopped_for_and_is_told_once(
+    reason: ErrorCode, status: RunStatus
+) -> None:
+    stopping = replace(RUN, status=RunStatus.STOPPING, stop_reason=reason)
+    insisted = Move(Signal.STOPPED, event=Diagnostic(code="end_not_confirmed", message="it stays"))
+    change = absorb(stopping, [insisted, insisted, ended(2, "success"), said(3)])
+    assert (change.status, change.again, kinds(change)) == (status, None, ["diagnostic", "run.status"])
+    assert change.ending is not None
+    assert change.ending.error_code == reason
+    assert change.outcome is not None  # its attempt is over with it
+
+
 def test_what_was_written_before_is_not_written_again() -> None:
     first = absorb(RUN, [said(2), said(3)])
     again = absorb(replace(RUN, last_cursor=first.last_cursor, executor_cursor=3), [said(2), said(3), said(4)])
