@@ -93,8 +93,11 @@ def build_app(  # long: the composition root, read in one piece
     settings.refuse_what_does_not_fit()
     fit = (bounds or Bounds()).check()
     dsn, token = settings.dsn(), settings.token()
-    pool, lease_pool = make_pool(dsn, settings.pool_size), make_pool(dsn, 1, fit.renew_every)
-    log_pool = make_pool(dsn, LOG_CONNECTIONS)  # what engines tell does not stand in line behind who reads
+    pool = make_pool(dsn, settings.pool_size, wait_seconds=fit.acquire)
+    lease_pool = make_pool(dsn, 1, fit.renew_every, fit.acquire)
+    log_pool = make_pool(
+        dsn, LOG_CONNECTIONS, wait_seconds=fit.acquire
+    )  # what engines tell does not stand in line behind who reads
     wakeups, manager = Wakeups(dsn), ManagerClient(settings.manager_urls, token, fit.call)
     runs, events, messages, parking = (
         RunStore(pool, wakeups.tell, Ageing(settings.ageing_seconds), Caps.told(settings.app_runs, settings.provider_runs)),

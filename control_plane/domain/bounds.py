@@ -20,6 +20,7 @@ class Bounds:
     attach: float = 2.0
     call: float = 5.0
     reconnect: float = 0.25
+    acquire: float = 10.0  # a connection to the database, made or free
     stop: float = 150.0  # an executor needs up to 128: 60 of grace, 8 to interrupt and hear out, 60 for a snapshot
 
     @property

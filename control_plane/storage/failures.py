@@ -36,7 +36,9 @@ def lost_connection() -> Generator[None]:
     try:
         yield
     except LOST_CONNECTION as error:
-        raise RunyardError(ErrorCode.STORAGE_UNAVAILABLE, f"the database did not answer ({type(error).__name__})") from error
+        raise RunyardError(
+            ErrorCode.STORAGE_UNAVAILABLE, f"the database did not answer ({type(error).__name__})", retry_after=1
+        ) from error
 
 
 @contextmanager
