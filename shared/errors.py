@@ -76,7 +76,7 @@ ERRORS: Mapping[ErrorCode, ErrorRow] = MappingProxyType(
         _C.PAYLOAD_TOO_LARGE: ErrorRow(413, False, "The request is too large", "send files as files, not in the prompt"),
         _C.CONFLICT: ErrorRow(409, False, "That cannot be done now", "read its status first"),
         _C.SESSION_BUSY: ErrorRow(
-            409, True, "The session has a run that is not over", "wait for it, or send onSessionBusy: queue"
+            409, True, "The workspace has a run that is not over", "wait for it, or send onSessionBusy: queue"
         ),
         _C.IDEMPOTENCY_CONFLICT: ErrorRow(422, False, "The idempotency key was used with another body", "use a new key"),
         _C.QUEUE_FULL: ErrorRow(429, True, "The queue is full", "try again after Retry-After"),

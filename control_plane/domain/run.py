@@ -16,7 +16,10 @@ from shared.contracts.runs import OnSessionBusy, RunStatus
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A run about to be written; ``request`` is the ``StartRun`` as it came, ``profile`` what an app lent to it (JSON)."""
+    """A run about to be written; ``request`` is the ``StartRun`` as it came, ``profile`` what an app lent to it (JSON).
+
+    ``resumes``: it names what to go on with, and so its workspace; otherwise it works where its session does.
+    """
 
     run_id: str
     source: str
@@ -39,6 +42,12 @@ class NewRun:
     retry_after_side_effects: bool = False
     lender: str = ""
     on_session_busy: OnSessionBusy = OnSessionBusy.QUEUE
+    resumes: bool = False
+
+    @property
+    def has_own_workspace(self) -> bool:
+        """Nobody worked there before it."""
+        return self.workspace_key == self.run_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,7 @@ class CreateRun:
             metadata=request.metadata,
             workspace_key=earlier.workspace_key if earlier else _workspace_key(run_id, session_id, caller.app_id),
             resume_session=request.resume_session_id or (earlier.engine_session if earlier else None),
+            resumes=request.resume_run_id is not None or request.resume_session_id is not None,
             request=request.model_dump_json(by_alias=True, exclude_none=True),
             profile=profile.model_dump_json() if profile else None,
             first_event=first.wire_json(),

@@ -1,4 +1,4 @@
-"""Interrupting a session: the runs before one that interrupts are asked to stop, and it follows when they are over."""
+"""Interrupting a workspace: the runs before one that interrupts are asked to stop, and it follows when they are over."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class InterruptSession:
     async def __call__(self, by: str | None = None) -> None:
         """Ask the living runs before ``by`` to stop; None: before every queued run that interrupts."""
         for run_id, interrupting in await self.runs.interrupted(by):
-            stop = Stop(ErrorCode.USER_CANCELED, f"interrupted by {interrupting}, a later run of its session")
+            stop = Stop(ErrorCode.USER_CANCELED, f"interrupted by {interrupting}, a later run in its workspace")
             try:
                 await self.run_log.write([Write(run_id, [stop])])
             except Refused as refusal:

@@ -23,7 +23,7 @@ from control_plane.storage.queries import load
 from control_plane.storage.wakeups import Channel, Tell, nobody
 from shared.contracts.providers import Provider
 from shared.contracts.runs import OnSessionBusy, RunStatus
-from shared.errors import ErrorCode, RunyardError
+from shared.errors import ErrorCode, RunyardError, invalid
 
 _SQL = load("runs")
 _NO_WORK = sorted(NO_WORK)
@@ -50,7 +50,7 @@ class RunStore:
         Raises ``idempotency_conflict`` when the key came with another body before, ``session_busy`` where that is to be refused.
         """
         with storage_errors():
-            if key is None and run.session_id is None:  # one statement is a transaction of its own
+            if key is None and run.has_own_workspace:  # one statement is a transaction of its own
                 await self._insert(self._pool, run)
             elif (made_before := await self._insert_alone(run, key)) is not None:
                 return made_before
@@ -58,22 +58,36 @@ class RunStore:
         return run.run_id
 
     async def _insert_alone(self, run: NewRun, key: IdempotencyKey | None) -> str | None:
-        """One run of a key, and of a session one after the other. Returns the run that was made with this key before."""
+        """One run of a key, and of a workspace one after the other. Returns the run that was made with this key before."""
         async with self._pool.acquire() as connection, connection.transaction():
             if key is not None and not await self._take_key(connection, run, key):
                 return await self._run_of(connection, run.app_id, key)
-            if run.session_id is not None:
-                await connection.execute(_SQL["lock_session"], f"{run.app_id or ''}/{run.session_id}")
+            if not run.has_own_workspace:
+                run = await self._in_workspace_of_session(connection, run)
+                await connection.execute(_SQL["lock_workspace"], run.workspace_key)
                 if run.on_session_busy is OnSessionBusy.REJECT:
                     await self._refuse_busy(connection, run)
             await self._insert(connection, run)
         return None
 
+    async def _in_workspace_of_session(self, connection: Any, run: NewRun) -> NewRun:
+        """The run where its session works. Raises ``invalid_request`` for one that goes on with something elsewhere."""
+        if run.session_id is None:
+            return run
+        await connection.execute(_SQL["lock_session"], f"{run.app_id or ''}/{run.session_id}")
+        workspace_key = await connection.fetchval(_SQL["session_workspace"], run.session_id, run.app_id)
+        if workspace_key in (None, run.workspace_key):
+            return run
+        if run.resumes:
+            raise invalid("sessionId", f"session {run.session_id} works in another workspace than what is to be resumed")
+        return replace(run, workspace_key=workspace_key)
+
     async def _refuse_busy(self, connection: Any, run: NewRun) -> None:
-        busy = await connection.fetchrow(_SQL["busy_with"], run.session_id, run.app_id)
+        busy = await connection.fetchrow(_SQL["busy_with"], run.workspace_key)
         if busy is not None:
-            detail = f"session {run.session_id}: {busy['id']} is {busy['status']}"
-            raise RunyardError(ErrorCode.SESSION_BUSY, detail, extra={"sessionId": run.session_id, "runId": busy["id"]})
+            session = {} if run.session_id is None else {"sessionId": run.session_id}
+            detail = f"{busy['id']}, which is to be over first, is {busy['status']}"
+            raise RunyardError(ErrorCode.SESSION_BUSY, detail, extra={**session, "runId": busy["id"]})
 
     async def of_key(self, app_id: str | None, key: IdempotencyKey) -> str | None:
         """The run a key has made already, or None. Raises ``idempotency_conflict`` like ``create``."""
@@ -174,7 +188,7 @@ class RunStore:
             return {row["run_id"] for row in await self._pool.fetch(_SQL["intents"], list(run_ids))}
 
     async def interrupted(self, by: str | None) -> list[tuple[str, str]]:
-        """Runs to stop, each with the later run of its session that interrupts it; ``by`` None: of all sessions."""
+        """Runs to stop, each with the later run in its workspace that interrupts it; ``by`` None: in any workspace."""
         with storage_errors():
             return [(row["id"], row["by"]) for row in await self._pool.fetch(_SQL["interrupted"], by)]
 
@@ -202,7 +216,7 @@ class RunStore:
         """The run as it goes on where its session stands now; to be asked for before its first attempt. As it is without one."""
         with storage_errors():
             row = await self._pool.fetchrow(_SQL["follow_session"], run.run_id)
-        return run if row is None else replace(run, workspace_key=row["workspace_key"], resume_session=row["resume_session"])
+        return run if row is None else replace(run, resume_session=row["resume_session"])
 
     async def resumable(self, run_id: str) -> Resumable | None:
         with storage_errors():

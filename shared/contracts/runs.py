@@ -42,7 +42,10 @@ class Phase(StrEnum):
 
 
 class OnSessionBusy(StrEnum):
-    """What a new run does while an earlier one of its session is not over. A session has one living run at a time, always."""
+    """What a new run does while an earlier one in its workspace is not over: one run at a time works there, always.
+
+    Runs share a workspace that have a session, or go on with one another by ``resumeRunId`` or ``resumeSessionId``.
+    """
 
     REJECT = "reject"
     QUEUE = "queue"
@@ -63,8 +66,8 @@ class StartRun(Request):
     session_id: str | None = Field(default=None, min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]+$")
     on_session_busy: OnSessionBusy = Field(
         default=OnSessionBusy.QUEUE,
-        description="While an earlier run of the session is not over: `queue` behind it, `reject` with 409, or `interrupt`: all "
-        "earlier ones are stopped and this one follows.",
+        description="While an earlier run in the workspace (of the session, or of what is resumed) is not over: `queue` behind "
+        "it, `reject` with 409, or `interrupt`: all earlier ones are stopped and this one follows.",
     )
     resume_run_id: str | None = Field(default=None, min_length=1, max_length=128)
     resume_session_id: str | None = Field(default=None, min_length=1, max_length=256)
@@ -120,7 +123,7 @@ class RunSnapshot(Wire):
     expected_wait_ms: int | None = Field(
         default=None,
         description="Its place in the line times the pace at which its provider's runs began lately. Null where none is known, "
-        "and while a breaker keeps it back; a busy session or a cap makes it longer.",
+        "and while a breaker keeps it back; a busy workspace or a cap makes it longer.",
     )
     next_attempt_at: datetime | None = Field(
         default=None, description="The last attempt failed in a way that can pass; another one follows not before then."

@@ -21,9 +21,9 @@ WHERE head.claim_after <= now()
   AND (head.lease_until IS NULL OR head.lease_until < now())
   AND head.run_id <> ALL ($2::text[])
   AND (run.status <> 'queued' OR run.provider <> ALL ($3::text[]) AND (run.app_id IS NULL OR run.app_id <> ALL ($4::text[])))
-  AND (run.session_id IS NULL OR run.status <> 'queued' OR NOT EXISTS (
+  AND (run.status <> 'queued' OR run.workspace_key = run.id OR NOT EXISTS (
       SELECT FROM agent_runs AS earlier
-      WHERE earlier.session_id = run.session_id AND earlier.app_id IS NOT DISTINCT FROM run.app_id
+      WHERE earlier.workspace_key = run.workspace_key
         AND earlier.status IN ('queued', 'running', 'waiting_user', 'stopping')
         AND (earlier.created_at, earlier.id) < (run.created_at, run.id)))
 ORDER BY head.priority + least(extract(epoch FROM now() - run.created_at)::float8 / $5::float8, $6::float8) DESC,

@@ -13,22 +13,35 @@ SELECT run_id, body_sha256 FROM idempotency_keys WHERE app_id = $1 AND key = $2;
 DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(secs => $1::float8);
 
 -- name: lock_session
--- The runs of a session are created one after the other, so that their order by time is the order of their commits:
--- whoever sees a later run sees the earlier ones too.
+-- Two first runs of a session must not decide differently where it works.
 SELECT pg_advisory_xact_lock(hashtextextended($1, 7204115));
 
+-- name: session_workspace
+-- All runs of a session work in one workspace; read under the session's lock. (Before 0013 one could leave it: the last one counts.)
+SELECT request.workspace_key
+FROM agent_runs AS run JOIN run_requests AS request ON request.run_id = run.id
+WHERE run.session_id = $1 AND run.app_id IS NOT DISTINCT FROM $2
+ORDER BY run.started_at DESC
+LIMIT 1;
+
+-- name: lock_workspace
+-- The runs of a workspace are created one after the other, so that their order by time is the order of their commits:
+-- whoever sees a later run sees the earlier ones too. Whoever takes a session's lock as well has it already.
+SELECT pg_advisory_xact_lock(hashtextextended($1, 7204118));
+
 -- name: busy_with
--- The living run of a session that is to be over first; read under the session's lock.
+-- The living run of a workspace that is to be over first; read under the workspace's lock.
 SELECT id, status::text AS status FROM agent_runs
-WHERE session_id = $1 AND app_id IS NOT DISTINCT FROM $2 AND status IN ('queued', 'running', 'waiting_user', 'stopping')
+WHERE workspace_key = $1 AND status IN ('queued', 'running', 'waiting_user', 'stopping')
 ORDER BY created_at, id
 LIMIT 1;
 
 -- name: interrupted
--- The living runs before one that interrupts ($1; NULL: before any) that nobody has asked to stop yet.
+-- The living runs before one that interrupts ($1; NULL: before any) that nobody has asked to stop yet. An app's run interrupts those
+-- of the app only, and waits for others.
 SELECT earlier.id, run.id AS by
 FROM agent_runs AS run
-JOIN agent_runs AS earlier ON earlier.session_id = run.session_id AND earlier.app_id IS NOT DISTINCT FROM run.app_id
+JOIN agent_runs AS earlier ON earlier.workspace_key = run.workspace_key AND (run.app_id IS NULL OR earlier.app_id = run.app_id)
 WHERE run.interrupts AND run.status = 'queued' AND ($1::text IS NULL OR run.id = $1)
   AND earlier.status IN ('queued', 'running', 'waiting_user', 'stopping') AND earlier.stop_requested_at IS NULL
   AND (earlier.created_at, earlier.id) < (run.created_at, run.id)
@@ -37,12 +50,12 @@ LIMIT 100;
 -- name: create_run
 -- All rows of a new run, in one round trip.
 -- $1 to $10 the summary, $11 its priority, $12 to $15 the request, $16 the first event's data, $17 and $18 further attempts,
--- $19 whose credentials it uses, $20 whether it interrupts its session, $21 what a question is answered with that expires.
+-- $19 whose credentials it uses, $20 whether it interrupts those before it, $21 what a question is answered with that expires.
 WITH run AS (
     INSERT INTO agent_runs
         (id, source, source_ref, session_id, metadata, app_id, provider, model, interaction_ms, on_expiry, max_attempts,
-         retry_after_side_effects, lender, interrupts, expiry_answer, created_at)
-    VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9, $10, $17, $18, $19, $20, $21, clock_timestamp())
+         retry_after_side_effects, lender, interrupts, expiry_answer, workspace_key, created_at)
+    VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9, $10, $17, $18, $19, $20, $21, $12, clock_timestamp())
     RETURNING id
 ), head AS (
     INSERT INTO run_heads (run_id, last_cursor, priority, claim_after) SELECT id, 1, $11, now() FROM run
@@ -57,7 +70,8 @@ SELECT id, 1, 0, 'run.status', clock_timestamp(), $16, 0 FROM run;
 SELECT count(*) FROM (SELECT FROM agent_runs WHERE status = 'queued' AND driven_by = 'runyard' LIMIT $1) AS queued;
 
 -- name: claim
--- Runs that need a driver: queued ones, and living ones without one. A session's runs take their turns in the order they came.
+-- Runs that need a driver: queued ones, and living ones without one. A workspace's runs take their turns in the order they came;
+-- the first one of a workspace that has its name (most are that) need not look.
 -- $1 how many, $2 for how many seconds, $3 the runs its caller drives: their leases may have lapsed, but they are not alone;
 -- $4 providers that have no room: their queued runs keep their places in the line. The line goes by priority, a run rises by one in
 -- $5 seconds of waiting, by $6 in all, and among equals the older one is first.
@@ -69,9 +83,9 @@ WITH ready AS (
       AND (head.lease_until IS NULL OR head.lease_until < now())
       AND head.run_id <> ALL ($3::text[])
       AND (run.status <> 'queued' OR run.provider <> ALL ($4::text[]))
-      AND (run.session_id IS NULL OR run.status <> 'queued' OR NOT EXISTS (
+      AND (run.status <> 'queued' OR run.workspace_key = run.id OR NOT EXISTS (
           SELECT FROM agent_runs AS earlier
-          WHERE earlier.session_id = run.session_id AND earlier.app_id IS NOT DISTINCT FROM run.app_id
+          WHERE earlier.workspace_key = run.workspace_key
             AND earlier.status IN ('queued', 'running', 'waiting_user', 'stopping')
             AND (earlier.created_at, earlier.id) < (run.created_at, run.id)))
     ORDER BY head.priority + least(extract(epoch FROM now() - run.created_at)::float8 / $5::float8, $6::float8) DESC,
@@ -195,14 +209,13 @@ ORDER BY run.created_at DESC, attempt.attempt DESC
 LIMIT 1;
 
 -- name: follow_session
--- The first attempt of a run goes on where its session stands now: what came before it was not over when it was created.
--- A run that was told what to resume keeps to that.
-UPDATE run_requests AS request SET workspace_key = tail.workspace_key, resume_session = tail.engine_session
+-- The first attempt of a run goes on with the engine session in which its session stands now: what came before it was not over when
+-- it was created. A run that was told what to resume keeps to that.
+UPDATE run_requests AS request SET resume_session = tail.engine_session
 FROM agent_runs AS run
 CROSS JOIN LATERAL (
-    SELECT theirs.workspace_key, attempt.engine_session, earlier.provider
+    SELECT attempt.engine_session, earlier.provider
     FROM agent_runs AS earlier
-    JOIN run_requests AS theirs ON theirs.run_id = earlier.id
     JOIN attempts AS attempt ON attempt.run_id = earlier.id AND attempt.engine_session IS NOT NULL
     WHERE earlier.session_id = run.session_id AND earlier.app_id IS NOT DISTINCT FROM run.app_id AND earlier.id <> run.id
     ORDER BY earlier.created_at DESC, attempt.attempt DESC
@@ -210,7 +223,7 @@ CROSS JOIN LATERAL (
 ) AS tail
 WHERE run.id = $1 AND request.run_id = run.id AND tail.provider = run.provider
   AND request.request ->> 'resumeRunId' IS NULL AND request.request ->> 'resumeSessionId' IS NULL
-RETURNING request.workspace_key, request.resume_session;
+RETURNING request.resume_session;
 
 -- name: resumable_run
 SELECT run.app_id, run.session_id, run.provider, request.workspace_key,

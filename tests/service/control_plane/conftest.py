@@ -39,11 +39,14 @@ _numbers = count(1)
 
 
 def new_run(run_id: str | None = None, **changes: object) -> NewRun:
+    """``changes`` say otherwise than: without a session, in a workspace of its own; with one, in that of the session."""
+    run_id = run_id or f"run_{next(_numbers)}"
+    session = changes.get("session_id")
     base: dict[str, object] = {
-        "run_id": run_id or f"run_{next(_numbers)}", "source": "chat", "source_ref": None, "session_id": None,
-        "app_id": None, "provider": Provider.SCRIPTED, "model": None, "priority": 0, "metadata": {}, "workspace_key": "w",
-        "resume_session": None, "request": '{"prompt":"hi"}', "first_event": '{"status":"queued"}',
-        "interaction_ms": 60_000, "on_expiry": OnExpiry.FAIL,
+        "run_id": run_id, "source": "chat", "source_ref": None, "session_id": None,
+        "app_id": None, "provider": Provider.SCRIPTED, "model": None, "priority": 0, "metadata": {},
+        "workspace_key": f"ses_{changes.get('app_id')}_{session}" if session else run_id, "resume_session": None,
+        "request": '{"prompt":"hi"}', "first_event": '{"status":"queued"}', "interaction_ms": 60_000, "on_expiry": OnExpiry.FAIL,
     }  # fmt: skip
     return NewRun(**{**base, **changes})  # type: ignore[arg-type]
 

@@ -82,7 +82,7 @@ async def test_an_interrupt_ends_the_living_run_and_says_by_whom_and_the_new_one
     for run_id in (first, waiting):
         shown = await replica.until(run_id, "canceled")
         assert shown["errorCode"] == "user_canceled"
-        assert shown["errorMessage"] == f"interrupted by {newest}, a later run of its session"
+        assert shown["errorMessage"] == f"interrupted by {newest}, a later run in its workspace"
     assert attempt.stops >= 1
     assert manager.attempts(waiting) == []
     (await manager.begun(newest)).end()
@@ -181,9 +181,7 @@ async def test_a_run_that_waited_for_its_session_goes_on_where_the_session_stand
     await replica.until(third, "success")
 
 
-async def test_a_run_that_waited_follows_its_session_into_the_workspace_it_went_to(
-    replica: Replica, manager: FakeManager
-) -> None:
+async def test_a_run_that_waited_is_in_the_workspace_its_session_began_in(replica: Replica, manager: FakeManager) -> None:
     origin = await replica.start()
     attempt = await manager.begun(origin)
     attempt.say("session.started", {"engineSession": "e-0"})
