@@ -119,6 +119,17 @@ async def test_who_is_frozen_while_it_migrates_is_ended_by_the_server(database: 
     assert await stores.pool.fetchval("SELECT bounds FROM seen") == ["30s", "30s"]
 
 
+async def test_runs_that_lived_before_workspaces_took_turns_take_them_too(database: str, stores: Stores) -> None:
+    first, _second = [await stores.runs.create(new_run(workspace_key="w"), None) for _ in range(2)]
+    await stores.pool.execute(
+        "ALTER TABLE agent_runs DROP COLUMN workspace_key;"
+        "CREATE INDEX agent_runs_living_session ON agent_runs (session_id);"
+        "DELETE FROM schema_migrations WHERE version = '0013'; DELETE FROM schema_migration_sums WHERE version = '0013'"
+    )
+    assert await migrate(database) == ["0013"]
+    assert [lease.run_id for lease in await stores.runs.claim(10, 60)] == [first]
+
+
 async def test_an_empty_migration_is_refused(database: str, tmp_path: Path) -> None:
     (tmp_path / "0002_nothing.sql").write_text("-- migrate:up\n\n")
     with pytest.raises(MigrationError, match="nothing stands"):
