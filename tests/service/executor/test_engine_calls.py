@@ -21,7 +21,8 @@ SERVER = r"""
 import os, signal, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 asked_to_end = threading.Event()
-signal.signal(signal.SIGTERM, lambda *_: asked_to_end.set())
+if "call GET /late" in sys.argv:
+    signal.signal(signal.SIGTERM, lambda *_: asked_to_end.set())
 class Server(BaseHTTPRequestHandler):
     def do_GET(self):
         what, told = self.path.strip("/"), b"hello"
