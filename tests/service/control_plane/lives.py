@@ -6,7 +6,7 @@ They keep to the protocol as ``control_plane/runs`` does, and judge nothing but 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from control_plane.domain.news import FromExecutor, Move, News, Stop, Told
 from control_plane.domain.placing import NextStep, next_step
 from control_plane.domain.run import Lease
 from control_plane.domain.standing import NO_WORK
+from control_plane.storage.parking import ParkingStore
 from control_plane.storage.run_log import Write
 from shared.contracts.events import AttemptLost, InteractionResolved
 from shared.contracts.runs import TERMINAL, RunStatus
@@ -32,6 +33,7 @@ ENDS = {
     "canceled": {"outcome": "canceled"},
     "lost": {"outcome": "lost", "errorCode": "executor_lost"},
 }
+PARKED = {"outcome": "parked"}
 
 
 @dataclass
@@ -107,7 +109,17 @@ class Journal:
         return found
 
     def end(self, how: str) -> None:
-        self._write("attempt.ended", {"activeMs": 1, **ENDS[how]})
+        self._end_with(ENDS[how])
+
+    def park(self, attempt: int, waits_for: Sequence[str]) -> bool:
+        """As its executor does it: only while its engine waits for exactly these."""
+        parks = attempt == self.living and bool(waits_for) and set(waits_for) == set(self.asked)
+        if parks:
+            self._end_with(PARKED)
+        return parks
+
+    def _end_with(self, outcome: Mapping[str, str]) -> None:
+        self._write("attempt.ended", {"activeMs": 1, **outcome})
         self.asked.clear()
 
     def after(self, attempt: int, cursor: int) -> list[FromExecutor]:
@@ -150,15 +162,41 @@ class Driver:
 
     async def start(self) -> bool:
         """The executor takes the attempt, also from a driver that is late; that it began is written by the holder."""
-        run = await self.stores.runs.driven(self.lease.run_id)
-        if not run.attempt_living or run.attempt_started or run.status in TERMINAL:
+        told = await self._begun()
+        if told is None:
             return False
-        told = [each.question_id for each in await self.stores.interactions.carried(run.run_id, run.attempt)]
-        self.journal.begin(run.attempt, told)
+        run = await self.stores.runs.driven(self.lease.run_id)
         news: list[News] = [Move(Signal.ATTEMPT_ACCEPTED)]
         if told or run.status is RunStatus.WAITING_USER:
             news.append(Told(tuple(InteractionResolved(question_id=each, how="answered") for each in told)))
         return await self._write(*news)
+
+    async def start_unheard(self) -> bool:
+        """The executor takes the attempt, and its answer is lost, or the driver dies before it has written so."""
+        await self._begun()
+        return False
+
+    async def _begun(self) -> list[str] | None:
+        """The questions whose replies travel with the start; None where none is to be sent."""
+        run = await self.stores.runs.driven(self.lease.run_id)
+        if not run.attempt_living or run.attempt_started or run.status in TERMINAL:
+            return None
+        told = [each.question_id for each in await self.stores.interactions.carried(run.run_id, run.attempt)]
+        self.journal.begin(run.attempt, told)
+        return told
+
+    async def ask_to_park(self) -> bool:
+        """Any sweeper may, with a lease or without."""
+        await ParkingStore(self.stores.pool).ask(0)
+        return False
+
+    async def park(self) -> bool:
+        run, parking = await self.stores.runs.driven(self.lease.run_id), ParkingStore(self.stores.pool)
+        if run.is_to_park and not await self.stores.interactions.answered(run.run_id):
+            waits_for = await self.stores.interactions.open_ids(run.run_id)
+            if run.status is not RunStatus.WAITING_USER or not self.journal.park(run.attempt, waits_for):
+                await parking.refused(run.run_id, run.attempt, for_good=False)
+        return False
 
     async def record(self, again: int = 0) -> bool:
         """Everything its executor told since the stored cursor, and ``again`` frames that are stored already."""
