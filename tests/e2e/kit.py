@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -93,7 +94,15 @@ class Stack:
             await asyncio.sleep(0.05)  # polling a condition with a bound
         status = shown and shown["status"]
         latest = [(event["at"], event["kind"], event["data"]) for event in (await self.events(run_id))[-5:]]
-        raise AssertionError(f"{run_id} is {status} after {within} s, not {statuses or 'over'}; its latest events: {latest}")
+        printed = [await self.printed(run_id, stream) for stream in ("stdout", "stderr")]
+        told = f"{run_id} is {status} after {within} s, not {statuses or 'over'}; its latest events: {latest}"
+        raise AssertionError("\n".join([told, *printed]))
+
+    async def printed(self, run_id: str, stream: str) -> str:
+        """The end of what its engine printed within its first 64 KiB: what a run did that told no event."""
+        answer = await self.client.get(f"/api/runs/{run_id}/logs/{stream}", params={"byteFrom": 0, "byteTo": 65_536})
+        text = base64.b64decode(answer.json().get("base64", "")).decode("utf-8", "replace")
+        return f"{stream}, {len(text)} characters, ends: {text[-3000:]}"
 
     async def reply(self, run_id: str, question_id: str, **reply: Any) -> httpx.Response:
         body = {"questionId": question_id, **reply}
