@@ -17,6 +17,13 @@ from tests.service.control_plane.conftest import QUICK, Replica, Stores, new_run
 from tests.service.control_plane.fake_manager import FakeAttempt, FakeExecutor, FakeManager, refuse
 
 SOON = replace(QUICK, stop=1.2)
+PATIENT = replace(SOON, call=15.0)  # it ends nothing over its executor's head before a slow machine has looked
+
+
+@pytest.fixture
+async def patient(database: str, manager_url: str) -> AsyncIterator[Replica]:
+    async with replica_at(database, manager_url, bounds=PATIENT) as made:
+        yield made
 
 
 @pytest.fixture
@@ -26,11 +33,12 @@ async def insisting(database: str, manager_url: str) -> AsyncIterator[Replica]:
 
 
 async def _stays(replica: Replica, manager: FakeManager) -> tuple[str, FakeAttempt]:
-    """A running attempt that no stop ends."""
+    """A running attempt that no stop ends, and whose leash has been renewed."""
     run_id = await replica.start()
     attempt = await manager.begun(run_id)
     attempt.stays = True
     await replica.until(run_id, "running")
+    await until(lambda: any(_renewed(each, run_id) for each in manager.executors.values()))
     return run_id, attempt
 
 
@@ -53,12 +61,11 @@ async def test_a_stop_that_its_executor_never_carries_out_ends_the_run_within_a_
         await other.stop(run_id)
         shown = await insisting.until(run_id, "canceled")
         assert shown["errorCode"] == "user_canceled"
-        assert owner.clock_ms() - max(_renewed(owner, run_id)) > SOON.leash * 1000  # it may not have gone on since
-        assert attempt.stops > 2
+        assert owner.clock_ms() - max(_renewed(owner, run_id)) > SOON.leash / 2 * 1000  # else it would be 300 ms
+        assert attempt.stops >= 2
         before = await insisting.events(run_id)
         attempt.say("message.completed", {"text": "still here"})
         attempt.end()
-        await until(lambda: manager.calls["stream"] > 0)
         other_run = await other.start()
         (await manager.begun(other_run)).end()
         await other.until(other_run, "success")
@@ -68,32 +75,29 @@ async def test_a_stop_that_its_executor_never_carries_out_ends_the_run_within_a_
     assert len(manager.attempts(run_id)) == 1
 
 
-async def test_an_attempt_that_ends_when_its_leash_is_let_lapse_tells_its_own_end(
-    insisting: Replica, manager: FakeManager
-) -> None:
-    run_id, attempt = await _stays(insisting, manager)
+async def test_an_attempt_that_ends_when_its_leash_is_let_lapse_tells_its_own_end(patient: Replica, manager: FakeManager) -> None:
+    run_id, attempt = await _stays(patient, manager)
     owner = next(each for each in manager.executors.values() if each.attempts)
-    await insisting.stop(run_id)
+    await patient.stop(run_id)
     async with asyncio.timeout(20):
         while owner.clock_ms() - max(_renewed(owner, run_id)) < 1000:  # three renewals would have come
             await asyncio.sleep(0.02)  # polling a condition with a bound
-    assert (await insisting.show(run_id))["status"] == "stopping"
     attempt.end(outcome="lost", errorCode="executor_lost", errorMessage="nobody renewed the leash", result=None)
-    await insisting.until(run_id, "canceled")
-    assert await _told(insisting, run_id) == []
+    await patient.until(run_id, "canceled")
+    assert await _told(patient, run_id) == []
 
 
-async def test_a_stop_of_long_ago_is_told_before_it_is_judged(insisting: Replica, manager: FakeManager, stores: Stores) -> None:
+async def test_a_stop_of_long_ago_is_told_before_it_is_judged(patient: Replica, manager: FakeManager, stores: Stores) -> None:
     """As after an outage: its executor may have heard of it for the first time, and what it finished counts."""
-    run_id, attempt = await _stays(insisting, manager)
-    await insisting.stop(run_id)
+    run_id, attempt = await _stays(patient, manager)
+    await patient.stop(run_id)
     await stores.pool.execute("UPDATE agent_runs SET stop_requested_at = now() - interval '1 hour' WHERE id = $1", run_id)
     told = manager.calls["show"]
     await until(lambda: manager.calls["show"] > told + 3)
-    assert (await insisting.show(run_id))["status"] == "stopping"
+    assert (await patient.show(run_id))["status"] == "stopping"
     attempt.end()
-    await insisting.until(run_id, "success")
-    assert await _told(insisting, run_id) == []
+    await patient.until(run_id, "success")
+    assert await _told(patient, run_id) == []
 
 
 async def test_an_executor_that_does_not_answer_is_not_judged_but_waited_for(insisting: Replica, manager: FakeManager) -> None:
