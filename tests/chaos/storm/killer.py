@@ -35,13 +35,13 @@ class Kill:
 
 
 def plan(seed: int, kills: int, alone: int, victims: Sequence[str]) -> list[Planned]:
-    """``alone`` of the kills stand by themselves, spread evenly; the others come close together."""
+    """``alone`` of the kills stand by themselves, in a row in the middle; the others come close together."""
     chance = random.Random(seed)
     services = [victim for victim in victims if victim != "postgres"]
-    every = kills // alone if alone else kills + 1
+    first_alone = (kills - alone) // 2 + 1
     planned: list[Planned] = []
     for number in range(1, kills + 1):
-        is_alone = number % every == 0
+        is_alone = first_alone <= number < first_alone + alone
         was_alone = bool(planned) and planned[-1].alone
         frozen = chance.random() < FROZEN_SHARE
         victim = "postgres" if chance.random() < POSTGRES_SHARE else chance.choice(services)
