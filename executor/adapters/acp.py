@@ -258,7 +258,7 @@ class AcpConversation:
             return raw(line)
         try:
             return self._on_incoming(incoming, line)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             refused = [] if incoming.method is None or incoming.id is None else [_refuse(incoming.id, incoming.method)]
             return [*refused, *undecodable(line, str(error))]
 

@@ -11,6 +11,7 @@ import msgspec
 
 from executor.adapters.acp_protocol import AUTH_REQUIRED, NOT_FOUND, RpcError
 from executor.adapters.capping import MAX_REASON_BYTES, capped
+from executor.adapters.engine_json import Decoder
 from executor.adapters.http_status import code_in, code_of_status, words
 from shared.errors import ErrorCode
 
@@ -72,10 +73,13 @@ class _Answer(msgspec.Struct):
     error: _Told
 
 
+_answer = Decoder(_Answer)
+
+
 def _told_by_endpoint(message: str) -> str:
     """The words in the endpoint's own answer, where the engine passes that on whole."""
     try:
-        return msgspec.json.decode(message, type=_Answer).error.message
+        return _answer.decode(message).error.message
     except msgspec.DecodeError:
         return ""
 

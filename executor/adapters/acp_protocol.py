@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct, field
 
+from executor.adapters.engine_json import Decoder
+
 RpcId = int | str
 
 VERSION = 1
@@ -189,9 +191,12 @@ class PromptEnded(Named):
     meta: PromptMeta | None = field(default=None, name="_meta")
 
 
+_incoming = Decoder(Incoming)
+
+
 def read_line(data: bytes) -> Incoming:
     """Raises ``msgspec.DecodeError`` for what is not such an object."""
-    return msgspec.json.decode(data, type=Incoming)
+    return _incoming.decode(data)
 
 
 def read_update(update: Raw) -> tuple[str, Update | None]:

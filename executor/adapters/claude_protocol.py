@@ -14,6 +14,8 @@ from typing import Any, cast
 import msgspec
 from msgspec import Raw, Struct
 
+from executor.adapters.engine_json import Decoder
+
 
 class Head(Struct):
     """What every line has; the rest is read by ``type`` and ``subtype`` (see ``LINES``)."""
@@ -210,9 +212,9 @@ SYSTEM_NOISE = frozenset({
 RESULT_HEAD = b'{"type":"result"'
 _REQUEST_HEAD = re.compile(rb'\{"type":"control_request","request_id":"([^"\\]{1,128})"')
 
-_head = msgspec.json.Decoder(Head)
-_result = msgspec.json.Decoder(Result)
-_decoders = {name: msgspec.json.Decoder(shape) for name, shape in LINES.items()}
+_head = Decoder(Head)
+_result = Decoder(Result)
+_decoders = {name: Decoder(shape) for name, shape in LINES.items()}
 
 
 def read_head(data: bytes) -> Head:

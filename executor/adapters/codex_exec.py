@@ -14,6 +14,7 @@ import msgspec
 from executor.adapters.base import Emit, Outcome, Step
 from executor.adapters.capping import bounded
 from executor.adapters.codex_errors import code_of_text
+from executor.adapters.engine_json import Decoder
 from executor.adapters.framing import Line
 from shared.contracts.events import (
     AttemptOutcome,
@@ -48,7 +49,7 @@ class ExecReader:
     """One process's stdout. The last whole message is the answer, which is known only when the turn has ended."""
 
     def __init__(self) -> None:
-        self._decoder = msgspec.json.Decoder(_Told)
+        self._decoder = Decoder(_Told)
         self._held: tuple[_Item, Line] | None = None
         self._has_completed = False
         self._answer: str | None = None

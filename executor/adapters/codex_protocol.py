@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from executor.adapters.engine_json import Decoder
+
 RpcId = int | str
 
 NO_SUCH_METHOD = -32601
@@ -284,7 +286,7 @@ SILENT_ITEMS = frozenset({"userMessage", "hookPrompt", "enteredReviewMode", "exi
 STARTING_ITEMS = frozenset({"collabAgentToolCall", "subAgentActivity"})
 _BOOKKEEPING = frozenset({"type", "id", "status", "startedAtMs", "completedAtMs", "durationMs"})
 
-_incoming = msgspec.json.Decoder(Incoming)
+_incoming = Decoder(Incoming)
 _head = msgspec.json.Decoder(ItemHead)
 
 

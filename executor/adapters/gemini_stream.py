@@ -15,6 +15,7 @@ from executor.adapters.acp_profile import UsageFrom
 from executor.adapters.acp_protocol import RpcError, Tokens
 from executor.adapters.base import Emit, Outcome, Step
 from executor.adapters.capping import MAX_REASON_BYTES, capped
+from executor.adapters.engine_json import Decoder
 from executor.adapters.framing import Line
 from executor.adapters.gemini_cli import PROFILE, TOOLS, error_code
 from executor.adapters.one_shot import OneShot
@@ -65,7 +66,7 @@ class StreamReader:
     """One process's stdout. Its last line tells how the turn ended."""
 
     def __init__(self) -> None:
-        self._decoder = msgspec.json.Decoder(_Told)
+        self._decoder = Decoder(_Told)
         self._turn = OneShot(replace(PROFILE, usage=UsageFrom.CHUNKS), TOOLS)
         self._complaint = ""
 

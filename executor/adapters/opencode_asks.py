@@ -15,6 +15,7 @@ from msgspec import Struct, field
 
 from executor.adapters.acp import DECLINED
 from executor.adapters.capping import bounded
+from executor.adapters.engine_json import Decoder
 from executor.adapters.replies import UserQuestion, answers_to, decision_of, question_fields, reason_of
 from shared.contracts.interactions import AskedTool, Decision, InteractionType, Option, Reply
 
@@ -69,7 +70,7 @@ class Board:
 
     def read(self, body: bytes) -> list[Asking]:
         """Raises ``msgspec.DecodeError``."""
-        return msgspec.json.decode(body, type=list[self.kind])
+        return Decoder(list[self.kind]).decode(body)
 
 
 # By how the ids of what stands there begin.

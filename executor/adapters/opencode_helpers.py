@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import msgspec
 from msgspec import Struct, field
 
 from executor.adapters.capping import bounded
+from executor.adapters.engine_json import Decoder
 from executor.adapters.sub_agents import marked
 from shared.contracts.events import MessageCompleted, Payload, ReasoningCompleted, ToolCompleted, ToolStarted
 
@@ -50,6 +50,9 @@ class Message(Struct):
     parts: list[Part] = []
 
 
+_messages = Decoder(list[Message])
+
+
 def session_of(ended: ToolCompleted) -> str | None:
     """The session of the sub-agent whose task that was; None for any other tool, and for a task that came to nothing."""
     found = _SESSION.match(ended.output) if ended.name == TASK_TOOL and isinstance(ended.output, str) else None
@@ -61,7 +64,7 @@ def told_in(body: bytes, tool_id: str, seen: set[str]) -> list[Payload]:
 
     Raises ``msgspec.DecodeError``.
     """
-    messages = msgspec.json.decode(body, type=list[Message])
+    messages = _messages.decode(body)
     parts = [part for message in messages if message.info.role == "assistant" for part in message.parts if part.id not in seen]
     seen.update(part.id for part in parts)
     return [marked(payload, tool_id) for part in parts for payload in _told(part)]

@@ -14,6 +14,7 @@ from executor.adapters import acp_errors
 from executor.adapters.acp_protocol import RpcError
 from executor.adapters.base import Emit, Outcome, Step
 from executor.adapters.capping import MAX_REASON_BYTES, capped
+from executor.adapters.engine_json import Decoder
 from executor.adapters.framing import Line
 from executor.adapters.one_shot import OneShot
 from executor.adapters.opencode import PROFILE, TOOLS
@@ -83,7 +84,7 @@ class RunReader:
     """
 
     def __init__(self) -> None:
-        self._decoder = msgspec.json.Decoder(_Told)
+        self._decoder = Decoder(_Told)
         self._turn = OneShot(PROFILE, _TOOLS)
         self._usage = Usage()
         self._last_reason = ""

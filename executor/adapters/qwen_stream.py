@@ -16,6 +16,7 @@ from executor.adapters import acp_errors
 from executor.adapters.acp_protocol import RpcError, Tokens
 from executor.adapters.base import Outcome, Step
 from executor.adapters.capping import MAX_REASON_BYTES, capped
+from executor.adapters.engine_json import Decoder
 from executor.adapters.framing import Line
 from executor.adapters.one_shot import OneShot
 from executor.adapters.qwen_code import PROFILE, TOOLS, error_code
@@ -83,7 +84,7 @@ class StreamReader:
     """One process's stdout. An answer is told block by block, and before that in pieces where the user asked for them."""
 
     def __init__(self) -> None:
-        self._decoder = msgspec.json.Decoder(_Told)
+        self._decoder = Decoder(_Told)
         self._turn = OneShot(_PROFILE, TOOLS)
         self._blocks = 0
         self._is_streamed = False
