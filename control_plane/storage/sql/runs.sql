@@ -51,11 +51,14 @@ LIMIT 100;
 -- All rows of a new run, in one round trip.
 -- $1 to $10 the summary, $11 its priority, $12 to $15 the request, $16 the first event's data, $17 and $18 further attempts,
 -- $19 whose credentials it uses, $20 whether it interrupts those before it, $21 what a question is answered with that expires.
+-- It is later than every living run of its workspace, whose lock is held: clocks may be put back, turns may not.
 WITH run AS (
     INSERT INTO agent_runs
         (id, source, source_ref, session_id, metadata, app_id, provider, model, interaction_ms, on_expiry, max_attempts,
          retry_after_side_effects, lender, interrupts, expiry_answer, workspace_key, created_at)
-    VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9, $10, $17, $18, $19, $20, $21, $12, clock_timestamp())
+    VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9, $10, $17, $18, $19, $20, $21, $12, greatest(clock_timestamp(), (
+        SELECT max(created_at) + interval '1 microsecond' FROM agent_runs
+        WHERE workspace_key = $12 AND status IN ('queued', 'running', 'waiting_user', 'stopping'))))
     RETURNING id
 ), head AS (
     INSERT INTO run_heads (run_id, last_cursor, priority, claim_after) SELECT id, 1, $11, now() FROM run
