@@ -274,6 +274,7 @@ class ClaudeConversation:
         self._result = result
         steps = [*self._events.read(result, line), *self._withdrawn()]
         if self._untaken and not self._is_stopping and self._failure is None:
+            self._result = None  # of a turn that is not the last one: the next decides, however it ends
             return [*steps, *self._events.release(final=False)]  # another turn begins with what is left
         is_answer = not result.is_error and result.subtype == "success" and bool(result.result) and self._failure is None
         told = self._events.answered(result.result or "", line) if is_answer else self._events.release(final=False)

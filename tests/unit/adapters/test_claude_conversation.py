@@ -96,6 +96,18 @@ def test_the_end_waits_for_a_message_that_is_not_taken_yet() -> None:
     assert claude.ended(0).result == "two"
 
 
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_a_further_turn_that_never_ended_is_not_told_as_the_one_before(is_stopped: bool) -> None:
+    claude = working()
+    [message] = sent(claude.message("more"))
+    feed(claude, said("one"), result("one"), replayed(message), INIT)
+    if is_stopped:
+        claude.interrupt()
+    ended = claude.ended(-9)
+    assert ended.outcome is (AttemptOutcome.CANCELED if is_stopped else AttemptOutcome.ERROR)
+    assert ended.result is None
+
+
 def test_a_message_that_joined_the_turn_lets_it_end() -> None:
     claude = working()
     [message] = sent(claude.message("more"))
