@@ -15,6 +15,7 @@ import msgspec
 from executor.adapters import acp_errors, acp_protocol, acp_tools
 from executor.adapters.acp_events import PromptEvents
 from executor.adapters.acp_log import CallLog, Retry
+from executor.adapters.acp_messages import NextPrompt
 from executor.adapters.acp_profile import AcpProfile
 from executor.adapters.acp_protocol import (
     AUTH_REQUIRED,
@@ -75,7 +76,7 @@ class AcpConversation:
         self._session_id = ""
         self._is_prompting = False
         self._stop_reason: str | None = None
-        self._messages: list[str] = []
+        self._next = NextPrompt()
         self._log = CallLog(profile)
         self._is_stopping = False
         self._is_closed = False
@@ -93,7 +94,9 @@ class AcpConversation:
 
     def end_of(self, stream: Stream) -> list[Step]:
         steps = [step for line in self._lines.end_of(stream) for step in self._on_line(line)]
-        return [*steps, *self._events.prompt_ended(final=False, well=False)] if stream == STDOUT else steps
+        if stream != STDOUT:
+            return steps
+        return [*steps, *self._events.prompt_ended(final=False, well=False), *self._next.untold(self._profile.engine)]
 
     def answer(self, question_id: str, reply: Reply) -> list[Step]:
         rpc_id = self._questions.take(question_id)
@@ -109,15 +112,19 @@ class AcpConversation:
             return [said, *declined, *self.interrupt()]
         reason = reason_of(reply)
         if reason is not None or self._profile.ends_turn_on_no:
-            self._messages.append(f"{DECLINED} They say: {reason}" if reason else DECLINED)
+            self._next.tell(f"{DECLINED} They say: {reason}" if reason else DECLINED)
         return [said, *declined]
 
     def message(self, text: str) -> list[Step]:
         """Taken when the prompt that runs is over."""
-        if self._is_stopping or self._is_closed or self._failure:
-            raise RunyardError(ErrorCode.CONFLICT, f"{self._profile.engine} is no longer taking messages")
-        self._messages.append(text)
+        self._refuse_when_over()
+        self._next.say(text)
         return []
+
+    def tell(self, text: str) -> None:
+        """The same for a word of ours. Raises ``RunyardError(conflict)``, too."""
+        self._refuse_when_over()
+        self._next.tell(text)
 
     def interrupt(self) -> list[Step]:
         if self._is_stopping or self._is_closed:
@@ -203,10 +210,13 @@ class AcpConversation:
             self._failure = failure
         if self._failure is not None or self._is_stopping or ended.stop_reason == "cancelled":
             return [*counted, *self._events.prompt_ended(final=False, well=False), *self._close()]
-        if self._messages:
-            waiting, self._messages = "\n\n".join(self._messages), []
-            return [*counted, *self._events.prompt_ended(final=False), self._prompt(waiting)]
+        if self._next:
+            return [*counted, *self._events.prompt_ended(final=False), self._prompt(self._next.take())]
         return [*counted, *self._events.prompt_ended(final=True), *self._close()]
+
+    def _refuse_when_over(self) -> None:
+        if self._is_stopping or self._is_closed or self._failure:
+            raise RunyardError(ErrorCode.CONFLICT, f"{self._profile.engine} is no longer taking messages")
 
     def _failure_in(self, ended: PromptEnded) -> tuple[ErrorCode, str] | None:
         """What an end is that only looks like one."""
@@ -304,7 +314,7 @@ class AcpConversation:
         if MODES[self._request.engine_mode].asked is Unasked.DENIED and not asked.questions:
             refused = Send(acp_protocol.response(id, outcome_of(asked, Decision.DECLINE)))
             if self._profile.ends_turn_on_no:
-                self._messages.append(DECLINED)
+                self._next.tell(DECLINED)
             return [*told, refused, *self._events.declined(tool.id)]
         self._asked[id] = asked
         payload = self._questions.open(id, **question_of(asked, ask.tool_call, acp_tools.asked(tool)))

@@ -90,7 +90,7 @@ class OpenCodeConversation:
         said = said_to(asked, reply)
         stops = reply.decision is Decision.DECLINE_AND_STOP
         if said.then_say is not None and not stops:
-            self._acp.message(said.then_say)
+            self._acp.tell(said.then_say)
         del self._open[self._questions.take(question_id)]
         return [self._say(said), *(self.interrupt() if stops else [])]
 
