@@ -94,6 +94,7 @@ class ClaudeConversation:
         self._is_ready = False
         self._result: Result | None = None
         self._is_stopping = False
+        self._is_interrupted = False
         self._is_closed = False
         self._failure: tuple[ErrorCode, str] | None = None
 
@@ -129,6 +130,7 @@ class ClaudeConversation:
     def interrupt(self) -> list[Step]:
         if self._is_stopping or self._is_closed:
             return []
+        self._is_interrupted = True
         self._stop()
         return self._interrupt_turn()
 
@@ -316,14 +318,16 @@ class ClaudeConversation:
             self._events.declined(asked.tool_use_id)
         elif asked.tool_name == LEAVE_PLAN and self._permission is Unasked.DENIED:
             self._permission = Unasked.PERSON
+        steps: list[Step] = [Send(claude_protocol.response(request_id, answer))]
         if answer.get("interrupt"):
             self._stop()
-        return [Send(claude_protocol.response(request_id, answer))]
+            steps += self._withdrawn()
+        return steps
 
     def _withdrawn(self) -> list[Step]:
         self._asked.clear()
         return self._told_withdrawn(self._questions.withdraw_all())
 
     def _told_withdrawn(self, gone: list[InteractionResolved]) -> list[Step]:
-        """Only what the engine did by itself is news; what becomes of questions after our own stop is the runner's to say."""
-        return [] if self._is_stopping else [Emit(payload) for payload in gone]
+        """What becomes of questions after its own interrupt is the runner's to say; of all others it hears here alone."""
+        return [] if self._is_interrupted else [Emit(payload) for payload in gone]

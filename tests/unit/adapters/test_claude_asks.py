@@ -203,6 +203,18 @@ def test_after_decline_and_stop_nothing_more_is_said_to_it() -> None:
         claude.message("go on")
 
 
+def test_whoever_stops_it_with_a_reply_leaves_no_other_question_open() -> None:
+    claude = working()
+    feed(claude, asks("Bash", {"command": "ls"}), asks("Bash", {"command": "id"}, id="r2", tool_use_id="t2"))
+    steps = claude.answer("q2-1", Reply(decision=Decision.DECLINE_AND_STOP))
+    assert [each["behavior"] for each in answered(steps)] == ["deny"]
+    assert emitted(steps) == [("interaction.resolved", {"questionId": "q2-2", "how": "withdrawn"})]
+    assert feed(claude, {"type": "control_cancel_request", "request_id": "r2"}) == []
+    late = asks("Bash", {"command": "who"}, id="r3", tool_use_id="t3")
+    told = emitted(feed(claude, late, {"type": "control_cancel_request", "request_id": "r3"}))
+    assert told[-1] == ("interaction.resolved", {"questionId": "q2-3", "how": "withdrawn"})
+
+
 def test_a_plan_that_is_declined_leaves_everything_denied() -> None:
     claude = working(EngineMode.PLAN)
     feed(claude, asks("ExitPlanMode", {"plan": "1. look"}))
