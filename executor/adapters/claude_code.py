@@ -35,10 +35,11 @@ from executor.adapters.exits import outcome_of_exit
 from executor.adapters.framing import Framed, Line, Lines, LineTooLong
 from executor.adapters.options import told_ignored
 from executor.adapters.questions import Questions
+from executor.adapters.replies import decision_of
 from executor.adapters.skills import prompt_with_skills
 from executor.adapters.unclaimed import note, raw, too_long, undecodable
 from shared.contracts.events import AttemptOutcome, Diagnostic, InteractionResolved, SessionStarted
-from shared.contracts.interactions import Reply
+from shared.contracts.interactions import Decision, Reply
 from shared.contracts.providers import Capabilities, EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError
 
@@ -117,7 +118,7 @@ class ClaudeConversation:
         request_id = self._questions.take(question_id)
         asked = self._asked.pop(request_id)
         answer = answer_to(asked, reply)
-        if "updatedPermissions" in answer and asked.tool_name != LEAVE_PLAN:
+        if answer["behavior"] == "allow" and decision_of(reply) is Decision.ACCEPT_FOR_SESSION and asked.tool_name != LEAVE_PLAN:
             self._accepted.add(deed_of(asked))
         return self._answered(request_id, asked, answer)
 

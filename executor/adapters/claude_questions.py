@@ -18,6 +18,7 @@ from shared.contracts.interactions import Answer, AskedTool, Decision, Interacti
 
 DECLINED = "The user declined."
 NOT_ANSWERED = "The user did not answer."
+BESIDE_A_COMMAND = frozenset({"description", "timeout"})
 AUTO_EDIT = {"type": "setMode", "mode": "acceptEdits", "destination": "session"}
 
 
@@ -44,7 +45,8 @@ def answer_to(asked: CanUseTool, reply: Reply) -> dict[str, Any]:
         case Decision.ACCEPT:
             return allowed(asked)
         case Decision.ACCEPT_FOR_SESSION:
-            return allowed(asked) | {"updatedPermissions": _for_session(asked)}
+            granted = _for_session(asked)
+            return allowed(asked) | ({"updatedPermissions": granted} if granted else {})
         case Decision.DECLINE:
             return denied(reason_of(reply) or DECLINED)
         case Decision.DECLINE_AND_STOP:
@@ -52,11 +54,12 @@ def answer_to(asked: CanUseTool, reply: Reply) -> dict[str, Any]:
 
 
 def deed_of(asked: CanUseTool) -> str:
-    """What is asked about, to know it again: a command whatever is said of it, anything else in every detail.
+    """What is asked about, to know it again: a shell command whatever is said of it, anything else in every detail.
 
     The engine's own rules do not cover all of a command, so that it would ask about the same one again.
     """
-    what = asked.input.get("command", asked.input)
+    is_command = name_of(asked.tool_name) == SHELL
+    what = {name: value for name, value in asked.input.items() if not (is_command and name in BESIDE_A_COMMAND)}
     return f"{asked.tool_name} {msgspec.json.encode(what, order='deterministic').decode()}"
 
 
@@ -81,16 +84,22 @@ def _prompt(asked: CanUseTool) -> str:
 def _for_session(asked: CanUseTool) -> list[dict[str, Any]]:
     """The engine's own suggestion, for this session only: it would write some of them into the workspace.
 
-    A rule for the very thing asked about is taken alone; suggestions beside it would allow more.
+    A rule for the very thing asked about is taken alone; suggestions beside it would allow more. So would a rule for a whole
+    tool, which is what it suggests for a tool of an MCP server: that person was asked about one call of it.
     """
     if asked.tool_name == LEAVE_PLAN:
         return [AUTO_EDIT]
     suggested = asked.permission_suggestions or []
+    if not suggested and name_of(asked.tool_name) == SHELL:
+        rule = {"toolName": asked.tool_name, "ruleContent": asked.input.get("command")}
+        suggested = [{"type": "addRules", "rules": [rule], "behavior": "allow"}]
     rules = [each for each in suggested if each.get("type") == "addRules"]
-    if not suggested:
-        rule = {"toolName": asked.tool_name} | ({"ruleContent": command} if (command := asked.input.get("command")) else {})
-        rules = [{"type": "addRules", "rules": [rule], "behavior": "allow"}]
-    return [each | {"destination": "session"} for each in rules or suggested]
+    granted = [each for each in rules if _names_a_deed(each)] if rules else suggested
+    return [each | {"destination": "session"} for each in granted]
+
+
+def _names_a_deed(suggestion: Mapping[str, Any]) -> bool:
+    return all(rule.get("ruleContent") for rule in objects_of(suggestion.get("rules")))
 
 
 # ---- questions that a tool carries ----

@@ -71,10 +71,22 @@ def test_a_reply_to_a_permission_is_a_decision_and_perhaps_a_reason(reply: Reply
     [
         (
             [
-                {"type": "addRules", "rules": [{"toolName": "Bash"}], "behavior": "allow", "destination": "localSettings"},
+                {
+                    "type": "addRules",
+                    "rules": [{"toolName": "Bash", "ruleContent": "ls *"}],
+                    "behavior": "allow",
+                    "destination": "localSettings",
+                },
                 {"type": "setMode", "mode": "acceptEdits", "destination": "session"},
             ],
-            [{"type": "addRules", "rules": [{"toolName": "Bash"}], "behavior": "allow", "destination": "session"}],
+            [
+                {
+                    "type": "addRules",
+                    "rules": [{"toolName": "Bash", "ruleContent": "ls *"}],
+                    "behavior": "allow",
+                    "destination": "session",
+                }
+            ],
         ),
         (
             [{"type": "setMode", "mode": "acceptEdits", "destination": "projectSettings"}],
@@ -100,11 +112,22 @@ def test_what_is_accepted_for_the_session_is_the_thing_asked_about_and_for_the_s
     assert said["updatedPermissions"] == granted
 
 
+@pytest.mark.parametrize("suggested", [None, [{"type": "addRules", "rules": [{"toolName": "mcp__ssh__exec"}]}]])
+def test_one_call_that_was_accepted_for_the_session_does_not_allow_the_whole_tool(suggested: Any) -> None:
+    claude = working()
+    feed(claude, asks("mcp__ssh__exec", {"host": "staging"}, permission_suggestions=suggested))
+    [said] = answered(claude.answer("q2-1", Reply(decision=Decision.ACCEPT_FOR_SESSION)))
+    assert said == {"behavior": "allow", "updatedInput": {"host": "staging"}}
+
+
 @pytest.mark.parametrize(
     ("tool", "first", "second", "asked_again"),
     [
         ("Bash", {"command": "ls", "description": "look"}, {"command": "ls", "description": "look again"}, False),
         ("Bash", {"command": "ls"}, {"command": "ls -l"}, True),
+        ("Bash", {"command": "ls"}, {"command": "ls", "dangerouslyDisableSandbox": True}, True),
+        ("mcp__ssh__exec", {"host": "staging", "command": "ls"}, {"host": "staging", "command": "ls"}, False),
+        ("mcp__ssh__exec", {"host": "staging", "command": "ls"}, {"host": "prod", "command": "ls"}, True),
         ("Read", {"path": "a", "from": 1}, {"from": 1, "path": "a"}, False),
         ("Read", {"path": "a"}, {"path": "b"}, True),
     ],
