@@ -1,8 +1,9 @@
-"""Insisting on an end: a run that is to stop, and whose executor answers but does not end it, is over within a bound.
+"""Insisting on an end: a run that is to stop, and whose executor is there but does not end it, is over within a bound.
 
-Every replica looks, and probes before it judges: only what its executor calls living, time and again, is ended over its head.
-By then its driver has let the leash lapse (``deliver``), so that executor and guard end by themselves what they can. An
-executor that does not answer is left to the driver, who counts its silence, and so is an end that was told and not read yet.
+Every replica looks, and probes before it judges: what its executor calls living, or answers nothing sensible about, time and
+again, is ended over its head. By then its driver has let the leash lapse (``deliver``), so that executor and guard end by
+themselves what they can. An executor that is not reached, or does not have the attempt, is left to the driver, who counts the
+silence, and so is an end that was told and not read yet.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from control_plane.domain.bounds import Bounds
 from control_plane.domain.lifecycle import Signal
 from control_plane.domain.news import Move
 from control_plane.domain.run import Stuck
-from control_plane.manager_client import ManagerClient
+from control_plane.manager_client import ManagerClient, was_not_sent
 from control_plane.storage.run_log import Refused, RunLog, Write
 from control_plane.storage.runs import RunStore
 from shared.clock import Monotonic
 from shared.contracts.events import Diagnostic
-from shared.errors import RunyardError
+from shared.errors import ErrorCode, RunyardError
 from shared.http import NeverSentError, UnknownOutcomeError
 
 log = structlog.get_logger("insist")
@@ -37,7 +38,7 @@ class InsistOnEnd:
         self._manager = manager
         self._bounds = bounds
         self._now = monotonic
-        self._lives_since: dict[Stuck, float] = {}  # since this replica told its executor once more
+        self._lives_since: dict[Stuck, float] = {}  # since this replica first found it so; nothing that fails later moves it
 
     async def run(self) -> None:
         while True:
@@ -58,22 +59,31 @@ class InsistOnEnd:
         try:
             if stuck.executor_id is None:
                 await self._end(stuck, None)  # nothing of it can begin any more
-            elif await self._lives(stuck, stuck.executor_id):
+            elif await self._may_live(stuck, stuck.executor_id):
                 since = self._lives_since.setdefault(stuck, self._now())
+                await self._tell(stuck, stuck.executor_id)
                 if self._now() - since > self._bounds.lost_after + self._bounds.call:
                     await self._end(stuck, _not_confirmed(stuck))
         except Refused as refusal:
             log.error("insist.refused", run_id=stuck.run_id, reason=str(refusal))
-        except _FAILURES as error:
+        except RunyardError as error:
             log.info("insist.not_now", run_id=stuck.run_id, reason=str(error))
 
-    async def _lives(self, stuck: Stuck, executor_id: str) -> bool:
-        """Whether its executor says so, and was told to stop it once more. Raises as ``ManagerClient``."""
-        shown = await self._manager.show(executor_id, stuck.run_id, stuck.attempt, self._bounds.probe)
-        if shown.status == "ended":
-            return False
-        await self._manager.stop(executor_id, stuck.run_id, stuck.attempt)
-        return True
+    async def _may_live(self, stuck: Stuck, executor_id: str) -> bool:
+        """Whether its executor says so, or nothing that can be understood. False: its driver will know better."""
+        try:
+            shown = await self._manager.show(executor_id, stuck.run_id, stuck.attempt, self._bounds.probe)
+        except _FAILURES as error:
+            log.info("insist.not_shown", run_id=stuck.run_id, reason=str(error))
+            return not _is_for_its_driver(error)
+        return shown.status != "ended"
+
+    async def _tell(self, stuck: Stuck, executor_id: str) -> None:
+        """Once more, whether it is heard or not."""
+        try:
+            await self._manager.stop(executor_id, stuck.run_id, stuck.attempt)
+        except _FAILURES as error:
+            log.info("insist.not_told", run_id=stuck.run_id, reason=str(error))
 
     async def _end(self, stuck: Stuck, event: Diagnostic | None) -> None:
         """The lease goes with this write: whatever its driver still hears finds no row."""
@@ -81,6 +91,13 @@ class InsistOnEnd:
         await self._run_log.write([Write(stuck.run_id, [Move(Signal.STOPPED, event=event)])])
 
 
+def _is_for_its_driver(error: Exception) -> bool:
+    """Not reached, or not there: the stream that its driver reads breaks off too, and the attempt is counted as lost."""
+    if isinstance(error, (RunyardError, NeverSentError)) and was_not_sent(error):
+        return True
+    return isinstance(error, RunyardError) and error.code is ErrorCode.NOT_FOUND
+
+
 def _not_confirmed(stuck: Stuck) -> Diagnostic:
-    message = f"executor {stuck.executor_id} was told to stop attempt {stuck.attempt} and has not; its engine may live on unheard"
+    message = f"executor {stuck.executor_id} was to stop attempt {stuck.attempt} and never did; its engine may live on unheard"
     return Diagnostic(code="end_not_confirmed", severity="error", message=message)

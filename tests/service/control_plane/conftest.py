@@ -68,11 +68,11 @@ class Stores:
         self.interactions = InteractionStore(self.pool)
         self.log = RunLog(self.pool, on_commit=[self.committed.extend])
 
-    async def started(self, run_id: str | None = None) -> Lease:
+    async def started(self, run_id: str | None = None, place: Placement = PLACE) -> Lease:
         """A run whose first attempt an executor has accepted."""
         made = await self.runs.create(new_run(run_id), None)
         lease = next(lease for lease in await self.runs.claim(100, 60) if lease.run_id == made)
-        assert await self.runs.next_attempt(lease, PLACE) == 1
+        assert await self.runs.next_attempt(lease, place) == 1
         await self.log.write([Write(made, [Move(Signal.ATTEMPT_ACCEPTED)], lease.token)])
         return lease
 
