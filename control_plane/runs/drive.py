@@ -116,7 +116,7 @@ class DriveRun:
     async def _place(self, lease: Lease, run: DrivenRun, tried: _Tried) -> bool:
         """Write the next attempt at a proposed executor, or hand the run back until there is one."""
         if run.attempt == 0 and run.workspace_key != run.run_id:
-            run = await self.runs.follow_session(run)
+            run = await self.runs.follow(run)
         standing = await self.snapshots.standing(run, run.attempt + 1)
         request = Propose(
             provider=run.provider, workspace=WorkspaceRef(key=run.workspace_key), avoid=tried.refusing,

@@ -71,7 +71,7 @@ class RunStore:
         return None
 
     async def _in_workspace_of_session(self, connection: Any, run: NewRun) -> NewRun:
-        """The run where its session works. Raises ``invalid_request`` for one that goes on with something elsewhere."""
+        """The run where its session works, with no engine session of elsewhere. Raises ``invalid_request`` if it asks for one."""
         if run.session_id is None:
             return run
         await connection.execute(_SQL["lock_session"], f"{run.app_id or ''}/{run.session_id}")
@@ -80,7 +80,7 @@ class RunStore:
             return run
         if run.resumes:
             raise invalid("sessionId", f"session {run.session_id} works in another workspace than what is to be resumed")
-        return replace(run, workspace_key=workspace_key)
+        return replace(run, workspace_key=workspace_key, resume_session=None)
 
     async def _refuse_busy(self, connection: Any, run: NewRun) -> None:
         busy = await connection.fetchrow(_SQL["busy_with"], run.workspace_key)
@@ -212,10 +212,13 @@ class RunStore:
             return None
         return Resumable(app_id, session_id, row["provider"], row["workspace_key"], row["engine_session"])
 
-    async def follow_session(self, run: DrivenRun) -> DrivenRun:
-        """The run as it goes on where its session stands now; to be asked for before its first attempt. As it is without one."""
+    async def follow(self, run: DrivenRun) -> DrivenRun:
+        """The run as it goes on where its session, or the run it names, stands now; to be asked for before its first attempt.
+
+        As it is where there is neither.
+        """
         with storage_errors():
-            row = await self._pool.fetchrow(_SQL["follow_session"], run.run_id)
+            row = await self._pool.fetchrow(_SQL["follow"], run.run_id)
         return run if row is None else replace(run, resume_session=row["resume_session"])
 
     async def resumable(self, run_id: str) -> Resumable | None:

@@ -21,7 +21,7 @@ SELECT pg_advisory_xact_lock(hashtextextended($1, 7204115));
 SELECT request.workspace_key
 FROM agent_runs AS run JOIN run_requests AS request ON request.run_id = run.id
 WHERE run.session_id = $1 AND run.app_id IS NOT DISTINCT FROM $2
-ORDER BY run.started_at DESC
+ORDER BY run.created_at DESC
 LIMIT 1;
 
 -- name: lock_workspace
@@ -211,21 +211,30 @@ WHERE run.session_id = $1 AND run.app_id IS NOT DISTINCT FROM $2
 ORDER BY run.created_at DESC, attempt.attempt DESC
 LIMIT 1;
 
--- name: follow_session
--- The first attempt of a run goes on with the engine session in which its session stands now: what came before it was not over when
--- it was created. A run that was told what to resume keeps to that.
+-- name: follow
+-- The first attempt of a run goes on with the engine session in which what it follows stands now: that was not over when the run was
+-- created. A run that names another one stands where a further attempt of that one would begin; one that names an engine session
+-- keeps to it; any other stands where its session does, in its workspace.
 UPDATE run_requests AS request SET resume_session = tail.engine_session
 FROM agent_runs AS run
+JOIN run_requests AS asked ON asked.run_id = run.id
 CROSS JOIN LATERAL (
-    SELECT attempt.engine_session, earlier.provider
-    FROM agent_runs AS earlier
-    JOIN attempts AS attempt ON attempt.run_id = earlier.id AND attempt.engine_session IS NOT NULL
-    WHERE earlier.session_id = run.session_id AND earlier.app_id IS NOT DISTINCT FROM run.app_id AND earlier.id <> run.id
-    ORDER BY earlier.created_at DESC, attempt.attempt DESC
-    LIMIT 1
+    SELECT coalesce((SELECT attempt.engine_session FROM attempts AS attempt
+                     WHERE attempt.run_id = named.run_id AND attempt.engine_session IS NOT NULL
+                     ORDER BY attempt.attempt DESC LIMIT 1), named.resume_session) AS engine_session, run.provider
+    FROM run_requests AS named
+    WHERE named.run_id = asked.request ->> 'resumeRunId'
+    UNION ALL
+    (SELECT attempt.engine_session, earlier.provider
+     FROM agent_runs AS earlier
+     JOIN run_requests AS theirs ON theirs.run_id = earlier.id AND theirs.workspace_key = asked.workspace_key
+     JOIN attempts AS attempt ON attempt.run_id = earlier.id AND attempt.engine_session IS NOT NULL
+     WHERE asked.request ->> 'resumeRunId' IS NULL AND asked.request ->> 'resumeSessionId' IS NULL
+       AND earlier.session_id = run.session_id AND earlier.app_id IS NOT DISTINCT FROM run.app_id AND earlier.id <> run.id
+     ORDER BY earlier.created_at DESC, attempt.attempt DESC
+     LIMIT 1)
 ) AS tail
 WHERE run.id = $1 AND request.run_id = run.id AND tail.provider = run.provider
-  AND request.request ->> 'resumeRunId' IS NULL AND request.request ->> 'resumeSessionId' IS NULL
 RETURNING request.resume_session;
 
 -- name: resumable_run

@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 
 from control_plane.domain.line import Caps
+from control_plane.domain.news import Stop
 from control_plane.runs.interrupt import InterruptSession
+from control_plane.storage.run_log import Write
 from control_plane.storage.runs import RunStore
 from shared.contracts.runs import OnSessionBusy
-from tests.service.control_plane.conftest import Stores, new_run
-from tests.service.control_plane.test_busy_workspaces import CAPPED, RESUMES, UNCAPPED, accepted, claimed, over
+from shared.errors import ErrorCode
+from tests.service.control_plane.conftest import Replica, Stores, new_run
+from tests.service.control_plane.fake_manager import FakeManager
+from tests.service.control_plane.test_busy_workspaces import CAPPED, RESUMES, UNCAPPED, accepted, claimed, over, with_session
 
 
 async def put_the_clock_back(stores: Stores) -> None:
@@ -40,3 +44,72 @@ async def test_an_interrupt_finds_the_runs_before_it_though_the_clock_was_put_ba
     assert await stores.runs.interrupted(newest) == [(first, newest)]
     await InterruptSession(stores.runs, stores.log)(newest)
     assert await claimed(stores.runs) == [newest]
+
+
+# ---- what it goes on with ----
+
+
+async def leave_the_workspace(stores: Stores, run_id: str, workspace_key: str) -> None:
+    """As a session could before workspaces took turns."""
+    await stores.pool.execute("UPDATE run_requests SET workspace_key = $2 WHERE run_id = $1", run_id, workspace_key)
+
+
+async def canceled_in_the_queue(stores: Stores, run_id: str, workspace_key: str, hours_ago: float) -> None:
+    """A run of session s that never began."""
+    await stores.runs.create(new_run(run_id, session_id="s"), None)
+    await stores.log.write([Write(run_id, [Stop(ErrorCode.USER_CANCELED)])])
+    await leave_the_workspace(stores, run_id, workspace_key)
+    await stores.pool.execute(
+        "UPDATE agent_runs SET created_at = created_at - make_interval(secs => $2) WHERE id = $1", run_id, hours_ago * 3600
+    )
+
+
+async def test_a_session_that_has_left_a_workspace_goes_on_where_its_newest_run_worked(
+    replica: Replica, manager: FakeManager, stores: Stores
+) -> None:
+    newest = await with_session(replica, manager, sessionId="s")
+    await leave_the_workspace(stores, newest, "new")
+    await canceled_in_the_queue(stores, "run_old", "old", hours_ago=1)
+    attempt = await manager.begun(await replica.start(sessionId="s"))
+    assert (attempt.request["workspace"]["key"], attempt.request["resumeSessionId"]) == ("new", "e-0")
+
+
+async def test_no_run_takes_an_engine_session_to_another_workspace(
+    replica: Replica, manager: FakeManager, stores: Stores
+) -> None:
+    origin = await with_session(replica, manager, sessionId="s")
+    await leave_the_workspace(stores, origin, "old")
+    await canceled_in_the_queue(stores, "run_new", "new", hours_ago=0)
+    attempt = await manager.begun(await replica.start(sessionId="s"))
+    assert (attempt.request["workspace"]["key"], attempt.request.get("resumeSessionId")) == ("new", None)
+
+
+@pytest.mark.parametrize(("said", "goes_on_with"), [("e-2", "e-2"), (None, "e-0")], ids=["its newest", "what it began with"])
+async def test_who_waited_for_a_run_goes_on_with_what_that_left(
+    replica: Replica, manager: FakeManager, said: str | None, goes_on_with: str
+) -> None:
+    origin = await with_session(replica, manager)
+    first = await replica.start(resumeRunId=origin)
+    attempt = await manager.begun(first)
+    attempt.say("session.started", {"engineSession": "e-1"})
+    await replica.until_so(first, lambda shown: shown["resumeSessionId"] == "e-1")
+    second = await replica.start(resumeRunId=first)
+    attempt.end(outcome="error", errorCode="rate_limited", retryAfterMs=100, result=None)  # nothing was done: e-1 is forgotten
+    attempt = await manager.begun(first, 2)
+    if said is not None:
+        attempt.say("session.started", {"engineSession": said})
+    attempt.end()
+    attempt = await manager.begun(second)
+    assert attempt.request["resumeSessionId"] == goes_on_with
+    attempt.end()
+    await replica.until(second, "success")
+
+
+async def test_who_named_an_engine_session_keeps_to_it_whatever_came_before(replica: Replica, manager: FakeManager) -> None:
+    await with_session(replica, manager)
+    first, second = [await replica.start(resumeSessionId="e-0") for _ in range(2)]
+    attempt = await manager.begun(first)
+    attempt.say("session.started", {"engineSession": "e-1"})
+    attempt.end()
+    attempt = await manager.begun(second)
+    assert attempt.request["resumeSessionId"] == "e-0"
