@@ -17,6 +17,7 @@ from shared.errors import ErrorCode
 
 _C = ErrorCode
 
+MAX_READ_CHARS = 16 * 1024
 # Stand above the status: the same status says several things. The first that is found wins.
 BEFORE_STATUS = words(
     (r"closed unexpectedly|reset by server", _C.MODEL_UNAVAILABLE),
@@ -40,7 +41,7 @@ AFTER_STATUS = words(
 
 def code_of(error: RpcError, status: int | None) -> ErrorCode:
     """The closed list's row for an error answer; ``engine_exit_nonzero`` for what nothing names."""
-    said = text_of(error)
+    said = text_of(error)[:MAX_READ_CHARS]
     found = code_in(said, BEFORE_STATUS)
     if found is not None:
         return found

@@ -14,6 +14,7 @@ from executor.adapters.acp_profile import AcpProfile, LogLine
 from executor.adapters.acp_protocol import RpcError
 from shared.errors import ErrorCode
 
+MAX_READ_CHARS = 4096  # of a line: what it tells stands at its beginning
 LONGEST_WAIT_MS = 30_000  # that an engine may sleep before it calls again, because the model asked for it
 
 
@@ -52,8 +53,9 @@ class CallLog:
 
     def read(self, text: str) -> Sequence[Retry] | None:
         """The retry a line tells, if it tells one. None: this is no line of its log."""
+        begun = text[:MAX_READ_CHARS]
         for pattern, means in self._profile.log:
-            found = pattern.search(text)
+            found = pattern.search(begun)
             if found is not None:
                 return self._on(means, found)
         return None

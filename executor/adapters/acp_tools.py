@@ -19,7 +19,7 @@ from shared.contracts.interactions import AskedTool
 
 Status = Literal["completed", "failed", "declined", "canceled"]
 OVER = frozenset({"completed", "failed"})
-MAX_DIFFED_CHARS = 256 * 1024
+MAX_DIFFED_LINES = 2_000  # before and after, in all files of one tool: comparing takes far more than its length
 SHELL, EDIT = "execute", "edit"
 _NAMES: Mapping[str, str] = {SHELL: "shell", EDIT: "edit"}
 _ID_SEPARATOR = "__"
@@ -39,8 +39,10 @@ class Tool:
     content: Sequence[ToolContent] = ()
     parent: str | None = None
     is_told: bool = False
+    shown: dict[str, Any] | None = None  # the input as people see it, made once
 
     def learn(self, call: ToolCall) -> None:
+        self.shown = None
         self.own_name = self.own_name or _own_name(call)
         self.parent = self.parent or parent_of(call)
         self.kind = call.kind or self.kind
@@ -109,21 +111,32 @@ def ended_as(tool: Tool, status: Status) -> ToolCompleted:
 
 
 def _input_of(tool: Tool) -> dict[str, Any]:
+    tool.shown = _made_input(tool) if tool.shown is None else tool.shown
+    return tool.shown
+
+
+def _made_input(tool: Tool) -> dict[str, Any]:
     if tool.kind == EDIT and tool.diffs:
-        return {"changes": [_change(each) for each in tool.diffs]}
+        return {"changes": _changes(tool.diffs)}
     if tool.kind == SHELL and "command" not in tool.input:
         return {"command": tool.title}
     return dict(tool.input) or {"title": tool.title}
 
 
-def _change(diff: ToolContent) -> dict[str, Any]:
-    """A new file by its content, a changed one by a unified diff; one too large to compare by its new content."""
-    if not diff.old_text:
-        return {"path": diff.path, "kind": "add", "diff": diff.new_text}
-    if len(diff.old_text) + len(diff.new_text) > MAX_DIFFED_CHARS:
-        return {"path": diff.path, "kind": "update", "content": diff.new_text}
-    lines = difflib.unified_diff(diff.old_text.splitlines(keepends=True), diff.new_text.splitlines(keepends=True), n=3)
-    return {"path": diff.path, "kind": "update", "diff": "".join(lines)}
+def _changes(diffs: Sequence[ToolContent]) -> list[dict[str, Any]]:
+    """A new file by its content, a changed one by a unified diff; what is too long to compare by its new content."""
+    changes: list[dict[str, Any]] = []
+    compared = 0
+    for each in diffs:
+        if not each.old_text:
+            changes.append({"path": each.path, "kind": "add", "diff": each.new_text})
+            continue
+        before, after = each.old_text.splitlines(keepends=True), each.new_text.splitlines(keepends=True)
+        compared += len(before) + len(after)
+        is_too_long = compared > MAX_DIFFED_LINES
+        shown = {"content": each.new_text} if is_too_long else {"diff": "".join(difflib.unified_diff(before, after, n=3))}
+        changes.append({"path": each.path, "kind": "update"} | shown)
+    return changes
 
 
 def _output_of(tool: Tool) -> tuple[Any, int | None]:

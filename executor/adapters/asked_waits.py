@@ -34,4 +34,5 @@ def _in_words(said: str) -> int | None:
     found = _ASKED.search(said)
     if found is None:
         return None
-    return math.ceil(sum(float(number) * _MS[unit.lower()] for number, unit in _PART.findall(found[1])))
+    asked = sum(float(number) * _MS[unit.lower()] for number, unit in _PART.findall(found[1]))
+    return math.ceil(min(asked, LONGEST_MS))  # so many digits are more than a number of milliseconds holds

@@ -71,9 +71,14 @@ PROFILE = AcpProfile(
     ends_turn_on_no=True,
     caches_apart=True,
     log=(
-        (re.compile(_OWN_LOG + r".* message=process (?!.* error=).*session\.id="), LogLine.STEP),
-        (re.compile(_OWN_LOG + r".* message=stream .*small=false"), LogLine.CALL),
-        (re.compile(_OWN_LOG + r'.* message="stream error" .*small=false.* error\.error="(?:\w+: )?(.*?)"'), LogLine.FAILED),
+        (re.compile(_OWN_LOG + r"(?>.*? message=process )(?!.* error=).*session\.id="), LogLine.STEP),
+        (re.compile(_OWN_LOG + r"(?>.*? message=stream ).*small=false"), LogLine.CALL),
+        (
+            re.compile(
+                _OWN_LOG + r'(?>.*? message="stream error" )(?>.*?small=false)(?>.*? error\.error=")(?:\w+: )?(.*?)(?:"|$)'
+            ),
+            LogLine.FAILED,
+        ),
         (re.compile(_OWN_LOG), LogLine.NOISE),
     ),
 )

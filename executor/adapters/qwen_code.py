@@ -69,11 +69,11 @@ PROFILE = AcpProfile(
     log=(
         (re.compile(_OWN_LOG + r"\[OPENAI_ERROR\] OpenAI API Error: (.*?)(?: \{.*)?$"), LogLine.FAILED),
         (
-            re.compile(_OWN_LOG + r"\[RETRY\] Attempt (?P<attempt>\d+) failed(?:.* explicit delay of (?P<wait>\d+)ms)?"),
+            re.compile(_OWN_LOG + r"\[RETRY\] Attempt (?P<attempt>\d{1,9}) failed(?:.* explicit delay of (?P<wait>\d{1,9})ms)?"),
             LogLine.AGAIN,
         ),
         (
-            re.compile(_OWN_LOG + r"\[QWEN_CODE_CHAT\] (?P<reason>Invalid stream \[\w+\]) \(retry (?P<attempt>\d+)/"),
+            re.compile(_OWN_LOG + r"\[QWEN_CODE_CHAT\] (?P<reason>Invalid stream \[\w+\]) \(retry (?P<attempt>\d{1,9})/"),
             LogLine.BROKEN,
         ),
         (re.compile(_OWN_LOG), LogLine.NOISE),

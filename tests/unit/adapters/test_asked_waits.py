@@ -24,7 +24,7 @@ TPM = "Rate limit reached for gpt-5.5 on tokens per min (TPM): Limit 30000, Used
     (TPM, 4500), ("Rate limit reached\nSuggested retry after 4s.", 4000), ("Suggested retry after 34.074824224s.", 34_075),
     ("Please try again in 20ms.", 20), ("Please retry in 1m30s", 90_000), ("try again in 6m0s.", 360_000),
     ("Try again in 20 seconds", 20_000), ("try again in 2 hours 5 minutes", 7_500_000),
-    ("try again in 1000h", LONGEST_MS),
+    ("try again in 1000h", LONGEST_MS), (f"retry in {'9' * 400}s", LONGEST_MS),
     ("try again in a while", None), ("please try again later", None), ("try again in 5 sandboxes", None), ("", None),
     ("try again in s", None), ("Rate limit reached (429)", None),
 ])  # fmt: skip
