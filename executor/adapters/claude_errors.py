@@ -23,6 +23,9 @@ BY_TEXT = words(
     (r"credit balance|usage limit|your current quota|spend(ing)? limit|insufficient_quota", _C.QUOTA_EXCEEDED),
     (r"prompt is too long|context window|context_length", _C.CONTEXT_OVERFLOW),
     (r"output token maximum", _C.OUTPUT_LIMIT),
+)
+# How a connection fails. An endpoint that answered with a status was reached, whatever stands in its words.
+BY_CONNECTION = words(
     (r"connectionrefused|econnrefused|enotfound|eai_again|etimedout|timed out|failedtoopensocket", _C.NETWORK_ERROR),
     (r"econnreset|connection to the api was lost|overloaded|socket", _C.MODEL_UNAVAILABLE),
 )
@@ -45,7 +48,8 @@ def code_of(result: Result, word: str | None) -> ErrorCode:
     """``word``: the engine's own name of the error, told beside its answer. ``engine_exit_nonzero``: nothing names it."""
     known = BY_TERMINAL_REASON.get(result.terminal_reason or "") or BY_SUBTYPE.get(result.subtype)
     said = reason_of(result)
-    named = known or code_in(said, BY_TEXT) or _by_status(result.api_error_status) or BY_WORD.get(word or "")
+    named = known or code_in(said, BY_TEXT) or _by_status(result.api_error_status) or code_in(said, BY_CONNECTION)
+    named = named or BY_WORD.get(word or "")
     return named or (_C.MODEL_UNAVAILABLE if said.startswith(_FROM_ENDPOINT) else _C.ENGINE_EXIT_NONZERO)
 
 
