@@ -203,27 +203,32 @@ class ClaudeConversation:
 
     def _on_line(self, line: Framed) -> list[Step]:
         if isinstance(line, LineTooLong):
-            return [*too_long(line), *self._on_lost(line)]
+            return [*too_long(line), *self._on_lost(line.head, ErrorCode.OUTPUT_LIMIT, f"a line of {line.length} bytes")]
         if line.stream != STDOUT or not line.data.startswith(b"{"):
             return raw(line)
         try:
             head = claude_protocol.read_head(line.data)
-        except msgspec.DecodeError:
-            return raw(line)
+        except msgspec.DecodeError as error:
+            return self._on_unread(line, str(error)) or raw(line)
         try:
             told = claude_protocol.read_line(head, line.data)
             if told is None:
                 return [] if claude_protocol.is_noise(head) else raw(line)
             return self._on_told(told, line)
-        except msgspec.DecodeError as error:
-            return undecodable(line, str(error))
+        except (msgspec.DecodeError, RecursionError) as error:
+            return self._on_unread(line, str(error)) or undecodable(line, str(error))
 
-    def _on_lost(self, line: LineTooLong) -> list[Step]:
+    def _on_unread(self, line: Line, why: str) -> list[Step]:
+        """Nothing where the line can be missed."""
+        steps = self._on_lost(line.data, ErrorCode.ENGINE_PROTOCOL_ERROR, "a line that cannot be read")
+        return [*undecodable(line, why), *steps] if steps else []
+
+    def _on_lost(self, head: bytes, code: ErrorCode, what: str) -> list[Step]:
         """A turn whose result is not read has ended all the same; a request that is not read still waits for its answer."""
-        if line.head.startswith(claude_protocol.RESULT_HEAD):
-            self._failure = self._failure or (ErrorCode.OUTPUT_LIMIT, f"the turn ended in a line of {line.length} bytes")
+        if head.startswith(claude_protocol.RESULT_HEAD):
+            self._failure = self._failure or (code, f"the turn ended in {what}")
             return self._close()
-        request_id = claude_protocol.request_id_in(line.head)
+        request_id = claude_protocol.request_id_in(head)
         return [] if request_id is None else [Send(claude_protocol.refusal(request_id, "more than is read"))]
 
     def _on_told(self, told: Told, line: Line) -> list[Step]:
@@ -294,7 +299,7 @@ class ClaudeConversation:
             refused = Send(claude_protocol.refusal(id, f"{asked} is not supported here"))
             return [refused, note(line, "request_refused", f"claude-code asked for {asked}")]
         begun = [Emit(payload, line.byte_from, line.byte_to) for payload in self._events.asked(asked)]
-        before = [*self._events.release(final=False), *begun]
+        before = [*self._events.release(final=False), *begun, *self._told_withdrawn(self._questions.withdraw(id))]
         decided = self._decided(asked)
         if decided is not None:
             return [*before, *self._answered(id, asked, decided)]

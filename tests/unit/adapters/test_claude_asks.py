@@ -163,6 +163,18 @@ def test_a_question_the_engine_takes_back_is_withdrawn_unless_we_are_stopping() 
     assert emitted(feed(stopping, back)) == []
 
 
+def test_a_question_asked_anew_under_the_id_of_an_open_one_takes_its_place() -> None:
+    claude = working()
+    feed(claude, asks("Bash", {"command": "ls"}))
+    again = emitted(feed(claude, asks("AskUserQuestion", {"questions": [TABS]}, tool_use_id="t2")))
+    assert again[0] == ("interaction.resolved", {"questionId": "q2-1", "how": "withdrawn"})
+    assert (again[1][0], again[1][1]["questionId"]) == ("interaction.requested", "q2-2")
+    with pytest.raises(RunyardError, match="conflict"):
+        claude.answer("q2-1", Reply(decision=Decision.ACCEPT))
+    [said] = answered(claude.answer("q2-2", Reply(answer="Tabs")))
+    assert said["updatedInput"]["answers"] == {"Tabs or spaces?": "Tabs"}
+
+
 @pytest.mark.parametrize("subtype", ["elicitation", "hook_callback", "something_new"])
 def test_a_request_nobody_can_be_asked_about_is_refused_and_told(subtype: str) -> None:
     steps = feed(working(), {"type": "control_request", "request_id": "r1", "request": {"subtype": subtype}})

@@ -17,6 +17,8 @@ from shared.errors import ErrorCode, RunyardError
 from tests.unit.adapters.claude_lines import (
     INIT,
     INITIALIZED,
+    asks,
+    called,
     conversation,
     emitted,
     feed,
@@ -280,6 +282,31 @@ def test_a_request_too_long_to_be_read_is_answered() -> None:
     asked = {"type": "control_request", "request_id": "r1", "request": {"subtype": "can_use_tool"}}
     [refused] = sent(working().feed(STDOUT, giant(asked)))
     assert (refused["response"]["subtype"], refused["response"]["request_id"]) == ("error", "r1")
+
+
+def bottomless(line: dict[str, Any]) -> bytes:
+    return json.dumps(line, separators=(",", ":")).replace('"DEEP"', "[" * 3000 + "]" * 3000).encode() + b"\n"
+
+
+@pytest.mark.parametrize("line", [result(structured_output="DEEP"), result("x", errors=3)])
+def test_a_turn_that_ends_in_a_line_that_cannot_be_read_ends_the_run(line: dict[str, Any]) -> None:
+    claude = working()
+    steps = claude.feed(STDOUT, bottomless(line))
+    assert [data["code"] for _, data in emitted(steps)] == ["undecodable_line"]
+    assert CloseInput() in steps
+    assert claude.ended(0).error_code is ErrorCode.ENGINE_PROTOCOL_ERROR
+
+
+def test_a_request_that_cannot_be_read_is_answered() -> None:
+    steps = working().feed(STDOUT, bottomless(asks("Bash", {"command": "DEEP"}, id="r1")))
+    assert [data["code"] for _, data in emitted(steps)] == ["undecodable_line"]
+    [refused] = sent(steps)
+    assert (refused["response"]["subtype"], refused["response"]["request_id"]) == ("error", "r1")
+
+
+def test_any_other_line_that_cannot_be_read_ends_nothing() -> None:
+    steps = working().feed(STDOUT, bottomless(called("t1", "Bash", {"command": "DEEP"})))
+    assert [kind for kind, _ in emitted(steps)] == ["raw.stdout"]
 
 
 def test_any_other_line_too_long_to_be_read_ends_nothing() -> None:
