@@ -33,7 +33,9 @@ from shared.errors import ErrorCode
 
 _NAMES = {"command_execution": "shell", "file_change": "edit", "mcp_tool_call": "mcp", "web_search": "web_search"}
 _TOOL_STATUS = {"completed": "completed", "failed": "failed", "declined": "declined"}
-_RETRY = re.compile(r"Reconnecting\.\.\. (\d+)/\d+ \((.*)\)", re.DOTALL)
+_RETRY = re.compile(r"Reconnecting\.\.\. (\d{1,6})/\d+ \((.*)\)", re.DOTALL)
+# Completed after the last message, too: a plan is told once more when its turn ends.
+_AFTERTHOUGHTS = frozenset({"todo_list", "error"})
 _Item = dict[str, Any]
 
 
@@ -93,7 +95,7 @@ class ExecReader:
 
     def _on_item(self, moment: str, item: _Item, line: Line) -> list[Step]:
         kind, is_over = str(item.get("type", "")), moment == "item.completed"
-        before = self._release(final=False)
+        before = [] if is_over and kind in _AFTERTHOUGHTS else self._release(final=False)
         match kind:
             case "agent_message":
                 self._held = (item, line) if is_over else self._held
@@ -102,7 +104,7 @@ class ExecReader:
                 text = str(item.get("text", ""))
                 return [*before, *([_at(line, ReasoningCompleted(message_id=_id(item), text=text))] if is_over else [])]
             case "todo_list":
-                return [*before, _at(line, PlanUpdated(items=[_todo(each) for each in item.get("items", [])]))]
+                return [*before, _at(line, PlanUpdated(items=_todos(item)))]
             case "error":
                 warning = Diagnostic(code="engine_warning", severity="warning", message=str(item.get("message", ""))[:2000])
                 return [*before, _at(line, warning)]
@@ -114,7 +116,7 @@ class ExecReader:
             return []
         (item, line), self._held = self._held, None
         text = str(item.get("text", ""))
-        self._answer = text if final else None
+        self._answer = text or self._answer
         return [_at(line, MessageCompleted(message_id=_id(item), text=text, final=final))]
 
 
@@ -128,16 +130,20 @@ def _tool(kind: str, moment: str, item: _Item, line: Line) -> list[Step]:
         return []
     output, truncated = bounded(item.get("aggregated_output", item.get("result", item.get("changes"))))
     status = _TOOL_STATUS.get(str(item.get("status")), "completed")
+    exit_code = told if isinstance(told := item.get("exit_code"), int) else None
     ended: dict[str, Any] = {"tool_id": _id(item), "name": name, "status": status, "output": output, "truncated": truncated}
-    return [_at(line, ToolCompleted.model_validate({**ended, "exit_code": item.get("exit_code")}))]
+    return [_at(line, ToolCompleted.model_validate({**ended, "exit_code": exit_code}))]
 
 
 def resume_arguments(session: str, message: str, more: Sequence[str]) -> tuple[str, ...]:
     return ("exec", "resume", "--json", *more, session, "--", message)
 
 
-def _todo(item: _Item) -> PlanItem:
-    return PlanItem(text=str(item.get("text", "")), status="completed" if item.get("completed") else "pending")
+def _todos(item: _Item) -> list[PlanItem]:
+    todos = msgspec.convert(item.get("items", []), list[_Item])
+    return [
+        PlanItem(text=str(each.get("text", "")), status="completed" if each.get("completed") else "pending") for each in todos
+    ]
 
 
 def _id(item: _Item) -> str:

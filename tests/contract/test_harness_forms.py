@@ -169,6 +169,40 @@ def test_tools_edits_and_retries_of_codex_are_events() -> None:
     assert kinds["fail-401"].count("retry.scheduled") == 5
 
 
+TODO = {"id": "item_1", "type": "todo_list", "items": [{"text": "a", "completed": True}]}
+
+
+@pytest.mark.parametrize("after", [
+    [{"type": "item.completed", "item": TODO}],
+    [{"type": "item.completed", "item": {"id": "item_2", "type": "error", "message": "careful"}}],
+    [{"type": "item.completed", "item": TODO}, {"type": "item.completed", "item": {"id": "item_2", "type": "error"}}],
+])  # fmt: skip
+def test_what_codex_adds_after_its_last_message_does_not_take_its_answer(after: list[dict[str, Any]]) -> None:
+    conversation = PassedThrough("codex", (), ExecReader())
+    said = {"type": "item.completed", "item": {"id": "item_0", "type": "agent_message", "text": "done"}}
+    lines = [{"type": "turn.started"}, said, *after, {"type": "turn.completed"}]
+    steps = conversation.feed(STDOUT, b"".join(_line(each) for each in lines))
+    told = [step.payload for step in steps if isinstance(step, Emit)]
+    assert [(each.text, each.final) for each in told if isinstance(each, MessageCompleted)] == [("done", True)]
+    assert conversation.ended(0) == Outcome(AttemptOutcome.SUCCESS, result="done")
+
+
+def test_the_last_message_of_codex_answers_whatever_follows_it() -> None:
+    conversation = PassedThrough("codex", (), ExecReader())
+    said = {"type": "item.completed", "item": {"id": "item_0", "type": "agent_message", "text": "done"}}
+    ran = {"type": "item.completed", "item": {"id": "item_1", "type": "command_execution", "status": "completed"}}
+    conversation.feed(STDOUT, b"".join(_line(each) for each in (said, ran, {"type": "turn.completed"})))
+    assert conversation.ended(0) == Outcome(AttemptOutcome.SUCCESS, result="done")
+
+
+@pytest.mark.parametrize("item", [{"type": "todo_list", "items": 3}, {"type": "todo_list", "items": [3]},
+                                  {"type": "command_execution", "exit_code": "?"}])  # fmt: skip
+def test_an_odd_item_of_codex_stops_nothing(item: dict[str, Any]) -> None:
+    conversation = PassedThrough("codex", (), ExecReader())
+    conversation.feed(STDOUT, _line({"type": "item.completed", "item": item}) + stdout_of("codex-exec/exec-plain"))
+    assert conversation.ended(0).outcome is AttemptOutcome.SUCCESS
+
+
 @pytest.mark.parametrize(
     "line", [b"plain text", b"{not json", b'{"type": 3}', b'{"type":"unheard.of"}', b"[]", b'{"type":"item.started"}']
 )
