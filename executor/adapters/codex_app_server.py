@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from executor.adapters import codex_config, codex_protocol
-from executor.adapters.asked_waits import asked_wait
 from executor.adapters.base import STDOUT, CloseInput, Emit, Install, Outcome, Send, StartRequest, Step, Stream
 from executor.adapters.codex_asks import REFUSALS, Asked, AskEdit, AskMcp, AskUser, read_request
 from executor.adapters.codex_errors import code_of, code_of_text, reason_of
 from executor.adapters.codex_events import TurnEvents
 from executor.adapters.codex_helpers import Helpers
+from executor.adapters.codex_outcomes import interrupted, outcome_of_turn
 from executor.adapters.codex_protocol import (
     INVALID_REQUEST,
     ErrorRaised,
@@ -31,12 +31,11 @@ from executor.adapters.codex_protocol import (
     TurnMoved,
     UsageMoved,
 )
-from executor.adapters.codex_questions import answers_of, decided, question_of
+from executor.adapters.codex_questions import answer_to, decided, decided_by, decision_in, question_of
 from executor.adapters.exits import outcome_of_exit
 from executor.adapters.framing import Framed, Line, Lines, LineTooLong
 from executor.adapters.options import told_ignored
 from executor.adapters.questions import Questions
-from executor.adapters.replies import decision_of
 from executor.adapters.replies import reason_of as reason_of_reply
 from executor.adapters.unclaimed import note, raw, too_long, undecodable
 from shared.contracts.events import AttemptOutcome, Diagnostic, InteractionResolved, SessionStarted
@@ -97,7 +96,9 @@ class CodexConversation:
         self._ended_turn: Turn | None = None
         self._messages: list[str] = []
         self._steering = 0
+        self._beginning = 0  # messages that begin a turn which was not accepted yet
         self._is_stopping = False
+        self._was_told_to_stop = False  # by the runner, which says by itself what becomes of the questions
         self._is_closed = False
         self._failure: tuple[ErrorCode, str] | None = None
 
@@ -118,14 +119,12 @@ class CodexConversation:
     def answer(self, question_id: str, reply: Reply) -> list[Step]:
         rpc_id = self._questions.take(question_id)
         asked = self._asked.pop(rpc_id)
-        if isinstance(asked, AskUser):
-            answers = answers_of(asked, reply.answer)
-            stop = self.interrupt() if reply.decision is Decision.DECLINE_AND_STOP else []
-            return [Send(codex_protocol.response(rpc_id, answers)), *stop]
-        decision = decision_of(reply)
-        said = Send(codex_protocol.response(rpc_id, decided(asked, decision)))
-        if isinstance(asked, AskMcp) and decision is Decision.DECLINE_AND_STOP:
-            return [said, *self.interrupt()]
+        decision = decision_in(asked, reply)
+        said = Send(codex_protocol.response(rpc_id, answer_to(asked, reply)))
+        if decision is Decision.DECLINE_AND_STOP:
+            # a «cancel» of a command or an edit stops the turn by itself
+            stop = self._stop() if isinstance(asked, AskUser | AskMcp) else []
+            return [said, *self._withdrawn(), *stop]
         reason = reason_of_reply(reply) if decision is Decision.DECLINE else None
         return [said, *(self._steer(reason) if reason else [])]
 
@@ -135,6 +134,10 @@ class CodexConversation:
         return self._steer(text)
 
     def interrupt(self) -> list[Step]:
+        self._was_told_to_stop = True
+        return self._stop()
+
+    def _stop(self) -> list[Step]:
         if self._is_stopping or self._is_closed:
             return []
         self._is_stopping = self._events.was_stopped = True
@@ -145,25 +148,14 @@ class CodexConversation:
         usage, turn = self._events.usage, self._ended_turn
         if self._failure is not None:
             return Outcome(AttemptOutcome.ERROR, *self._failure, usage=usage)
-        if turn is not None and turn.status == "completed":
-            return self._success()
-        if turn is not None and turn.status == "failed":
-            error = turn.error or codex_protocol.TurnError("the turn failed without a reason")
-            code, reason = code_of(error), reason_of(error)
-            asked = asked_wait(code, reason)
-            return Outcome(AttemptOutcome.ERROR, code, reason, usage=usage, retry_after_ms=asked)
-        if turn is not None or self._is_stopping:
-            return Outcome(AttemptOutcome.CANCELED, ErrorCode.USER_CANCELED, "the turn was interrupted", usage=usage)
+        if turn is not None:
+            return outcome_of_turn(turn, self._events.answer, usage)
+        if self._is_stopping:
+            return interrupted(usage)
         if not self._turns and exit_code is not None:
             said = f"codex ended with exit status {exit_code} before its turn"
             return Outcome(AttemptOutcome.ERROR, ErrorCode.ENGINE_START_FAILED, said, usage=usage)
         return outcome_of_exit(exit_code, usage)
-
-    def _success(self) -> Outcome:
-        answer, usage = self._events.answer, self._events.usage
-        if answer is None:
-            return Outcome(AttemptOutcome.ERROR, ErrorCode.ENGINE_NO_OUTPUT, "codex finished without an answer", usage=usage)
-        return Outcome(AttemptOutcome.SUCCESS, result=answer, usage=usage)
 
     # ---- the handshake ----
 
@@ -196,6 +188,7 @@ class CodexConversation:
         if answer.error is not None:
             return self._fail(code_of_text(answer.error.message), answer.error)
         self._turn, self._ended_turn = _decode(answer, TurnAccepted).turn, None
+        self._beginning = max(self._beginning - 1, 0)
         self._turns.add(self._turn.id)
         if self._is_stopping or self._failure is not None:
             return self._interrupt_turn()
@@ -218,7 +211,7 @@ class CodexConversation:
         if answer.error is None:
             return self._rest()
         if answer.error.code == INVALID_REQUEST and self._may_begin():
-            return [*self._events.release(final=False), self._start_turn(text)]
+            return self._begin_another(text)
         refused = note(line, "message_refused", f"codex did not take a message: {answer.error.message}")
         return [refused, *self._rest()]
 
@@ -232,13 +225,19 @@ class CodexConversation:
         if not self._is_over():
             return []
         if self._messages and self._may_begin():
-            return [*self._events.release(final=False), self._start_turn(self._messages.pop(0))]
+            return self._begin_another(self._messages.pop(0))
         return self._finish()
+
+    def _begin_another(self, text: str) -> list[Step]:
+        """A turn of the message's own: the one before it no longer is how this ends."""
+        self._ended_turn = None
+        self._beginning += 1
+        return [*self._events.release(final=False), self._start_turn(text)]
 
     def _untold(self) -> list[Step]:
         """Nothing more is said to the engine: what it had not taken is told, never lost in silence."""
-        count = len(self._messages) + self._steering
-        self._messages, self._steering = [], 0
+        count = len(self._messages) + self._steering + self._beginning
+        self._messages, self._steering, self._beginning = [], 0, 0
         said = f"{count} further message(s) had not been taken when codex ended"
         return [Emit(Diagnostic(code="message_undeliverable", message=said))] if count else []
 
@@ -295,12 +294,17 @@ class CodexConversation:
             return raw(line)
         try:
             return self._on_incoming(incoming, line)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             refused = [] if incoming.method is None or incoming.id is None else [_refuse(incoming.id, incoming.method)]
             return [*refused, *undecodable(line, str(error))]
 
     def _on_lost(self, line: LineTooLong) -> list[Step]:
-        """A turn whose end was in a line that is not read has ended all the same; nothing more would come."""
+        """A request is refused unread. A turn whose end was in such a line has ended all the same; nothing more would come."""
+        if line.stream != STDOUT:
+            return []
+        request = codex_protocol.request_in(line.head)
+        if request is not None:
+            return [_refuse(*request), note(line, "request_refused", f"codex asked for {request[1]}")]
         if not line.head.startswith(TURN_END):
             return []
         self._failure = (ErrorCode.OUTPUT_LIMIT, f"the turn ended in a line of {line.length} bytes, more than is read")
@@ -310,7 +314,7 @@ class CodexConversation:
         match incoming:
             case Incoming(id=None, method=str(method)):
                 return self._on_notification(method, incoming, line)
-            case Incoming(id=id, method=str(method)) if id is not None:
+            case Incoming(id=id, method=str(method)) if id is not None and id not in self._asked:
                 return self._on_request(id, method, incoming, line)
             case Incoming(id=id) if id in self._pending:
                 return self._pending.pop(id)(incoming, line)
@@ -352,6 +356,10 @@ class CodexConversation:
             refusal = REFUSALS.get(method)
             refused = _refuse(id, method) if refusal is None else Send(codex_protocol.response(id, refusal))
             return [refused, note(line, "request_refused", f"codex asked for {method}")]
+        decision = decided_by(self._request.engine_mode, asked)
+        if decision is not None:
+            said = codex_protocol.response(id, decided(asked, decision))
+            return [*self._events.release(final=False), Send(said)]
         self._asked[id] = asked
         item_id = asked.item_id if isinstance(asked, AskEdit) else ""
         diffs = self._events.diffs_of(item_id) or self._helpers.diffs_of(item_id)
@@ -363,8 +371,8 @@ class CodexConversation:
         return self._told_withdrawn(self._questions.withdraw_all())
 
     def _told_withdrawn(self, gone: list[InteractionResolved]) -> list[Step]:
-        """Only what the engine did by itself is news; what becomes of questions after our own stop is the runner's to say."""
-        return [] if self._is_stopping else [Emit(payload) for payload in gone]
+        """What becomes of questions once the runner stops it is the runner's to say."""
+        return [] if self._was_told_to_stop else [Emit(payload) for payload in gone]
 
     def _call(self, method: str, params: dict[str, Any], answered: Answered) -> Send:
         self._sent += 1

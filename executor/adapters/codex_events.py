@@ -48,7 +48,7 @@ from shared.contracts.events import (
 )
 
 _FOR_OPERATORS = frozenset({"configWarning", "deprecationNotice"})
-_RETRY_NUMBER = re.compile(r"(\d+)/\d+")
+_RETRY_NUMBER = re.compile(r"(\d{1,6})/\d")
 _PLAN_STATUS: dict[str, Literal["pending", "in_progress", "completed"]] = {"inProgress": "in_progress", "completed": "completed"}
 
 

@@ -6,6 +6,7 @@ fields are ignored, so that a newer engine can be read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -286,6 +287,8 @@ SILENT_ITEMS = frozenset({"userMessage", "hookPrompt", "enteredReviewMode", "exi
 STARTING_ITEMS = frozenset({"collabAgentToolCall", "subAgentActivity"})
 _BOOKKEEPING = frozenset({"type", "id", "status", "startedAtMs", "completedAtMs", "durationMs"})
 
+_REQUEST_HEAD = re.compile(rb'\{"method":("[\w/.-]{1,200}"),"id":(-?\d{1,18}|"[\w.:-]{0,200}"),')
+
 _incoming = Decoder(Incoming)
 _head = msgspec.json.Decoder(ItemHead)
 
@@ -293,6 +296,12 @@ _head = msgspec.json.Decoder(ItemHead)
 def read_line(data: bytes) -> Incoming:
     """Raises ``msgspec.DecodeError`` for what is no JSON object of ours."""
     return _incoming.decode(data)
+
+
+def request_in(head: bytes) -> tuple[RpcId, str] | None:
+    """Id and method of a request of the engine's, by how its line begins; None for any other line."""
+    found = _REQUEST_HEAD.match(head)
+    return None if found is None else (msgspec.json.decode(found[2], type=RpcId), msgspec.json.decode(found[1], type=str))
 
 
 def read_item(item: Raw) -> Item | None:

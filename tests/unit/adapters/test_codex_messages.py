@@ -95,6 +95,26 @@ def test_what_codex_had_not_taken_when_it_ended_is_told() -> None:
     assert emitted(codex.end_of(STDOUT)) == []
 
 
+def test_a_turn_of_its_own_that_was_never_accepted_is_no_success_of_the_one_before() -> None:
+    codex = working()
+    [steer] = sent(codex.message("late"))
+    feed(codex, agent_message("one"), turn_completed())
+    feed(codex, {"id": steer["id"], "error": LATE})
+    [(_kind, told)] = emitted(codex.end_of(STDOUT))
+    assert (told["code"], told["message"][0]) == ("message_undeliverable", "1")
+    assert codex.ended(-9).outcome is AttemptOutcome.ERROR
+
+
+def test_a_turn_of_its_own_that_is_refused_is_told_as_undelivered() -> None:
+    codex = working()
+    [steer] = sent(codex.message("late"))
+    feed(codex, agent_message("one"), turn_completed())
+    [begun] = sent(feed(codex, {"id": steer["id"], "error": LATE}))
+    feed(codex, {"id": begun["id"], "error": {"code": -1, "message": "no"}})
+    assert [data["code"] for _kind, data in emitted(codex.end_of(STDOUT))] == ["message_undeliverable"]
+    assert codex.ended(0).outcome is AttemptOutcome.ERROR
+
+
 def test_an_option_nobody_knows_is_told_and_known_ones_are_not() -> None:
     codex = with_options(reasoningEffort="low", timeoutMs=5, temprature=1)
     [(kind, data)] = emitted(codex.opened())
