@@ -95,7 +95,7 @@ class CreateRun:
             why = CLOSED.get(provider, "this release cannot drive it")
             raise RunyardError(ErrorCode.PROVIDER_UNAVAILABLE, f"provider {provider}: {why}")
         run_id = self.new_id("run")
-        session_id = request.session_id or (earlier.session_id if earlier else None)
+        session_id = request.session_id or _session_of(earlier, caller)
         options = merged_options(request.provider_options, profile)
         policy = retry_policy(request, profile)
         first = RunStatusChanged(status=RunStatus.QUEUED, reason="created")
@@ -152,7 +152,7 @@ class CreateRun:
                 raise invalid("resumeRunId", "that run left no engine session to go on with")
             return earlier
         if request.resume_session_id is not None:
-            earlier = await self.runs.by_engine_session(request.resume_session_id)
+            earlier = await self.runs.by_engine_session(request.resume_session_id, caller.app_id)
             if earlier is None or not caller.may_see(earlier.app_id):
                 raise invalid("resumeSessionId", "no run has left such a session")
             return earlier
@@ -180,6 +180,11 @@ class RetryRun:
         request = StartRun.model_validate_json((await self.runs.driven(run_id)).request)
         owner = replace(caller, app_id=row.app_id)
         return await self.create(request.model_copy(update={"metadata": {**request.metadata, "retryOf": run_id}}), owner, key)
+
+
+def _session_of(earlier: Resumable | None, caller: Caller) -> str | None:
+    """Whoever goes on with a run of its own goes on with its session; a session of another app stays that app's."""
+    return earlier.session_id if earlier is not None and earlier.app_id == caller.app_id else None
 
 
 def _workspace_key(run_id: str, session_id: str | None, app_id: str | None) -> str:

@@ -83,11 +83,15 @@ class RunStore:
         return replace(run, workspace_key=workspace_key, resume_session=None)
 
     async def _refuse_busy(self, connection: Any, run: NewRun) -> None:
+        """An app is told of its own runs only."""
         busy = await connection.fetchrow(_SQL["busy_with"], run.workspace_key)
-        if busy is not None:
-            session = {} if run.session_id is None else {"sessionId": run.session_id}
-            detail = f"{busy['id']}, which is to be over first, is {busy['status']}"
-            raise RunyardError(ErrorCode.SESSION_BUSY, detail, extra={**session, "runId": busy["id"]})
+        if busy is None:
+            return
+        extra = {} if run.session_id is None else {"sessionId": run.session_id}
+        if run.app_id not in (None, busy["app_id"]):
+            raise RunyardError(ErrorCode.SESSION_BUSY, "someone else works in its workspace", extra=extra)
+        detail = f"{busy['id']}, which is to be over first, is {busy['status']}"
+        raise RunyardError(ErrorCode.SESSION_BUSY, detail, extra={**extra, "runId": busy["id"]})
 
     async def of_key(self, app_id: str | None, key: IdempotencyKey) -> str | None:
         """The run a key has made already, or None. Raises ``idempotency_conflict`` like ``create``."""
@@ -226,9 +230,10 @@ class RunStore:
             row = await self._pool.fetchrow(_SQL["resumable_run"], run_id)
         return None if row is None else Resumable(**row)
 
-    async def by_engine_session(self, engine_session: str) -> Resumable | None:
+    async def by_engine_session(self, engine_session: str, app_id: str | None) -> Resumable | None:
+        """The newest run of the app that left it; ``app_id`` None: of any."""
         with storage_errors():
-            row = await self._pool.fetchrow(_SQL["by_engine_session"], engine_session)
+            row = await self._pool.fetchrow(_SQL["by_engine_session"], engine_session, app_id)
         return None if row is None else Resumable(**row)
 
     # ---- read ----

@@ -31,7 +31,7 @@ SELECT pg_advisory_xact_lock(hashtextextended($1, 7204118));
 
 -- name: busy_with
 -- The living run of a workspace that is to be over first; read under the workspace's lock.
-SELECT id, status::text AS status FROM agent_runs
+SELECT id, status::text AS status, app_id FROM agent_runs
 WHERE workspace_key = $1 AND status IN ('queued', 'running', 'waiting_user', 'stopping')
 ORDER BY created_at, id
 LIMIT 1;
@@ -246,11 +246,12 @@ JOIN run_requests AS request ON request.run_id = run.id
 WHERE run.id = $1;
 
 -- name: by_engine_session
+-- The newest run that left it: of an app ($2; NULL: of any), for others may have gone on with it since.
 SELECT run.app_id, run.session_id, run.provider, request.workspace_key, attempt.engine_session
 FROM attempts AS attempt
 JOIN agent_runs AS run ON run.id = attempt.run_id
 JOIN run_requests AS request ON request.run_id = run.id
-WHERE attempt.engine_session = $1
+WHERE attempt.engine_session = $1 AND ($2::text IS NULL OR run.app_id = $2)
 ORDER BY run.created_at DESC
 LIMIT 1;
 

@@ -84,7 +84,7 @@ async def test_a_result_with_a_nul_character_can_be_read_back(stores: Stores) ->
 
 
 async def test_what_the_database_cannot_look_for_is_a_bad_request(stores: Stores) -> None:
-    for ask in (stores.runs.snapshot("run\0"), stores.interactions.one("run\0", "q"), stores.runs.by_engine_session("s\0")):
+    for ask in (stores.runs.snapshot("run\0"), stores.interactions.one("run\0", "q"), stores.runs.by_engine_session("s\0", None)):
         with pytest.raises(RunyardError) as refusal:
             await ask
         assert refusal.value.code is ErrorCode.INVALID_REQUEST
