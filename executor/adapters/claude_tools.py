@@ -16,6 +16,7 @@ from shared.contracts.events import PlanItem, ToolCompleted, ToolStarted
 Status = Literal["completed", "failed", "declined", "canceled"]
 PlanStatus = Literal["pending", "in_progress", "completed"]
 
+MAX_COMPARED_LINES = 2_000  # of all edits of a call together: comparing takes the square of it, and every run waits for it
 SHELL = "shell"
 EDIT = "edit"
 NAMES: Mapping[str, str] = MappingProxyType(
@@ -87,17 +88,29 @@ def _change(given: dict[str, Any]) -> tuple[dict[str, Any], bool | None]:
     if "content" in given:
         kind, diff = "add", str(given["content"])
     else:
-        kind, diff = "update", "".join(_diff(each) for each in objects_of(given.get("edits")) or [given])
+        kind, diff = "update", _diff([_lines_of(each) for each in objects_of(given.get("edits")) or [given]])
     shown, truncated = capped(diff, MAX_TOOL_BYTES)
     return {"path": path, "kind": kind, "diff": shown}, truncated
 
 
-def _diff(edit: dict[str, Any]) -> str:
+def _lines_of(edit: dict[str, Any]) -> tuple[list[str], list[str]]:
     before, after = str(edit.get("old_string", "")), str(edit.get("new_string", edit.get("new_source", "")))
-    if len(before) + len(after) > MAX_TOOL_BYTES:  # comparing takes the square of it
-        return f"-{before}\n+{after}\n"
-    lines = unified_diff(before.splitlines(), after.splitlines(), lineterm="")
-    return "".join(f"{line}\n" for line in lines if not line.startswith(("---", "+++")))
+    return before.splitlines(), after.splitlines()
+
+
+def _diff(edits: list[tuple[list[str], list[str]]]) -> str:
+    """What each edit changes; of edits too long to be compared the new lines after the old ones, as one change."""
+    are_compared = sum(len(before) + len(after) for before, after in edits) <= MAX_COMPARED_LINES
+    changes = [_compared(*edit) if are_compared else _replaced(*edit) for edit in edits]
+    return "".join(f"{line}\n" for lines in changes for line in lines)
+
+
+def _compared(before: list[str], after: list[str]) -> list[str]:
+    return list(unified_diff(before, after, lineterm=""))[2:]  # without the names of two files
+
+
+def _replaced(before: list[str], after: list[str]) -> list[str]:
+    return [*(f"-{line}" for line in before), *(f"+{line}" for line in after)]
 
 
 @dataclass(slots=True)

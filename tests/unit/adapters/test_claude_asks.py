@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -269,6 +270,29 @@ def test_an_edit_is_shown_as_the_change_of_a_file() -> None:
     [change] = started["input"]["changes"]
     assert (change["path"], change["kind"]) == ("/w/a", "update")
     assert change["diff"].splitlines()[1:] == [" one", "-two", "+three"]
+
+
+def test_an_edit_shows_every_line_it_changes_also_one_that_begins_like_a_heading() -> None:
+    edit = {"file_path": "/w/a.sql", "old_string": "-- old\n++ i", "new_string": "-- new\n++ j"}
+    [(_, started)] = emitted(feed(working(), called("t1", "Edit", edit)))
+    assert started["input"]["changes"][0]["diff"].splitlines()[1:] == ["--- old", "-++ i", "+-- new", "+++ j"]
+
+
+def test_edits_too_long_to_be_compared_show_the_old_lines_and_the_new_ones() -> None:
+    old, new = "\n".join(f"a{n % 99}" for n in range(600)), "\n".join(f"b{n % 99}" for n in range(600))
+    edits = [{"old_string": old, "new_string": new}, {"old_string": new, "new_string": old}]
+    [(_, started)] = emitted(feed(working(), called("t1", "MultiEdit", {"file_path": "/w/a", "edits": edits})))
+    lines = started["input"]["changes"][0]["diff"].splitlines()
+    assert [line[:2] for line in lines] == ["-a"] * 600 + ["+b"] * 600 + ["-b"] * 600 + ["+a"] * 600
+
+
+def test_edits_of_any_length_hold_nothing_up() -> None:
+    letters = [chr(0x21 + at) for at in range(120)]
+    old, new = "\n".join(letters * 125), "\n".join([*letters[::-1], "x"] * 124)
+    edits = [{"old_string": old, "new_string": new}] * 5
+    before = time.process_time()
+    feed(working(), asks("MultiEdit", {"file_path": "/w/a", "edits": edits}))
+    assert time.process_time() - before < 1
 
 
 def test_a_tool_that_was_asked_about_first_is_begun_once() -> None:
