@@ -109,7 +109,7 @@ class AcpConversation:
             return [said]
         declined = self._events.declined(asked.tool_call_id)
         if decision is Decision.DECLINE_AND_STOP:
-            return [said, *declined, *self.interrupt()]
+            return [said, *declined, *self.stop()]
         reason = reason_of(reply)
         if reason is not None or self._profile.ends_turn_on_no:
             self._next.tell(f"{DECLINED} They say: {reason}" if reason else DECLINED)
@@ -131,6 +131,15 @@ class AcpConversation:
             return []
         self._is_stopping = self._events.was_stopped = True
         return self._cancel() if self._is_prompting else self._close()
+
+    def stop(self) -> list[Step]:
+        """The same by a reply or a failure. The runner does not know that it stops: what is open is told as withdrawn."""
+        return [*self._told_withdrawn(), *self.interrupt()]
+
+    @property
+    def is_over(self) -> bool:
+        """The last prompt ended, or nobody wants it to go on."""
+        return self._is_stopping or self._is_closed
 
     def ended(self, exit_code: int | None) -> Outcome:
         usage = self._events.usage
@@ -235,7 +244,7 @@ class AcpConversation:
         return None
 
     def _cancel(self) -> list[Step]:
-        """Stop the prompt. Its open questions are answered with it; what becomes of them is the runner's to say."""
+        """Stop the prompt. Its open questions are answered with it."""
         self._questions.withdraw_all()
         asked, self._asked = list(self._asked), {}
         outcome = {"outcome": {"outcome": "cancelled"}}
@@ -321,8 +330,12 @@ class AcpConversation:
         return [*told, Emit(payload, line.byte_from, line.byte_to)]
 
     def _withdrawn(self) -> list[Step]:
-        """Only what the engine did by itself is news; what becomes of questions after our own stop is the runner's to say."""
+        """The prompt ended, and with it what it asked."""
         self._asked.clear()
+        return self._told_withdrawn()
+
+    def _told_withdrawn(self) -> list[Step]:
+        """What becomes of questions after the runner's own stop is the runner's to say."""
         gone = self._questions.withdraw_all()
         return [] if self._is_stopping else [Emit(payload) for payload in gone]
 
@@ -345,7 +358,7 @@ class AcpConversation:
         if self._failure is not None or self._is_stopping:
             return []
         self._failure = (retry.code, retry.reason)
-        return self._cancel()
+        return [*self._told_withdrawn(), *self._cancel()]
 
     def _call(self, method: str, params: dict[str, Any], answered: Answered) -> Send:
         self._sent += 1

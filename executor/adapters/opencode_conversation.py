@@ -85,24 +85,24 @@ class OpenCodeConversation:
 
     def answer(self, question_id: str, reply: Reply) -> list[Step]:
         if question_id not in self._questions:
-            return self._acp.answer(question_id, reply)
+            steps = self._acp.answer(question_id, reply)
+            return [*self._all_withdrawn(), *self._stopped(steps)] if self._acp.is_over else steps
         asked = self._open[self._questions.handle_of(question_id)]
         said = said_to(asked, reply)
         stops = reply.decision is Decision.DECLINE_AND_STOP
         if said.then_say is not None and not stops:
             self._acp.tell(said.then_say)
         del self._open[self._questions.take(question_id)]
-        return [self._say(said), *(self.interrupt() if stops else [])]
+        return [self._say(said), *(self._stop() if stops else [])]
 
     def message(self, text: str) -> list[Step]:
         return self._acp.message(text)
 
     def interrupt(self) -> list[Step]:
         """Its open questions end with the prompt; what becomes of ours is the runner's to say."""
-        self._is_stopping = True
-        self._open.clear()
-        self._questions.withdraw_all()
-        return [*self._shown(self._acp.interrupt()), *self._closed()]
+        steps = self._stopped(self._acp.interrupt())
+        self._all_withdrawn()
+        return steps
 
     def ended(self, exit_code: int | None) -> Outcome:
         outcome = self._acp.ended(exit_code)
@@ -132,7 +132,9 @@ class OpenCodeConversation:
                 return [*shown, *self._look_again(), *self._read_helper(ended)]
             case CloseInput() if self._helpers_unread and not self._is_stopping:
                 self._closing = step
-                return []
+                return self._all_withdrawn()
+            case CloseInput():
+                return [*self._all_withdrawn(), step]
             case _:
                 return [step]
 
@@ -161,8 +163,8 @@ class OpenCodeConversation:
 
     def _on_board(self, board: str, status: int, body: bytes) -> list[Step]:
         has_more = self._reading.pop(board)
-        if self._is_stopping:
-            return []
+        if self._acp.is_over:
+            return []  # its server ends with it
         if status != OK:
             return self._fail(f"what it asks could not be read: {_said(status)}")
         try:
@@ -190,11 +192,17 @@ class OpenCodeConversation:
             del self._open[asked_id]
         return [Emit(payload) for asked_id in gone for payload in self._questions.withdraw(asked_id)]
 
+    def _all_withdrawn(self) -> list[Step]:
+        """Nobody waits for an answer any more. After its own stop the runner says so."""
+        self._open.clear()
+        gone = self._questions.withdraw_all()
+        return [] if self._is_stopping else [Emit(payload) for payload in gone]
+
     def _say(self, said: Said) -> Step:
         return self._call("POST", said.path, said.body, self._on_said)
 
     def _on_said(self, status: int, body: bytes) -> list[Step]:
-        if status == OK or self._is_stopping:
+        if status == OK or self._acp.is_over:
             return []
         if status == GONE:
             message = "the engine no longer waited for the reply"
@@ -227,7 +235,15 @@ class OpenCodeConversation:
     def _fail(self, why: str) -> list[Step]:
         """It would wait for ever."""
         self._failure = self._failure or (ErrorCode.ENGINE_PROTOCOL_ERROR, why)
-        return self.interrupt()
+        return self._stop()
+
+    def _stop(self) -> list[Step]:
+        """By a reply or a failure, of which the runner does not know that it stops."""
+        return [*self._all_withdrawn(), *self._stopped(self._acp.stop())]
+
+    def _stopped(self, steps: list[Step]) -> list[Step]:
+        self._is_stopping = True
+        return [*self._shown(steps), *self._closed()]
 
     def _call(self, method: str, path: str, body: bytes, answered: Answered) -> Call:
         self._made += 1

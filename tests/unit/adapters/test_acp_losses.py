@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from executor.adapters.base import STDOUT
-from shared.contracts.events import Diagnostic
+from shared.contracts.events import Diagnostic, InteractionResolved
 from shared.contracts.interactions import Decision, Reply
 from shared.contracts.providers import Provider
-from tests.unit.adapters.test_acp_conversation import ACP, Peer
+from tests.unit.adapters.test_acp_conversation import ACP, MUCH_LATER, REFUSED, TRIED, Peer, says_in_log
 
 FAILED = {"code": 500, "message": "Internal error"}
 
@@ -43,3 +43,37 @@ def test_a_message_that_became_a_prompt_and_a_word_of_ours_are_not_undelivered()
     assert peer.prompts() == ["hi", "and then"]
     peer.steps += peer.conversation.answer(peer.asks(), Reply(decision=Decision.DECLINE))
     assert undelivered(peer) == []
+
+
+# ---- questions ----
+
+
+def withdrawn(peer: Peer) -> list[str]:
+    return [each.question_id for each in peer.emitted(InteractionResolved)]
+
+
+@pytest.mark.parametrize("provider", ACP)
+def test_a_reply_that_stops_withdraws_what_else_was_asked(provider: Provider) -> None:
+    peer = Peer(provider).prompted()
+    first, second = peer.asks(70), peer.asks(71, toolCallId="t2")
+    peer.steps += peer.conversation.answer(first, Reply(decision=Decision.DECLINE_AND_STOP))
+    assert withdrawn(peer) == [second]
+    assert [each["id"] for each in peer.sent if "result" in each] == [70, 71]
+    peer.answers("session/prompt", {"stopReason": "cancelled"})
+    assert withdrawn(peer) == [second]
+
+
+def test_what_the_runner_stops_it_says_itself() -> None:
+    peer = Peer(Provider.GEMINI_CLI).prompted()
+    peer.asks(70)
+    peer.steps += peer.conversation.interrupt()
+    peer.answers("session/prompt", {"stopReason": "cancelled"})
+    assert withdrawn(peer) == []
+
+
+def test_a_question_is_withdrawn_when_the_model_is_given_up() -> None:
+    peer = Peer(Provider.QWEN_CODE).prompted()
+    meta = {"toolName": "ask_user_question", "qwenInteractionKind": "user_question"}
+    question_id = peer.asks(rawInput={"questions": [{"question": "Which?"}]}, kind="think", _meta=meta)
+    says_in_log(peer, REFUSED, TRIED.format(1, MUCH_LATER))
+    assert (peer.sent[-2]["method"], withdrawn(peer)) == ("session/cancel", [question_id])
