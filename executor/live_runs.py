@@ -128,10 +128,12 @@ class LiveRuns:
             return self._accepted(known), False
         older = self._older(request)
         self._must_take(request, older)
+        if self._others_at(request.workspace.key, older):
+            raise RunyardError(ErrorCode.CONFLICT, "another run's attempt lives in this workspace")
         leash = Leash.starting(request.leash, self._identity.instance, monotonic_ms())
         if leash is None:
             raise RunyardError(ErrorCode.CONFLICT, "the quoted clock reading is not from this executor, or too old")
-        way = self._way(request, older)
+        way = self._snapshots.way(request)
         plan, workspace = self._prepare(way.request)
         try:
             journal = Journal.create(self._places.journal, self._head(request))
@@ -145,13 +147,6 @@ class LiveRuns:
         laying = partial(self._lay, way, workspace, plan, runner)
         attempt.task = asyncio.create_task(self._live(attempt, runner, older, laying))
         return self._accepted(attempt), True
-
-    def _way(self, request: StartProviderRun, older: list[Attempt]) -> Way:
-        """Where its files come from. Raises ``conflict`` where they would replace those that another attempt works with."""
-        way = self._snapshots.way(request)
-        if way.replaces and self._others_at(request.workspace.key, older):
-            raise RunyardError(ErrorCode.CONFLICT, "another attempt works in this workspace")
-        return way
 
     def _others_at(self, workspace_key: str, known: list[Attempt]) -> bool:
         living = [each for each in self.live() if each not in known]

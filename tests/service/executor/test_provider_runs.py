@@ -224,6 +224,27 @@ async def test_a_released_run_is_gone_and_a_late_start_does_not_bring_it_back(ex
     assert "here " in [event["data"].get("text") for event in await executor.events("run_2")]
 
 
+async def test_no_run_begins_in_a_workspace_where_an_attempt_of_another_one_lives(executor: Inside, tmp_path: Path) -> None:
+    """Also where everybody has given that one up: only the end of its process tree gives the workspace free."""
+    until_let_go = "trap '' TERM; echo say up; while [ ! -e go ]; do sleep 0.05; done"
+    here = {"workspace": {"key": "ws"}}
+    await executor.begin(until_let_go, timeouts={"stopGraceMs": 60_000}, **here)
+    await executor.said("up")
+    refused = await executor.start("echo done", "run_2", **here)
+    assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+    await executor.stop()
+    assert (await executor.start("echo done", "run_2", **here)).status_code == 409
+    await executor.begin("rm go; echo say again; sleep 300", attempt=2, **here)  # the next attempt of its own run
+    await executor.begin("echo done", "run_3", workspace={"key": "elsewhere"})
+    (tmp_path / "state/workspaces/ws/work/go").touch()
+    await executor.said("again")
+    assert (await executor.start("echo done", "run_2", **here)).status_code == 409
+    await executor.stop()
+    await executor.ended()
+    await executor.begin("echo done", "run_2", **here)
+    assert (await executor.ended("run_2"))["outcome"] == "success"
+
+
 async def test_a_full_executor_says_so_and_takes_the_next_when_one_has_ended(tmp_path: Path) -> None:
     async with executor_inside(tmp_path / "state", slots=1) as executor:
         await executor.begin("echo say up; sleep 300")
