@@ -227,7 +227,7 @@ async def test_a_released_run_is_gone_and_a_late_start_does_not_bring_it_back(ex
 async def test_no_run_begins_in_a_workspace_where_an_attempt_of_another_one_lives(executor: Inside, tmp_path: Path) -> None:
     """Also where everybody has given that one up: only the end of its process tree gives the workspace free."""
     until_let_go = "trap '' TERM; echo say up; while [ ! -e go ]; do sleep 0.05; done"
-    here = {"workspace": {"key": "ws"}}
+    here: dict[str, Any] = {"workspace": {"key": "ws"}}
     await executor.begin(until_let_go, timeouts={"stopGraceMs": 60_000}, **here)
     await executor.said("up")
     refused = await executor.start("echo done", "run_2", **here)
