@@ -22,7 +22,10 @@ MAX_READ_CHARS = 16 * 1024
 BEFORE_STATUS = words(
     (r"closed unexpectedly|reset by server", _C.MODEL_UNAVAILABLE),
     (r"API_KEY_INVALID|api key not valid", _C.AUTH_FAILED),
-    (r"insufficient_quota|exceeded your current quota|exhausted your daily quota|PerDay", _C.QUOTA_EXCEEDED),
+    (r"insufficient_quota|exhausted your daily quota|PerDay", _C.QUOTA_EXCEEDED),
+    # one endpoint's words for every limit, the one per minute, too: that one names its end
+    (r"exceeded your current quota[\s\S]{0,4000}\bretry (?:in|after) \d", _C.RATE_LIMITED),
+    (r"exceeded your current quota", _C.QUOTA_EXCEEDED),
     (
         r"context_length|context window|token count .{0,60}exceeds|prompt is too long|ContextOverflow|maximum context",
         _C.CONTEXT_OVERFLOW,

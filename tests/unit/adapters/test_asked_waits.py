@@ -131,6 +131,30 @@ def test_gemini_cli_suggests_it_in_its_error() -> None:
     assert outcome_asks(peer.conversation) == 4000
 
 
+NO_QUOTA = "You exceeded your current quota, please check your plan and billing details."
+
+
+@pytest.mark.parametrize("ends", [
+    "\n* Quota exceeded for metric: generate_content_free_tier_requests, limit: 10\nPlease retry in 17.3s.",
+    "\nSuggested retry after 17.3s.",
+])  # fmt: skip
+@pytest.mark.parametrize("is_whole_answer", [False, True])
+def test_a_limit_of_a_minute_passes_whatever_gemini_calls_it(ends: str, is_whole_answer: bool) -> None:
+    told = NO_QUOTA + ends
+    peer = Peer(Provider.GEMINI_CLI).prompted()
+    message = json.dumps({"error": {"code": 429, "message": told}}) if is_whole_answer else told
+    peer.answers("session/prompt", error={"code": 429, "message": message})
+    assert outcome_asks(peer.conversation) == 17_300
+
+
+@pytest.mark.parametrize("said", [NO_QUOTA, "You have exhausted your daily quota on this model.\nSuggested retry after 60s."])
+def test_a_quota_that_names_no_end_or_is_a_days_does_not_pass(said: str) -> None:
+    peer = Peer(Provider.GEMINI_CLI).prompted()
+    peer.answers("session/prompt", error={"code": 429, "message": said})
+    outcome = peer.conversation.ended(0)
+    assert (outcome.error_code, outcome.retry_after_ms) == (ErrorCode.QUOTA_EXCEEDED, None)
+
+
 QWEN_FAILED = "2026-11-21T12:51:41.102Z [ERROR] [OPENAI_ERROR] OpenAI API Error: 429 Rate limit reached {"
 QWEN_AGAIN = "2026-11-21T12:51:41.113Z [WARN] [RETRY] Attempt {} failed with status 429. Retrying {}... {{"
 
