@@ -20,7 +20,7 @@ SELECT pg_advisory_xact_lock(hashtextextended($1, 7204115));
 -- All runs of a session work in one workspace; read under the session's lock. (Before 0013 one could leave it: the last one counts.)
 SELECT request.workspace_key
 FROM agent_runs AS run JOIN run_requests AS request ON request.run_id = run.id
-WHERE run.session_id = $1 AND run.app_id IS NOT DISTINCT FROM $2
+WHERE run.session_id = $1 AND coalesce(run.app_id, '') = coalesce($2, '')
 ORDER BY run.created_at DESC
 LIMIT 1;
 
@@ -203,18 +203,24 @@ SELECT run_id FROM attempts WHERE run_id = ANY ($1::text[]) AND ended_at IS NULL
 
 -- name: session_tail
 -- Where a session stands: its newest run with an engine session.
-SELECT request.workspace_key, attempt.engine_session, run.provider
-FROM agent_runs AS run
-JOIN run_requests AS request ON request.run_id = run.id
-JOIN attempts AS attempt ON attempt.run_id = run.id AND attempt.engine_session IS NOT NULL
-WHERE run.session_id = $1 AND run.app_id IS NOT DISTINCT FROM $2
-ORDER BY run.created_at DESC, attempt.attempt DESC
-LIMIT 1;
+WITH tail AS (
+    SELECT run.id, latest.engine_session, run.provider
+    FROM agent_runs AS run
+    CROSS JOIN LATERAL (
+        SELECT attempt.engine_session FROM attempts AS attempt
+        WHERE attempt.run_id = run.id AND attempt.engine_session IS NOT NULL
+        ORDER BY attempt.attempt DESC LIMIT 1) AS latest
+    WHERE run.session_id = $1 AND coalesce(run.app_id, '') = coalesce($2, '')
+    ORDER BY run.created_at DESC
+    LIMIT 1
+)
+SELECT request.workspace_key, tail.engine_session, tail.provider
+FROM tail JOIN run_requests AS request ON request.run_id = tail.id;
 
 -- name: follow
 -- The first attempt of a run goes on with the engine session in which what it follows stands now: that was not over when the run was
 -- created. A run that names another one stands where a further attempt of that one would begin; one that names an engine session
--- keeps to it; any other stands where its session does, in its workspace.
+-- keeps to it; any other stands where its session does, if that is in its workspace.
 UPDATE run_requests AS request SET resume_session = tail.engine_session
 FROM agent_runs AS run
 JOIN run_requests AS asked ON asked.run_id = run.id
@@ -225,14 +231,20 @@ CROSS JOIN LATERAL (
     FROM run_requests AS named
     WHERE named.run_id = asked.request ->> 'resumeRunId'
     UNION ALL
-    (SELECT attempt.engine_session, earlier.provider
-     FROM agent_runs AS earlier
-     JOIN run_requests AS theirs ON theirs.run_id = earlier.id AND theirs.workspace_key = asked.workspace_key
-     JOIN attempts AS attempt ON attempt.run_id = earlier.id AND attempt.engine_session IS NOT NULL
-     WHERE asked.request ->> 'resumeRunId' IS NULL AND asked.request ->> 'resumeSessionId' IS NULL
-       AND earlier.session_id = run.session_id AND earlier.app_id IS NOT DISTINCT FROM run.app_id AND earlier.id <> run.id
-     ORDER BY earlier.created_at DESC, attempt.attempt DESC
-     LIMIT 1)
+    SELECT newest.engine_session, newest.provider
+    FROM (
+        SELECT earlier.id, latest.engine_session, earlier.provider
+        FROM agent_runs AS earlier
+        CROSS JOIN LATERAL (
+            SELECT attempt.engine_session FROM attempts AS attempt
+            WHERE attempt.run_id = earlier.id AND attempt.engine_session IS NOT NULL
+            ORDER BY attempt.attempt DESC LIMIT 1) AS latest
+        WHERE earlier.session_id = run.session_id AND coalesce(earlier.app_id, '') = coalesce(run.app_id, '') AND earlier.id <> run.id
+        ORDER BY earlier.created_at DESC
+        LIMIT 1
+    ) AS newest
+    JOIN run_requests AS theirs ON theirs.run_id = newest.id AND theirs.workspace_key = asked.workspace_key
+    WHERE asked.request ->> 'resumeRunId' IS NULL AND asked.request ->> 'resumeSessionId' IS NULL
 ) AS tail
 WHERE run.id = $1 AND request.run_id = run.id AND tail.provider = run.provider
 RETURNING request.resume_session;

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from control_plane.domain.line import Caps
 from control_plane.domain.news import Stop
 from control_plane.runs.interrupt import InterruptSession
+from control_plane.storage.queries import load
 from control_plane.storage.run_log import Write
 from control_plane.storage.runs import RunStore
 from shared.contracts.runs import OnSessionBusy
@@ -113,3 +118,32 @@ async def test_who_named_an_engine_session_keeps_to_it_whatever_came_before(repl
     attempt.end()
     attempt = await manager.begun(second)
     assert attempt.request["resumeSessionId"] == "e-0"
+
+
+@pytest.mark.parametrize("name", ["session_workspace", "session_tail", "follow"])
+async def test_where_a_session_stands_is_read_from_its_newest_runs_only(stores: Stores, name: str) -> None:
+    await stores.pool.execute(
+        """
+        WITH made AS (
+            INSERT INTO agent_runs (id, source, session_id, status, created_at, started_at, finished_at, provider)
+            SELECT 'r' || n, 'chat', 's' || n % 2, 'success', now() - make_interval(secs => n), now(), now(), 'scripted'
+            FROM generate_series(1, 4000) AS n RETURNING id
+        ), asked AS (
+            INSERT INTO run_requests (run_id, workspace_key, request) SELECT id, 'ses_None_s1', '{}' FROM made
+        )
+        INSERT INTO attempts (run_id, attempt, executor_id, executor_instance, executor_url, engine_session, ended_at, outcome)
+        SELECT id, 1, 'e', 'i', 'u', 'e-' || id, now(), '{}' FROM made
+        """
+    )
+    await stores.pool.execute("ANALYZE agent_runs, run_requests, attempts")
+    run_id = await stores.runs.create(new_run(session_id="s1"), None)
+    given = (run_id,) if name == "follow" else ("s1", None)
+    found = await stores.pool.fetchval("EXPLAIN (ANALYZE, FORMAT JSON) " + load("runs")[name], *given)
+    assert max(rows_read(json.loads(found)[0]["Plan"])) < 10
+
+
+def rows_read(plan: dict[str, Any]) -> Iterator[float]:
+    """Of every step of a plan: what it gave, and what it looked at in vain."""
+    yield (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
+    for step in plan.get("Plans", ()):
+        yield from rows_read(step)
