@@ -87,10 +87,11 @@ class PromptEvents:
 
     def retried(self, retry: Retry, line: Framed) -> list[Step]:
         """The engine tells that it asks the model again."""
-        if retry.starts_over:
-            self._messages.broken()
+        if retry.starts_over and not self._restarts.told():
+            self._begin_anew()
+            self._restarts = Restarts()
             self._reasoning.broken()
-            self._said, self._thought = [], []
+            self._thought = []
         told = RetryScheduled(
             by="engine", reason=retry.reason, error_code=retry.code, attempt=retry.attempt, delay_ms=retry.asked_ms
         )
@@ -172,12 +173,19 @@ class PromptEvents:
 
     def _told(self, news: News) -> list[Payload]:
         told: list[Payload] = [_restarted() for _ in range(news.restarts)]
+        if news.is_anew:
+            self._begin_anew()
         for text in news.pieces:
             if not self._said:
                 self._streams += 1
             self._said.append(text)
             told += [_message(each) for each in self._messages.delta(f"m{self._streams}", text)]
         return told
+
+    def _begin_anew(self) -> None:
+        """The model call is made again: its text may be what was shown already."""
+        self._messages.broken()
+        self._said = []
 
     def _close_message(self, final: bool, well: bool) -> list[Payload]:
         closed = self._told(self._restarts.ended(well))

@@ -42,7 +42,8 @@ class AcpProfile:
     ``modes``: the id for ``session/set_mode`` by engine mode. ``error_code``: what a refusal of the model is.
     ``options``: those of a request that it knows.
     ``ends_turn_on_no``: after a person's «no» the engine stops instead of telling the model.
-    ``says_again``: a broken stream is streamed again from its first word, and nothing announces it.
+    ``says_again``: a broken stream is streamed again from its first word, and nothing announces it, or a line of its log that may
+    come late: it is another pipe.
     ``needs_model_usage``: a prompt that «ended» without having counted any model call has failed.
     ``caches_apart``: cached tokens are not in the input's, thoughts not in the output's.
     ``log``: the lines of its own log on stderr, the first that matches; ``max_calls``: of one step, where calls are told.

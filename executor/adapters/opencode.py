@@ -69,6 +69,7 @@ PROFILE = AcpProfile(
     usage=UsageFrom.LAST_CALL,
     error_code=error_code,
     ends_turn_on_no=True,
+    says_again=True,
     caches_apart=True,
     log=(
         (re.compile(_OWN_LOG + r"(?>.*? message=process )(?!.* error=).*session\.id="), LogLine.STEP),

@@ -66,6 +66,7 @@ PROFILE = AcpProfile(
     usage=UsageFrom.CHUNKS,
     error_code=error_code,
     ends_turn_on_no=True,
+    says_again=True,
     log=(
         (re.compile(_OWN_LOG + r"\[OPENAI_ERROR\] OpenAI API Error: (.*?)(?: \{.*)?$"), LogLine.FAILED),
         (
