@@ -35,7 +35,7 @@ from executor.adapters.acp_questions import Asked, answers_of, asked_of, outcome
 from executor.adapters.acp_settings import AcpSetup
 from executor.adapters.asked_waits import asked_wait
 from executor.adapters.base import STDERR, STDOUT, CloseInput, Emit, Outcome, Send, StartRequest, Step, Stream
-from executor.adapters.engine_modes import MODES, Unasked
+from executor.adapters.engine_modes import decided
 from executor.adapters.exits import outcome_of_exit
 from executor.adapters.framing import Framed, Line, Lines, LineTooLong
 from executor.adapters.options import told_ignored
@@ -103,17 +103,7 @@ class AcpConversation:
         asked = self._asked.pop(rpc_id)
         if asked.questions and reply.decision is None:
             return [Send(acp_protocol.response(rpc_id, answers_of(asked, reply.answer)))]
-        decision = decision_of(reply)
-        said = Send(acp_protocol.response(rpc_id, outcome_of(asked, decision)))
-        if decision in {Decision.ACCEPT, Decision.ACCEPT_FOR_SESSION}:
-            return [said]
-        declined = self._events.declined(asked.tool_call_id)
-        if decision is Decision.DECLINE_AND_STOP:
-            return [said, *declined, *self.stop()]
-        reason = reason_of(reply)
-        if reason is not None or self._profile.ends_turn_on_no:
-            self._next.tell(f"{DECLINED} They say: {reason}" if reason else DECLINED)
-        return [said, *declined]
+        return self._decide(asked, decision_of(reply), reason_of(reply))
 
     def message(self, text: str) -> list[Step]:
         """Taken when the prompt that runs is over."""
@@ -320,14 +310,23 @@ class AcpConversation:
         tool, told = self._events.asked(ask.tool_call, line, is_question=bool(asked.questions))
         if not self._is_prompting or self._is_stopping or self._failure is not None:
             return [*told, Send(acp_protocol.response(id, {"outcome": {"outcome": "cancelled"}}))]
-        if MODES[self._request.engine_mode].asked is Unasked.DENIED and not asked.questions:
-            refused = Send(acp_protocol.response(id, outcome_of(asked, Decision.DECLINE)))
-            if self._profile.ends_turn_on_no:
-                self._next.tell(DECLINED)
-            return [*told, refused, *self._events.declined(tool.id)]
+        decision = None if asked.questions else decided(self._request.engine_mode)
+        if decision is not None:
+            return [*told, *self._decide(asked, decision)]
         self._asked[id] = asked
         payload = self._questions.open(id, **question_of(asked, ask.tool_call, acp_tools.asked(tool)))
         return [*told, Emit(payload, line.byte_from, line.byte_to)]
+
+    def _decide(self, asked: Asked, decision: Decision, reason: str | None = None) -> list[Step]:
+        said = Send(acp_protocol.response(asked.rpc_id, outcome_of(asked, decision)))
+        if decision in {Decision.ACCEPT, Decision.ACCEPT_FOR_SESSION}:
+            return [said]
+        declined = self._events.declined(asked.tool_call_id)
+        if decision is Decision.DECLINE_AND_STOP:
+            return [said, *declined, *self.stop()]
+        if reason is not None or self._profile.ends_turn_on_no:
+            self._next.tell(f"{DECLINED} They say: {reason}" if reason else DECLINED)
+        return [said, *declined]
 
     def _withdrawn(self) -> list[Step]:
         """The prompt ended, and with it what it asked."""

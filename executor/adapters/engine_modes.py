@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
+from shared.contracts.interactions import Decision
 from shared.contracts.providers import EngineMode, Provider
 
 
@@ -75,6 +76,17 @@ MODES: Mapping[EngineMode, Row] = MappingProxyType({
         gemini="yolo", iflow="yolo", opencode=OpenCodeWords("build", "allow"), qwen="yolo",
     ),
 })  # fmt: skip
+
+
+def decided(mode: EngineMode) -> Decision | None:
+    """What becomes of a permission that is asked for in this mode; None: a person decides. A question to the user is none."""
+    match MODES[mode].asked:
+        case Unasked.PERSON:
+            return None
+        case Unasked.ALLOWED:
+            return Decision.ACCEPT
+        case Unasked.DENIED:
+            return Decision.DECLINE
 
 
 def words(of: Callable[[Row], str]) -> Mapping[EngineMode, str]:

@@ -107,9 +107,9 @@ def said_to(asked: Asking, reply: Reply) -> Said:
     )
 
 
-def refused(asked: AskedPermission) -> Said:
+def unasked(asked: AskedPermission, decision: Decision) -> Said:
     """Nobody is asked."""
-    return _decided(asked, Decision.DECLINE, None)
+    return _decided(asked, decision, None)
 
 
 def _decided(asked: AskedPermission, decision: Decision, reason: str | None) -> Said:

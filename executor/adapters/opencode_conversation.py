@@ -18,9 +18,9 @@ import msgspec
 
 from executor.adapters.acp import AcpConversation
 from executor.adapters.base import STDERR, Call, CloseInput, Emit, Outcome, StartRequest, Step, Stream, call_of
-from executor.adapters.engine_modes import MODES, Unasked
+from executor.adapters.engine_modes import decided
 from executor.adapters.framing import Line, Lines
-from executor.adapters.opencode_asks import BOARDS, AskedPermission, AskedQuestions, Asking, Said, fields_of, refused, said_to
+from executor.adapters.opencode_asks import BOARDS, AskedPermission, AskedQuestions, Asking, Said, fields_of, said_to, unasked
 from executor.adapters.opencode_helpers import QUESTION_TOOL, session_of, told_in
 from executor.adapters.questions import Questions
 from shared.contracts.events import AttemptOutcome, Diagnostic, SessionStarted, ToolCompleted, ToolStarted
@@ -179,8 +179,9 @@ class OpenCodeConversation:
         if isinstance(asked, AskedPermission):
             if asked.session_id == self._session:
                 return []  # ACP asks it itself
-            if MODES[self._request.engine_mode].asked is Unasked.DENIED:
-                return [self._say(refused(asked))]
+            decision = decided(self._request.engine_mode)
+            if decision is not None:
+                return [self._say(unasked(asked, decision))]
         if isinstance(asked, AskedQuestions) and asked.tool is not None:
             self._asked_by.add(asked.tool.call_id)
         self._open[asked.id] = asked

@@ -153,13 +153,21 @@ def test_questions_to_the_user_are_questions_and_their_answers_go_by_position() 
     assert peer.sent[-1]["result"]["outcome"]["optionId"] == "yes"
 
 
-@pytest.mark.parametrize("mode", [EngineMode.PLAN, EngineMode.READ_ONLY])
-def test_where_nobody_is_asked_a_permission_is_refused(mode: EngineMode) -> None:
+@pytest.mark.parametrize(("mode", "option"), [(EngineMode.PLAN, "no"), (EngineMode.READ_ONLY, "no"), (EngineMode.FULL, "yes")])
+def test_where_nobody_is_asked_the_mode_decides_on_a_permission(mode: EngineMode, option: str) -> None:
     peer = Peer(Provider.GEMINI_CLI, engine_mode=mode).prompted()
     tool = {"toolCallId": "t1", "kind": "edit", "title": "write"}
     peer.says(id=70, method="session/request_permission", params={"toolCall": tool, "options": OPTIONS})
-    assert peer.sent[-1]["result"]["outcome"]["optionId"] == "no"
+    assert peer.sent[-1]["result"]["outcome"]["optionId"] == option
     assert peer.emitted(InteractionRequested) == []
+    assert [each.status for each in peer.emitted(ToolCompleted)] == (["declined"] if option == "no" else [])
+
+
+@pytest.mark.parametrize("mode", list(EngineMode))
+def test_a_question_to_the_user_reaches_one_in_every_mode(mode: EngineMode) -> None:
+    peer = Peer(Provider.QWEN_CODE, engine_mode=mode).prompted()
+    peer.asks(rawInput={"questions": [{"question": "Which?"}]}, _meta={"qwenInteractionKind": "user_question"})
+    assert len(peer.emitted(InteractionRequested)) == 1
 
 
 def test_our_files_and_terminals_are_refused() -> None:

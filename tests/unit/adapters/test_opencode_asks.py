@@ -253,12 +253,14 @@ def test_what_a_sub_agent_asks_leave_for_reaches_a_person(reply: dict[str, Any],
     assert peer.posted == [("/permission/per_1/reply", said)]
 
 
-@pytest.mark.parametrize("mode", [EngineMode.PLAN, EngineMode.READ_ONLY])
-def test_where_nobody_is_asked_a_sub_agent_is_refused(mode: EngineMode) -> None:
+@pytest.mark.parametrize(("mode", "reply"), [
+    (EngineMode.PLAN, "reject"), (EngineMode.READ_ONLY, "reject"), (EngineMode.FULL, "once"),
+])  # fmt: skip
+def test_where_nobody_is_asked_the_mode_decides_what_a_sub_agent_may(mode: EngineMode, reply: str) -> None:
     peer = Peer(engine_mode=mode)
     peer.asks(OF_A_HELPER, board="per")
     assert peer.told(InteractionRequested) == []
-    assert [body["reply"] for _, body in peer.posted] == ["reject"]
+    assert [body["reply"] for _, body in peer.posted] == [reply]
 
 
 # ---- what its sub-agents said and did ----
