@@ -29,6 +29,7 @@ from shared.web import Caller
 log = structlog.get_logger("create")
 
 QUEUE_RETRY_SECONDS = 5
+_RETRY_OF = "retryOf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +45,18 @@ class CreateRun:
     driven: frozenset[Provider]
     queue_limit: int
 
-    async def __call__(self, request: StartRun, caller: Caller, key: str | None = None) -> str:
+    async def __call__(self, request: StartRun, caller: Caller, key: str | None = None, retry_of: str | None = None) -> str:
         """The id of a queued run, or of the one that the idempotency key has made before.
+
+        ``retry_of`` comes to its metadata, and does not count against the limit of what a caller may give.
 
         Raises ``invalid_request``, ``payload_too_large``, ``permission_denied``, ``provider_unavailable``,
         ``idempotency_conflict``, ``session_busy``, ``queue_full``, and what an open breaker says (``auth_failed``,
         ``auth_missing``, ``quota_exceeded``); nothing is stored then.
         """
         admit(request, caller)
+        if retry_of is not None:
+            request = request.model_copy(update={"metadata": {**request.metadata, _RETRY_OF: retry_of}})
         body = json.dumps(request.model_dump(mode="json", by_alias=True, exclude_defaults=True), sort_keys=True)
         idempotency = idempotency_key(key, body)
         if idempotency is not None and (run_id := await self.runs.of_key(caller.app_id, idempotency)) is not None:
@@ -179,7 +184,8 @@ class RetryRun:
             raise RunyardError(ErrorCode.CONFLICT, f"the run is {row.status}; only a finished run can be tried again")
         request = StartRun.model_validate_json((await self.runs.driven(run_id)).request)
         owner = replace(caller, app_id=row.app_id)
-        return await self.create(request.model_copy(update={"metadata": {**request.metadata, "retryOf": run_id}}), owner, key)
+        given = {name: value for name, value in request.metadata.items() if name != _RETRY_OF}
+        return await self.create(request.model_copy(update={"metadata": given}), owner, key, run_id)
 
 
 def _session_of(earlier: Resumable | None, caller: Caller) -> str | None:
