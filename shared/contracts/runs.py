@@ -123,7 +123,7 @@ class RunSnapshot(Wire):
     expected_wait_ms: int | None = Field(
         default=None,
         description="Its place in the line times the pace at which its provider's runs began lately. Null where none is known, "
-        "and while a breaker keeps it back; a busy workspace or a cap makes it longer.",
+        "and while a breaker or an earlier run in its workspace keeps it back; a cap makes it longer.",
     )
     next_attempt_at: datetime | None = Field(
         default=None, description="The last attempt failed in a way that can pass; another one follows not before then."

@@ -317,13 +317,19 @@ ORDER BY run.stop_requested_at
 LIMIT 100;
 
 -- name: snapshot
--- A queued run's place in the line ($2, $3: as in the claim), and that place times the pace at which its provider's runs began lately.
+-- A queued run's place in the line ($2, $3: as in the claim), and that place times the pace at which its provider's runs began lately:
+-- not of one that waits for something else, a breaker or the end of a run in its workspace.
 SELECT run.*, run.status::text AS status_text, head.last_cursor, head.attempt, head.lease_token IS NOT NULL AS claimed,
        head.claim_after IS NULL AS resting, attempt.outcome, attempt.ended_at AS attempt_ended_at,
        CASE WHEN head.failures > 0 AND attempt.ended_at IS NOT NULL AND head.lease_token IS NULL AND head.claim_after > now()
             THEN head.claim_after END AS next_attempt_at,
        CASE WHEN run.status = 'queued' THEN line.before + 1 END AS queue_position,
-       CASE WHEN run.status = 'queued' AND NOT head.held THEN (line.of_provider + 1) * pace.ms_per_start END AS expected_wait_ms,
+       CASE WHEN run.status = 'queued' AND NOT head.held AND NOT EXISTS (
+           SELECT FROM agent_runs AS earlier
+           WHERE earlier.workspace_key = run.workspace_key
+             AND earlier.status IN ('queued', 'running', 'waiting_user', 'stopping')
+             AND (earlier.created_at, earlier.id) < (run.created_at, run.id))
+       THEN (line.of_provider + 1) * pace.ms_per_start END AS expected_wait_ms,
        (SELECT latest.engine_session FROM attempts AS latest
         WHERE latest.run_id = run.id AND latest.engine_session IS NOT NULL
         ORDER BY latest.attempt DESC LIMIT 1) AS engine_session

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from control_plane.domain.line import MOST_RISE, Ageing
+from control_plane.domain.news import Stop
+from control_plane.storage.run_log import Write
 from control_plane.storage.runs import RunStore
 from shared.contracts.providers import Provider
 from shared.contracts.runs import RunStatus
@@ -95,6 +97,18 @@ async def test_old_starts_tell_nothing_of_the_wait(stores: Stores) -> None:
     row = await stores.runs.snapshot(waiting)
     assert row is not None
     assert row.expected_wait_ms is None
+
+
+async def test_no_wait_is_expected_of_a_run_that_another_one_keeps_back(stores: Stores) -> None:
+    for number in range(4):
+        await stores.started(f"begun_{number}")
+    first, second = [await stores.runs.create(new_run(session_id="s"), None) for _ in range(2)]
+    rows = [await stores.runs.snapshot(run_id) for run_id in (first, second)]
+    assert [row is not None and row.expected_wait_ms is not None for row in rows] == [True, False]
+    await stores.log.write([Write(first, [Stop()])])
+    row = await stores.runs.snapshot(second)
+    assert row is not None
+    assert row.expected_wait_ms is not None
 
 
 async def test_who_comes_to_a_full_line_is_told_to_come_again(database: str, manager: FakeManager, manager_url: str) -> None:
