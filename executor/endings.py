@@ -30,6 +30,7 @@ class Cause(Enum):
     SHUTTING_DOWN = auto()
     OUTPUT_LIMIT = auto()
     INPUT_STUCK = auto()
+    UNREADABLE = auto()
     DISK_FULL = auto()
     ADAPTER_FAILED = auto()
     NOT_STARTED = auto()
@@ -62,6 +63,7 @@ ENDINGS: Mapping[Cause, Ending] = MappingProxyType({
     # it cannot go on
     Cause.OUTPUT_LIMIT: Ending(AttemptOutcome.ERROR, ErrorCode.OUTPUT_LIMIT, "the engine printed too much", longest_grace=1),
     Cause.INPUT_STUCK: Ending(AttemptOutcome.ERROR, ErrorCode.ENGINE_PROTOCOL_ERROR, "the engine does not read its input"),
+    Cause.UNREADABLE: Ending(AttemptOutcome.ERROR, ErrorCode.ENGINE_PROTOCOL_ERROR, "the engine said what cannot be read"),
     Cause.DISK_FULL: Ending(AttemptOutcome.ERROR, ErrorCode.WORKSPACE_ERROR, "the executor's disk refused a write"),
     Cause.ADAPTER_FAILED: Ending(AttemptOutcome.ERROR, ErrorCode.INTERNAL, "the adapter failed"),
     Cause.NOT_STARTED: Ending(AttemptOutcome.ERROR, ErrorCode.ENGINE_START_FAILED, "the engine did not start"),

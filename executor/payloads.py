@@ -26,6 +26,11 @@ def payload_json(payload: Payload) -> tuple[Kind, bytes]:
     return payload.KIND, text
 
 
+def is_tellable(payload: Payload) -> bool:
+    """Whether its readers get it as what it is, if shortened."""
+    return payload_json(payload)[0] is payload.KIND
+
+
 def _encoded(payload: Payload) -> bytes:
     try:
         return payload.wire_json().encode()

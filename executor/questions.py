@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from shared.contracts.events import AttemptOutcome
-from shared.contracts.interactions import InteractionType, Reply
+from shared.contracts.interactions import Decision, InteractionType, Reply
 from shared.errors import ErrorCode, RunyardError, invalid
 
 _WAITING_ON = frozenset({AttemptOutcome.LOST, AttemptOutcome.PARKED})
+
+TOO_LARGE_TO_ASK = Reply(decision=Decision.DECLINE, message="The question is too large to be put to a person.")
 
 
 class Questions:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Literal
 
 import structlog
@@ -17,12 +18,12 @@ from executor.endings import ENDINGS, Cause, decided, passed_limit
 from executor.engine_calls import EngineCalls
 from executor.engine_process import EngineProcess, InputFullError
 from executor.event_log import EventLog, RawSpan
-from executor.journal import Journal, JournalError
+from executor.journal import Journal
 from executor.limits import Limits
-from executor.payloads import speakable
+from executor.payloads import is_tellable, speakable
 from executor.plan import Plan
 from executor.process_tree import Forest, Tree
-from executor.questions import Questions, answer_of
+from executor.questions import TOO_LARGE_TO_ASK, Questions, answer_of
 from executor.redaction import Redactor, SpokenText
 from shared.clock import Clock
 from shared.contracts.events import (
@@ -57,7 +58,7 @@ class Runner:
         self._conversation = plan.conversation
         self._forest = forest
         self._journal = journal
-        self._log = EventLog(journal, now, self._disk_failed)
+        self._log = EventLog(journal, now, lambda error: self.end(Cause.DISK_FULL, str(error)))
         self.tail = self._log.tail
         self._limits = Limits(plan.started.timeouts, self._loop.time)
         self.questions = Questions()
@@ -151,21 +152,12 @@ class Runner:
         self._finish()
 
     async def bury(self) -> None:
-        """After a failure of ``run`` itself: end what it started and say so."""
+        """After a failure of ``run`` itself: end what it started and say so; nothing that may have failed is asked again."""
         self.end(Cause.ADAPTER_FAILED, "the runner failed")
         if self._process is not None and self._tree is not None:
             self.hurry()
             await self._take_down(self._process, self._tree)
-        # nothing of what may have failed before is asked again
-        self._end_with(
-            AttemptEnded(
-                outcome=AttemptOutcome.ERROR,
-                error_code=ErrorCode.INTERNAL,
-                error_message="the runner failed",
-                exit_code=self._process.exit_code if self._process is not None else None,
-                active_ms=int(self._limits.active_seconds() * 1000),
-            )
-        )
+        self._end_with(self._ending_in(Outcome(AttemptOutcome.ERROR, ErrorCode.INTERNAL, "the runner failed")))
 
     async def _start(self) -> None:
         command = self._conversation.command
@@ -237,13 +229,11 @@ class Runner:
             await self._until(lambda: process.exit_code is not None or self._hurry.is_set(), bound)
 
     async def _until(self, is_so: Callable[[], bool], seconds: float) -> None:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not is_so():
                     self._changed.clear()
                     await self._changed.wait()
-        except TimeoutError:
-            pass
 
     async def _keep_what_is_left(self) -> None:
         """Nothing writes any more, and all it said is told: what is kept now is as new as the last event.
@@ -268,18 +258,20 @@ class Runner:
         outcome = decided(self.cause, self._detail, self._engine_outcome())
         for question_id in self.questions.to_withdraw(outcome.outcome):
             self._emit(Emit(InteractionResolved(question_id=question_id, how="withdrawn")), None)
-        ended = AttemptEnded(
+        self._end_with(speakable(self._ending_in(outcome, self._spoken.clean_value(outcome.result))))
+
+    def _ending_in(self, outcome: Outcome, result: object = None) -> AttemptEnded:
+        return AttemptEnded(
             outcome=outcome.outcome,
             error_code=outcome.error_code,
             error_message=outcome.error_message,
             exit_code=self._process.exit_code if self._process is not None else None,
             usage=outcome.usage,
-            result=self._spoken.clean_value(outcome.result),
+            result=result,
             stderr_tail=self._stderr_tail.decode(errors="replace") or None,
             retry_after_ms=outcome.retry_after_ms,
             active_ms=int(self._limits.active_seconds() * 1000),
         )
-        self._end_with(speakable(ended))
 
     def _end_with(self, ended: AttemptEnded) -> None:
         self.ended, self.status = ended, "ended"
@@ -319,8 +311,7 @@ class Runner:
 
     def _is_too_much(self) -> bool:
         """Of its bytes, or of what its lines became: a flood of short lines fills the journal long before the quota."""
-        quota = self._plan.output_quota_bytes
-        return self._output_bytes > quota or self._journal.size > quota * JOURNAL_QUOTA_FACTOR
+        return max(self._output_bytes, self._journal.size / JOURNAL_QUOTA_FACTOR) > self._plan.output_quota_bytes
 
     def _take(self, stream: Stream, data: bytes) -> None:
         if not data:
@@ -344,6 +335,8 @@ class Runner:
             return bool(steps)
         except InputFullError:
             self.end(Cause.INPUT_STUCK)
+        except (RecursionError, OverflowError):  # a nest or a number of the engine's, and no fault of its adapter
+            self.end(Cause.UNREADABLE)
         except Exception as error:
             if may_refuse and isinstance(error, RunyardError):
                 raise
@@ -367,10 +360,9 @@ class Runner:
 
     def _emit(self, step: Emit, stream: Stream | None) -> None:
         match step.payload:
-            case InteractionRequested(question_id=question_id, type=type_):
-                if not self.questions.ask(question_id, type_):
+            case InteractionRequested() as asked:
+                if not self._open(asked):
                     return
-                self._limits.pause()
             case InteractionResolved(question_id=question_id):
                 if not self.questions.close(question_id):
                     return
@@ -384,14 +376,22 @@ class Runner:
         for payload in self._spoken.told(step.payload):
             self._log.emit(payload, _span(step, stream))
 
+    def _open(self, asked: InteractionRequested) -> bool:
+        """Whether it is told. Nobody would learn of one too large for that, so nobody is waited for: it is declined."""
+        if not is_tellable(asked):
+            with suppress(RunyardError):  # the engine may have withdrawn it since
+                self._ask(lambda: self._conversation.answer(asked.question_id, TOO_LARGE_TO_ASK), may_refuse=True)
+        elif self.questions.ask(asked.question_id, asked.type):
+            self._limits.pause()
+        else:
+            return False
+        return True
+
     def _blame_adapter(self, error: Exception) -> None:
         log.error("adapter.failed", run=self._plan.run_mark, error=type(error).__name__, exc_info=error)
         self._adapter_failed = True
         self._log.emit(Diagnostic(code="adapter_failed", severity="error", message=f"the adapter failed: {type(error).__name__}"))
         self.end(Cause.ADAPTER_FAILED)
-
-    def _disk_failed(self, error: JournalError) -> None:
-        self.end(Cause.DISK_FULL, str(error))
 
 
 def _span(step: Emit, stream: Stream | None) -> RawSpan | None:
