@@ -29,6 +29,8 @@ _SQL = load("runs")
 _NO_WORK = sorted(NO_WORK)
 UNHURRIED = Ageing()
 NO_CAPS = Caps()
+WORKSPACE_RUNS = 100  # not over, in one workspace: what waits there for a person must not fill the line for everybody
+FULL_RETRY_SECONDS = 30
 
 
 class RunStore:
@@ -47,7 +49,8 @@ class RunStore:
     async def create(self, run: NewRun, key: IdempotencyKey | None) -> str:
         """Write a queued run with its first event, in one transaction. Returns its id, or that of the run the key made.
 
-        Raises ``idempotency_conflict`` when the key came with another body before, ``session_busy`` where that is to be refused.
+        Raises ``idempotency_conflict`` when the key came with another body before, ``session_busy`` where that is to be refused,
+        ``queue_full`` for one that would wait behind too many in its workspace.
         """
         with storage_errors():
             if key is None and run.has_own_workspace:  # one statement is a transaction of its own
@@ -67,6 +70,8 @@ class RunStore:
                 await connection.execute(_SQL["lock_workspace"], run.workspace_key)
                 if run.on_session_busy is OnSessionBusy.REJECT:
                     await self._refuse_busy(connection, run)
+                if run.on_session_busy is not OnSessionBusy.INTERRUPT:  # that one makes room
+                    await self._refuse_crowd(connection, run)
             await self._insert(connection, run)
         return None
 
@@ -92,6 +97,12 @@ class RunStore:
             raise RunyardError(ErrorCode.SESSION_BUSY, "someone else works in its workspace", extra=extra)
         detail = f"{busy['id']}, which is to be over first, is {busy['status']}"
         raise RunyardError(ErrorCode.SESSION_BUSY, detail, extra={**extra, "runId": busy["id"]})
+
+    async def _refuse_crowd(self, connection: Any, run: NewRun) -> None:
+        if await connection.fetchval(_SQL["living_in_workspace"], run.workspace_key, WORKSPACE_RUNS) >= WORKSPACE_RUNS:
+            whose = "its workspace" if run.session_id is None else f"session {run.session_id}"
+            detail = f"{WORKSPACE_RUNS} runs of {whose} are not over"
+            raise RunyardError(ErrorCode.QUEUE_FULL, detail, retry_after=FULL_RETRY_SECONDS)
 
     async def of_key(self, app_id: str | None, key: IdempotencyKey) -> str | None:
         """The run a key has made already, or None. Raises ``idempotency_conflict`` like ``create``."""

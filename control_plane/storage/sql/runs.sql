@@ -36,6 +36,13 @@ WHERE workspace_key = $1 AND status IN ('queued', 'running', 'waiting_user', 'st
 ORDER BY created_at, id
 LIMIT 1;
 
+-- name: living_in_workspace
+-- How many runs of a workspace are not over, counted up to $2; read under the workspace's lock.
+SELECT count(*) FROM (
+    SELECT FROM agent_runs
+    WHERE workspace_key = $1 AND status IN ('queued', 'running', 'waiting_user', 'stopping')
+    LIMIT $2) AS living;
+
 -- name: interrupted
 -- The living runs before one that interrupts ($1; NULL: before any) that nobody has asked to stop yet. An app's run interrupts those
 -- of the app only, and waits for others.

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from control_plane.domain.line import Caps
 from control_plane.domain.news import Stop
+from control_plane.domain.run import IdempotencyKey
 from control_plane.runs.interrupt import InterruptSession
 from control_plane.storage.queries import load
 from control_plane.storage.run_log import Write
-from control_plane.storage.runs import RunStore
+from control_plane.storage.runs import WORKSPACE_RUNS, RunStore
 from shared.contracts.runs import OnSessionBusy
-from shared.errors import ErrorCode
+from shared.errors import ErrorCode, RunyardError
 from tests.service.control_plane.conftest import Replica, Stores, new_run
 from tests.service.control_plane.fake_manager import FakeManager
 from tests.service.control_plane.test_busy_workspaces import CAPPED, RESUMES, UNCAPPED, accepted, claimed, over, with_session
@@ -147,3 +149,46 @@ def rows_read(plan: dict[str, Any]) -> Iterator[float]:
     yield (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
     for step in plan.get("Plans", ()):
         yield from rows_read(step)
+
+
+# ---- how many wait ----
+
+
+async def full(stores: Stores, **changes: Any) -> list[str]:
+    """A workspace with as many runs as it may have."""
+    return [await stores.runs.create(new_run(**changes), None) for _ in range(WORKSPACE_RUNS)]
+
+
+@pytest.mark.parametrize(("where", "named"), [({"session_id": "s"}, "session s"), (RESUMES, "its workspace")])
+async def test_a_workspace_whose_runs_wait_takes_no_more_than_its_share_of_the_line(
+    stores: Stores, where: dict[str, Any], named: str
+) -> None:
+    first, *_ = await full(stores, **where)
+    key = IdempotencyKey("k", b"x")
+    with pytest.raises(RunyardError, match=named) as refused:
+        await stores.runs.create(new_run(**where), key)
+    assert (refused.value.code, refused.value.retry_after is not None) == (ErrorCode.QUEUE_FULL, True)
+    for elsewhere in ({}, {"session_id": "t"}, {"session_id": "s", "app_id": "shop"}):
+        await stores.runs.create(new_run(**elsewhere), None)
+    await stores.log.write([Write(first, [Stop(ErrorCode.USER_CANCELED)])])
+    made = await stores.runs.create(new_run(**where), key)
+    assert await stores.runs.create(new_run(**where), key) == made  # the same start again, though it is full
+
+
+async def test_a_start_that_interrupts_clears_a_full_workspace(stores: Stores) -> None:
+    await full(stores, session_id="s")
+    newest = await stores.runs.create(new_run(session_id="s", on_session_busy=OnSessionBusy.INTERRUPT), None)
+    await InterruptSession(stores.runs, stores.log)(newest)
+    assert await claimed(stores.runs) == [newest]
+
+
+async def test_however_many_start_at_once_a_workspace_is_not_overfilled(
+    stores: Stores, another_replica: Callable[[], Stores]
+) -> None:
+    await full(stores, session_id="s")
+    await stores.pool.execute(
+        "UPDATE agent_runs SET status = 'canceled', finished_at = now() WHERE id IN (SELECT id FROM agent_runs LIMIT 3)"
+    )
+    starts = (each.runs.create(new_run(session_id="s"), None) for each in (stores, another_replica()) * 4)
+    answers = await asyncio.gather(*starts, return_exceptions=True)
+    assert len([each for each in answers if isinstance(each, str)]) == 3
