@@ -37,7 +37,7 @@ from executor.adapters.asked_waits import asked_wait
 from executor.adapters.base import STDERR, STDOUT, CloseInput, Emit, Outcome, Send, StartRequest, Step, Stream
 from executor.adapters.engine_modes import decided
 from executor.adapters.exits import outcome_of_exit
-from executor.adapters.framing import Framed, Line, Lines, LineTooLong
+from executor.adapters.framing import HEAD_BYTES, Framed, Line, Lines, LineTooLong
 from executor.adapters.options import told_ignored
 from executor.adapters.questions import Questions
 from executor.adapters.replies import decision_of, reason_of
@@ -69,8 +69,8 @@ class AcpConversation:
         self._session = session
         self._lines = Lines()
         self._events = PromptEvents(profile)
-        self._questions: Questions[RpcId] = Questions(request.attempt)
-        self._asked: dict[RpcId, Asked] = {}
+        self._questions: Questions[Asked] = Questions(request.attempt)
+        self._asked: list[Asked] = []  # an engine may use an id twice
         self._sent = 0
         self._pending: dict[RpcId, Answered] = {}
         self._session_id = ""
@@ -99,10 +99,10 @@ class AcpConversation:
         return [*steps, *self._events.prompt_ended(final=False, well=False), *self._next.untold(self._profile.engine)]
 
     def answer(self, question_id: str, reply: Reply) -> list[Step]:
-        rpc_id = self._questions.take(question_id)
-        asked = self._asked.pop(rpc_id)
+        asked = self._questions.take(question_id)
+        self._asked.remove(asked)
         if asked.questions and reply.decision is None:
-            return [Send(acp_protocol.response(rpc_id, answers_of(asked, reply.answer)))]
+            return [Send(acp_protocol.response(asked.rpc_id, answers_of(asked, reply.answer)))]
         return self._decide(asked, decision_of(reply), reason_of(reply))
 
     def message(self, text: str) -> list[Step]:
@@ -236,9 +236,9 @@ class AcpConversation:
     def _cancel(self) -> list[Step]:
         """Stop the prompt. Its open questions are answered with it."""
         self._questions.withdraw_all()
-        asked, self._asked = list(self._asked), {}
+        asked, self._asked = self._asked, []
         outcome = {"outcome": {"outcome": "cancelled"}}
-        answers = [Send(acp_protocol.response(rpc_id, outcome)) for rpc_id in asked]
+        answers = [Send(acp_protocol.response(each.rpc_id, outcome)) for each in asked]
         return [Send(acp_protocol.notification("session/cancel", {"sessionId": self._session_id})), *answers]
 
     def _close(self) -> list[Step]:
@@ -256,7 +256,7 @@ class AcpConversation:
 
     def _on_line(self, line: Framed) -> list[Step]:
         if isinstance(line, LineTooLong):
-            return too_long(line)
+            return [*too_long(line), *(self._on_lost(line.head) if line.stream == STDOUT else [])]
         if line.stream == STDERR:
             return self._on_log(line)
         if not line.data.startswith(b"{"):
@@ -264,12 +264,25 @@ class AcpConversation:
         try:
             incoming = acp_protocol.read_line(line.data)
         except msgspec.DecodeError:
-            return raw(line)
+            return [*raw(line), *self._on_lost(line.data[:HEAD_BYTES])]
         try:
             return self._on_incoming(incoming, line)
         except (msgspec.DecodeError, RecursionError) as error:
             refused = [] if incoming.method is None or incoming.id is None else [_refuse(incoming.id, incoming.method)]
             return [*refused, *undecodable(line, str(error))]
+
+    def _on_lost(self, head: bytes) -> list[Step]:
+        """A request that is not read still waits for its answer; an answer that is not read will not come again."""
+        lost = acp_protocol.read_head(head)
+        if lost is None or lost.id is None:
+            return []
+        if lost.method is not None:
+            return [_refuse(lost.id, lost.method)]
+        if self._pending.pop(lost.id, None) is None:
+            return []
+        if not self._is_stopping:
+            self._failure = self._failure or (ErrorCode.ENGINE_PROTOCOL_ERROR, "an answer of it could not be read")
+        return [*self._withdrawn(), *self._close()]
 
     def _on_incoming(self, incoming: Incoming, line: Line) -> list[Step]:
         match incoming:
@@ -313,8 +326,8 @@ class AcpConversation:
         decision = None if asked.questions else decided(self._request.engine_mode)
         if decision is not None:
             return [*told, *self._decide(asked, decision)]
-        self._asked[id] = asked
-        payload = self._questions.open(id, **question_of(asked, ask.tool_call, acp_tools.asked(tool)))
+        self._asked.append(asked)
+        payload = self._questions.open(asked, **question_of(asked, ask.tool_call, acp_tools.asked(tool)))
         return [*told, Emit(payload, line.byte_from, line.byte_to)]
 
     def _decide(self, asked: Asked, decision: Decision, reason: str | None = None) -> list[Step]:

@@ -6,6 +6,7 @@ fields are ignored, so that a newer engine can be read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -191,12 +192,25 @@ class PromptEnded(Named):
     meta: PromptMeta | None = field(default=None, name="_meta")
 
 
+_HEAD = re.compile(
+    rb'\{"jsonrpc":"2\.0","id":(?:(?P<number>\d{1,15})|"(?P<name>[\x20!\x23-\x5b\x5d-\x7e]{1,128})")'
+    rb',"(?:method":"(?P<method>[\w/]{1,64})"|result"|error")'
+)
 _incoming = Decoder(Incoming)
 
 
 def read_line(data: bytes) -> Incoming:
     """Raises ``msgspec.DecodeError`` for what is not such an object."""
     return _incoming.decode(data)
+
+
+def read_head(head: bytes) -> Incoming | None:
+    """A request's id and method, or an answer's id, of a line whose beginning is all that can be read of it."""
+    found = _HEAD.match(head)
+    if found is None:
+        return None
+    rpc_id = int(found["number"]) if found["number"] is not None else found["name"].decode()
+    return Incoming(id=rpc_id, method=found["method"].decode() if found["method"] is not None else None)
 
 
 def read_update(update: Raw) -> tuple[str, Update | None]:
