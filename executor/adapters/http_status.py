@@ -23,6 +23,11 @@ BY_STATUS: Mapping[int, ErrorCode] = MappingProxyType(
         413: _C.CONTEXT_OVERFLOW,
         422: _C.INVALID_REQUEST,
         429: _C.RATE_LIMITED,
+        # it gave up waiting, or was asked at a bad moment: the same request may do better
+        408: _C.MODEL_UNAVAILABLE,
+        409: _C.MODEL_UNAVAILABLE,
+        425: _C.MODEL_UNAVAILABLE,
+        499: _C.MODEL_UNAVAILABLE,
     }
 )
 Words = tuple[tuple[re.Pattern[str], ErrorCode], ...]
