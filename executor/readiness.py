@@ -7,6 +7,7 @@ again and again, ever less often. Credentials are looked at whenever somebody as
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import shutil
@@ -27,6 +28,8 @@ PATIENT_SECONDS = 30.0  # for one that was too slow before
 AGAIN_SECONDS = 15.0
 LONGEST_AGAIN_SECONDS = 600.0
 MAX_VERSION_BYTES = 64 * 1024
+# What the machine lacks for a moment, and an engine that is being installed: no word on the engine itself.
+PASSING = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY})
 
 
 def executable_of(install: Install, engines_dir: Path | None) -> str | None:
@@ -120,33 +123,34 @@ class Readiness:
                 continue
             seconds = PATIENT_SECONDS if executable in self._silent else VERSION_SECONDS
             answer = await self._ask((executable, *install.version_argv), home, f"version.{provider}", seconds)
-            self._learn(executable, install, answer, seconds)
+            self._learn(executable, install, answer)
         return bool(self._silent)
 
     def _is_unknown(self, executable: str) -> bool:
         return executable in self._silent or not (executable in self._versions or executable in self._failures)
 
-    def _learn(self, executable: str, install: Install, answer: _Answer | None, seconds: float) -> None:
+    def _learn(self, executable: str, install: Install, answer: _Answer | str) -> None:
         name = install.command or Path(executable).name
         self._silent.discard(executable)
         self._failures.pop(executable, None)
-        if answer is None:
+        if isinstance(answer, str):
             self._silent.add(executable)
-            self._failures[executable] = f"{name} did not answer in {seconds:g} s when asked for its version; it is asked again"
+            self._failures[executable] = f"{name} {answer}; it is asked again"
         elif (found := re.search(install.version_pattern, answer.text)) is not None and answer.exit_code == 0:
             self._versions[executable] = found[1]
         else:
             self._failures[executable] = f"{name} did not say its version (exit status {answer.exit_code})"
 
-    async def _ask(self, argv: tuple[str, ...], home: Path, run_mark: str, seconds: float) -> _Answer | None:
-        """None: it did not end in time. Its process tree is gone afterwards."""
+    async def _ask(self, argv: tuple[str, ...], home: Path, run_mark: str, seconds: float) -> _Answer | str:
+        """A text: why nothing was learned of the engine itself. Its process tree is gone afterwards."""
         places = {"HOME": str(home), "TMPDIR": str(home)}
         env = engine_environment(os.environ, places, {}, {}, {}, {MARK: self._mark, RUN_MARK: run_mark})
         answer = _Answer()
         try:
             process, tree = await self._forest.plant(Launch(argv, env, str(home)), answer, run_mark)
-        except OSError:
-            return answer  # it cannot be run
+        except OSError as error:
+            # what does not pass: it cannot be run
+            return f"could not be started: {error.strerror}" if error.errno in PASSING else answer
         process.close_input()
         try:
             async with asyncio.timeout(seconds):
@@ -155,7 +159,7 @@ class Readiness:
                     await answer.changed.wait()
             answer.exit_code = process.exit_code
         except TimeoutError:
-            return None
+            return f"did not answer in {seconds:g} s when asked for its version"
         finally:
             await self._forest.end_surely(tree, 0, asyncio.Event())
             process.close()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import sys
 from collections.abc import AsyncIterator
 from itertools import islice
@@ -82,6 +83,22 @@ async def test_a_program_that_cannot_be_run_is_unhealthy(forest: Forest, tmp_pat
     (tmp_path / "node_modules" / "engine" / "cli").write_text("no program")
     readiness = await found(forest, tmp_path, install)
     assert readiness.of(CODEX).readiness_category is ReadinessCategory.RUNTIME_UNHEALTHY
+
+
+@pytest.mark.parametrize("lack", [errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ETXTBSY])
+async def test_an_engine_that_the_machine_could_not_start_for_now_is_asked_again(
+    forest: Forest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lack: int
+) -> None:
+    async def refused(*_given: object) -> object:
+        raise OSError(lack, "not now")
+
+    readiness = Readiness({CODEX: Engine(installed(tmp_path, "echo 1.2.3"))}, tmp_path, EMPTY, forest, "mark")
+    with monkeypatch.context() as for_now:
+        for_now.setattr(forest, "plant", refused)
+        assert await readiness.find_versions(tmp_path)
+    assert readiness.of(CODEX).blocking_reason == "no-such-engine could not be started: not now; it is asked again"
+    assert not await readiness.find_versions(tmp_path)
+    assert readiness.of(CODEX).readiness_category is ReadinessCategory.READY
 
 
 # Says nothing while a file tells that the machine is loaded.
