@@ -100,7 +100,7 @@ ERRORS: Mapping[ErrorCode, ErrorRow] = MappingProxyType(
         _C.OUTPUT_LIMIT: ErrorRow(502, False, "The engine printed more than allowed", "raise the output quota"),
         _C.OUTPUT_INVALID: ErrorRow(502, True, "The answer does not fit its schema", "see the answer in the events"),
         # time and people
-        _C.TIMEOUT: ErrorRow(504, True, "The run took longer than allowed", "raise providerOptions.timeoutMs"),
+        _C.TIMEOUT: ErrorRow(504, True, "The run took longer than allowed", "raise providerOptions.timeoutMs, or make room"),
         _C.IDLE_TIMEOUT: ErrorRow(504, True, "The engine was silent for too long", "see the last events of the attempt"),
         _C.INTERACTION_EXPIRED: ErrorRow(504, False, "Nobody answered in time", "answer sooner, or set a default"),
         _C.USER_CANCELED: ErrorRow(409, False, "Someone stopped the run", "start it again"),

@@ -353,7 +353,7 @@ class _Absorbing:
             for question_id in sorted(self._open):  # nobody waits for an answer any more
                 self._withdraw(question_id, RUN_OVER)
             self._messages_settled(MessagesSettled(self._run.messages, RUN_OVER))
-            if after is RunStatus.CANCELED and self._stop_detail is not None:
+            if self._stop_detail is not None and (after is RunStatus.CANCELED or signal is Signal.OVERDUE):
                 message = self._stop_detail
             change.ending = Ending(code, clean(message or default_message(code)), ended.exit_code if ended else None)
             if self._run.attempt_living and change.outcome is None:

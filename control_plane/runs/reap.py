@@ -55,9 +55,11 @@ class Reaper:
         await self.breakers.let_go()
         await self.interrupt()
         await self.ask_to_park()
-        for run_id in await self.runs.overdue(OVERDUE_GRACE_SECONDS, self.queue_seconds):
-            log.warning("reap.overdue", run_id=run_id)
+        overdue = await self.runs.overdue(OVERDUE_GRACE_SECONDS, self.queue_seconds)
+        for run_id, waited_for in overdue.items():
+            log.warning("reap.overdue", run_id=run_id, waited_for=waited_for)
+            why = f"it waited {self.queue_seconds:.0f} s for {waited_for}" if waited_for is not None else None
             try:
-                await self.run_log.write([Write(run_id, [Stop(ErrorCode.TIMEOUT)])])
+                await self.run_log.write([Write(run_id, [Stop(ErrorCode.TIMEOUT, why)])])
             except Refused as refusal:
                 log.error("reap.refused", run_id=run_id, reason=str(refusal))

@@ -207,10 +207,11 @@ class RunStore:
         with storage_errors():
             return [(row["id"], row["by"]) for row in await self._pool.fetch(_SQL["interrupted"], by)]
 
-    async def overdue(self, grace_seconds: float, queue_seconds: float) -> list[str]:
-        """Running runs whose time was up more than ``grace_seconds`` ago, and runs that waited ``queue_seconds`` for nothing."""
+    async def overdue(self, grace_seconds: float, queue_seconds: float) -> dict[str, str | None]:
+        """Running runs whose time was up more than ``grace_seconds`` ago, and runs that waited ``queue_seconds`` for
+        nothing: what each of those waited for, in words."""
         with storage_errors():
-            return [row["id"] for row in await self._pool.fetch(_SQL["overdue"], grace_seconds, queue_seconds)]
+            return {row["id"]: row["waited_for"] for row in await self._pool.fetch(_SQL["overdue"], grace_seconds, queue_seconds)}
 
     async def stuck(self, stop_seconds: float) -> list[Stuck]:
         """Runs that were asked to stop more than ``stop_seconds`` ago and are not over; not all at once, the oldest first."""

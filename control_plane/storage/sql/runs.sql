@@ -285,25 +285,29 @@ SELECT run_id, last_cursor FROM run_heads WHERE run_id = ANY ($1::text[]);
 -- name: overdue
 -- Runs whose executor should have ended them by now: the sweeper's turn comes some seconds later than the executor's.
 -- And runs that have waited for an executor for longer than $2 seconds, in the queue, since they lost one, or since a person
--- answered all that a parked one had asked: nobody may ever be able to run them.
-(SELECT id FROM agent_runs
+-- answered all that a parked one had asked: nobody may ever be able to run them. Each with what it waited for; NULL: it worked.
+(SELECT id, NULL AS waited_for FROM agent_runs
  WHERE status = 'running' AND active_since + make_interval(secs => active_ms_left / 1000.0 + $1::float8) < now()
    AND stop_requested_at IS NULL
  LIMIT 100)
 UNION ALL
-(SELECT id FROM agent_runs
+(SELECT id, CASE WHEN EXISTS (
+     SELECT FROM agent_runs AS earlier
+     WHERE earlier.workspace_key = late.workspace_key AND earlier.status IN ('queued', 'running', 'waiting_user', 'stopping')
+       AND (earlier.created_at, earlier.id) < (late.created_at, late.id)) THEN 'an earlier run in its workspace' ELSE 'an executor' END
+ FROM agent_runs AS late
  WHERE status = 'queued' AND driven_by = 'runyard' AND created_at + make_interval(secs => $2::float8) < now()
    AND stop_requested_at IS NULL
  LIMIT 100)
 UNION ALL
-(SELECT run.id FROM agent_runs AS run
+(SELECT run.id, 'an executor' FROM agent_runs AS run
  JOIN run_heads AS head ON head.run_id = run.id
  JOIN attempts AS attempt ON attempt.run_id = run.id AND attempt.attempt = head.attempt
  WHERE run.status = 'running' AND run.active_since IS NULL AND attempt.ended_at + make_interval(secs => $2::float8) < now()
    AND run.stop_requested_at IS NULL
  LIMIT 100)
 UNION ALL
-(SELECT run.id FROM agent_runs AS run
+(SELECT run.id, 'an executor' FROM agent_runs AS run
  JOIN run_heads AS head ON head.run_id = run.id
  JOIN attempts AS attempt ON attempt.run_id = run.id AND attempt.attempt = head.attempt
  CROSS JOIN LATERAL (

@@ -115,9 +115,9 @@ async def test_time_that_is_used_up_is_zero_and_never_less(run: Clocked) -> None
 async def test_the_sweeper_comes_ten_seconds_after_the_executors_turn(run: Clocked, stores: Stores) -> None:
     await run.news(started(60_000))
     await run.after(65)
-    assert await stores.runs.overdue(10, 3600) == []
+    assert await stores.runs.overdue(10, 3600) == {}
     await run.after(6)
-    assert await stores.runs.overdue(10, 3600) == [run.lease.run_id]
+    assert await stores.runs.overdue(10, 3600) == {run.lease.run_id: None}
 
 
 async def test_a_run_between_two_attempts_is_not_overdue_until_it_has_waited_as_long_as_a_queued_one_may(
@@ -126,18 +126,18 @@ async def test_a_run_between_two_attempts_is_not_overdue_until_it_has_waited_as_
     await run.news(started(60_000))
     await run.after(1)
     await run.news(LOST)
-    assert await stores.runs.overdue(10, 3600) == []
+    assert await stores.runs.overdue(10, 3600) == {}
     await stores.pool.execute("UPDATE attempts SET ended_at = now() - interval '2 hours'")
-    assert await stores.runs.overdue(10, 3600) == [run.lease.run_id]
+    assert await stores.runs.overdue(10, 3600) == {run.lease.run_id: "an executor"}
     await stores.log.write([Write(run.lease.run_id, [Stop(ErrorCode.TIMEOUT)])])
-    assert await stores.runs.overdue(10, 3600) == [], "it was asked to stop"
+    assert await stores.runs.overdue(10, 3600) == {}, "it was asked to stop"
 
 
 async def test_a_run_whose_next_attempt_lives_is_not_waiting_for_an_executor(run: Clocked, stores: Stores) -> None:
     await run.news(started(1_000), LOST)
     await stores.pool.execute("UPDATE attempts SET ended_at = now() - interval '2 hours'")
     await stores.runs.next_attempt(run.lease, PLACE)
-    assert await stores.runs.overdue(10, 3600) == []
+    assert await stores.runs.overdue(10, 3600) == {}
 
 
 async def test_a_queued_run_has_no_active_time(stores: Stores) -> None:

@@ -14,8 +14,9 @@ from control_plane.storage.run_log import Write
 from control_plane.storage.runs import RunStore
 from shared.contracts.providers import Provider
 from shared.contracts.runs import RunStatus
-from tests.service.control_plane.conftest import Stores, new_run, replica_at
-from tests.service.control_plane.fake_manager import FakeManager
+from shared.errors import ErrorCode
+from tests.service.control_plane.conftest import Replica, Stores, new_run, replica_at
+from tests.service.control_plane.fake_manager import FakeManager, refuse
 
 MINUTE = Ageing(60.0)
 
@@ -120,3 +121,12 @@ async def test_who_comes_to_a_full_line_is_told_to_come_again(database: str, man
         refused = await replica.http.post("/api/runs/start", json={"provider": "scripted", "prompt": "hi"})
         assert (refused.status_code, refused.json()["code"], refused.json()["retryable"]) == (429, "queue_full", True)
         assert int(refused.headers["retry-after"]) > 0
+
+
+async def test_a_run_that_waited_in_vain_says_for_what(replica: Replica, manager: FakeManager, stores: Stores) -> None:
+    """Not that it took longer than allowed: it never worked."""
+    manager.moods["propose"] += [refuse(ErrorCode.QUEUE_FULL, sent=False)] * 1000
+    run_id = await replica.start()
+    await stores.pool.execute("UPDATE agent_runs SET created_at = now() - interval '2 days'")
+    shown = await replica.until(run_id, "timeout")
+    assert (shown["errorCode"], shown["errorMessage"]) == ("timeout", "it waited 86400 s for an executor")

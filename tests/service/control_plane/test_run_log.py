@@ -174,19 +174,30 @@ async def test_active_time_is_settled_and_waiting_does_not_count(stores: Stores)
     left, since = await stores.pool.fetchrow("SELECT active_ms_left, active_since FROM agent_runs") or (0, 0)
     assert 40_000 < left <= 50_000
     assert since is None
-    assert await stores.runs.overdue(0, 60) == []
+    assert await stores.runs.overdue(0, 60) == {}
 
 
 async def test_a_run_that_nobody_could_ever_run_times_out_in_the_queue(stores: Stores) -> None:
     young, old = await stores.runs.create(new_run(), None), await stores.runs.create(new_run(), None)
     await stores.pool.execute("UPDATE agent_runs SET created_at = now() - interval '2 hours' WHERE id = $1", old)
-    assert await stores.runs.overdue(10, 3600) == [old]
+    assert await stores.runs.overdue(10, 3600) == {old: "an executor"}
     await stores.log.write([Write(old, [Stop(ErrorCode.TIMEOUT)])])
     row = await stores.runs.snapshot(old)
     assert row is not None
     assert (row.status, row.error_code) == (RunStatus.TIMEOUT, "timeout")
-    assert await stores.runs.overdue(10, 3600) == []
+    assert await stores.runs.overdue(10, 3600) == {}
     assert [lease.run_id for lease in await stores.runs.claim(10, 60)] == [young]
+
+
+async def test_what_a_run_waited_for_in_vain_is_told_apart(stores: Stores) -> None:
+    workspace = {"workspace_key": "ws"}
+    earlier = await stores.runs.create(new_run(**workspace), None)
+    [lease] = await stores.runs.claim(10, 60)
+    await stores.runs.next_attempt(lease, PLACE)
+    await stores.log.write([Write(earlier, [Move(Signal.ATTEMPT_ACCEPTED)], lease.token)])
+    later, alone = await stores.runs.create(new_run(**workspace), None), await stores.runs.create(new_run(), None)
+    await stores.pool.execute("UPDATE agent_runs SET created_at = created_at - interval '2 hours'")
+    assert await stores.runs.overdue(10, 3600) == {later: "an earlier run in its workspace", alone: "an executor"}
 
 
 async def test_the_same_idempotency_key_makes_one_run(stores: Stores) -> None:
@@ -237,13 +248,13 @@ async def test_a_parked_run_that_nobody_can_go_on_with_times_out_after_its_last_
     long_ago = "UPDATE interactions SET answered_at = now() - interval '2 hours' WHERE answered_at IS NOT NULL"
     await stores.interactions.answer(lease.run_id, "q1-1", Reply(answer="yes"), None)
     await stores.pool.execute(long_ago)
-    assert await stores.runs.overdue(10, 3600) == []  # somebody may yet answer the other one: it has an expiry of its own
+    assert await stores.runs.overdue(10, 3600) == {}  # somebody may yet answer the other one: it has an expiry of its own
     await stores.interactions.answer(lease.run_id, "q1-2", Reply(answer="yes"), None)
-    assert await stores.runs.overdue(10, 3600) == []
+    assert await stores.runs.overdue(10, 3600) == {}
     await stores.pool.execute(long_ago)
-    assert await stores.runs.overdue(10, 3600) == [lease.run_id]
+    assert await stores.runs.overdue(10, 3600) == {lease.run_id: "an executor"}
     await stores.log.write([Write(lease.run_id, [Stop(ErrorCode.TIMEOUT)])])
     row = await stores.runs.snapshot(lease.run_id)
     assert row is not None
     assert (row.status, row.error_code) == (RunStatus.TIMEOUT, "timeout")
-    assert await stores.runs.overdue(10, 3600) == []
+    assert await stores.runs.overdue(10, 3600) == {}

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from control_plane.domain.endings import Ending
 from control_plane.domain.lifecycle import Signal
 from control_plane.domain.news import FromExecutor, Locked, Move, News, Note, Stop
 from control_plane.domain.recording import Change, absorb
@@ -138,6 +139,25 @@ def test_a_queued_run_nobody_has_claimed_is_canceled_at_once() -> None:
     queued = replace(RUN, status=RunStatus.QUEUED, has_lease=False, attempt_living=False, attempt=0)
     assert absorb(queued, [Stop()]).status is RunStatus.CANCELED
     assert absorb(replace(queued, has_lease=True), [Stop()]).status is RunStatus.STOPPING
+
+
+@pytest.mark.parametrize("has_lease", [False, True])
+def test_a_run_that_only_waited_says_so_whoever_writes_its_end(has_lease: bool) -> None:
+    queued = replace(RUN, status=RunStatus.QUEUED, has_lease=has_lease, attempt_living=False, attempt=0)
+    change = absorb(queued, [Stop(ErrorCode.TIMEOUT, "it waited")])
+    assert change.stop_detail == "it waited"
+    if has_lease:
+        asked = replace(queued, status=change.status, stop_reason="timeout", stop_detail=change.stop_detail)
+        change = absorb(asked, [Move(Signal.STOPPED)])
+    assert change.status is RunStatus.TIMEOUT
+    assert change.ending == Ending(ErrorCode.TIMEOUT, "it waited", None)
+
+
+def test_a_limit_that_passed_while_somebody_interrupted_says_which_limit() -> None:
+    stopping = replace(RUN, status=RunStatus.STOPPING, stop_reason="user_canceled", stop_detail="interrupted")
+    change = absorb(stopping, [ended(2, "timeout", errorCode="timeout", errorMessage="longer than 5 s")])
+    told = change.ending
+    assert (change.status, told and told.error_message) == (RunStatus.TIMEOUT, "longer than 5 s")
 
 
 def test_a_stop_waits_for_an_attempt_that_may_live_although_nobody_drives_it() -> None:
