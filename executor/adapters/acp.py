@@ -178,7 +178,8 @@ class AcpConversation:
     def _code_of_opening(self, error: RpcError) -> ErrorCode:
         if error.code == AUTH_REQUIRED:
             return ErrorCode.AUTH_MISSING
-        return self._profile.error_code(error) if self._session is None else ErrorCode.NOT_FOUND
+        code = self._profile.error_code(error)
+        return code if self._session is None or code in acp_errors.NOT_OF_A_SESSION else ErrorCode.NOT_FOUND
 
     def _mode_set(self, answer: Incoming, line: Line) -> list[Step]:
         if answer.error is not None:

@@ -33,6 +33,8 @@ BEFORE_STATUS = words(
     (r"fetch failed|ECONNREFUSED|ENOTFOUND|EAI_AGAIN|connection error|cannot connect|unable to connect", _C.NETWORK_ERROR),
     (r"empty response text", _C.ENGINE_NO_OUTPUT),
 )
+# Of a session that cannot be loaded these mean something else; all others may be how an engine says that it is gone.
+NOT_OF_A_SESSION = frozenset({_C.NETWORK_ERROR, _C.AUTH_MISSING, _C.AUTH_FAILED, _C.RATE_LIMITED, _C.QUOTA_EXCEEDED})
 AFTER_STATUS = words(
     (r"api key is missing|authentication required", _C.AUTH_MISSING),
     (r"api.key|unauthorized|forbidden|credential|may not use", _C.AUTH_FAILED),

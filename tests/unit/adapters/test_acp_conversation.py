@@ -349,6 +349,25 @@ def test_an_answer_that_was_not_whole_is_asked_for_again_and_shown_once() -> Non
     assert peer.conversation.ended(0).result == "partial and whole"
 
 
+@pytest.mark.parametrize(("provider", "error", "code"), [
+    (Provider.GEMINI_CLI, {"message": "Internal error", "data": {"details": "No previous sessions found for this project."}},
+     ErrorCode.NOT_FOUND),
+    (Provider.OPENCODE, {"message": "Internal error: OpenCode service failure", "data": {"service": "session"}},
+     ErrorCode.NOT_FOUND),
+    (Provider.QWEN_CODE, {"code": -32002, "message": "Resource not found: session:x"}, ErrorCode.NOT_FOUND),
+    (Provider.QWEN_CODE, {"message": "Internal error", "data": {"details": "fetch failed"}}, ErrorCode.NETWORK_ERROR),
+    (Provider.QWEN_CODE, {"message": "Internal error", "data": {"details": "401 Invalid API key"}}, ErrorCode.AUTH_FAILED),
+    (Provider.GEMINI_CLI, {"code": -32000, "message": "Gemini API key is missing or not configured."}, ErrorCode.AUTH_MISSING),
+])  # fmt: skip
+def test_a_session_that_cannot_be_loaded_is_gone_unless_the_engine_says_another_reason(
+    provider: Provider, error: dict[str, Any], code: ErrorCode
+) -> None:
+    peer = Peer(provider, session="5f2f7d0e-9a52-4f0b-8a7e-6d1d4c1b7a90")
+    peer.answers("initialize")
+    peer.answers("session/load", error={"code": -32603} | error)
+    assert peer.conversation.ended(0).error_code is code
+
+
 def test_a_session_no_engine_named_is_no_path() -> None:
     assert "../../.bashrc" not in str(Peer(Provider.QWEN_CODE, session="../../.bashrc").conversation.command)
 
