@@ -26,9 +26,14 @@ def payload_json(payload: Payload) -> tuple[Kind, bytes]:
     return payload.KIND, text
 
 
-def is_tellable(payload: Payload) -> bool:
-    """Whether its readers get it as what it is, if shortened."""
-    return payload_json(payload)[0] is payload.KIND
+def is_readable(payload: Payload) -> bool:
+    """Whether its readers get it as what it is, if shortened, and are able to read it: one that is nested deeply they are not."""
+    kind, text = payload_json(payload)
+    try:
+        type(payload).model_validate_json(text)
+    except ValueError:
+        return False
+    return kind is payload.KIND
 
 
 def _encoded(payload: Payload) -> bytes:

@@ -10,7 +10,8 @@ from shared.errors import ErrorCode, RunyardError, invalid
 
 _WAITING_ON = frozenset({AttemptOutcome.LOST, AttemptOutcome.PARKED})
 
-TOO_LARGE_TO_ASK = Reply(decision=Decision.DECLINE, message="The question is too large to be put to a person.")
+UNREADABLE = "The question is too large, or nested too deeply, to be put to a person."
+DECLINED = Reply(decision=Decision.DECLINE, message=UNREADABLE)
 
 
 class Questions:

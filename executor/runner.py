@@ -20,10 +20,10 @@ from executor.engine_process import EngineProcess, InputFullError
 from executor.event_log import EventLog, RawSpan
 from executor.journal import Journal
 from executor.limits import Limits
-from executor.payloads import is_tellable, speakable
+from executor.payloads import is_readable, speakable
 from executor.plan import Plan
 from executor.process_tree import Forest, Tree
-from executor.questions import TOO_LARGE_TO_ASK, Questions, answer_of
+from executor.questions import DECLINED, UNREADABLE, Questions, answer_of
 from executor.redaction import Redactor, SpokenText
 from shared.clock import Clock
 from shared.contracts.events import (
@@ -377,15 +377,15 @@ class Runner:
             self._log.emit(payload, _span(step, stream))
 
     def _open(self, asked: InteractionRequested) -> bool:
-        """Whether it is told. Nobody would learn of one too large for that, so nobody is waited for: it is declined."""
-        if not is_tellable(asked):
-            with suppress(RunyardError):  # the engine may have withdrawn it since
-                self._ask(lambda: self._conversation.answer(asked.question_id, TOO_LARGE_TO_ASK), may_refuse=True)
-        elif self.questions.ask(asked.question_id, asked.type):
-            self._limits.pause()
-        else:
-            return False
-        return True
+        """Whether it is told. Where nobody could read it nobody is waited for: it is declined."""
+        if is_readable(asked):
+            if is_new := self.questions.ask(asked.question_id, asked.type):
+                self._limits.pause()
+            return is_new
+        self._log.emit(Diagnostic(code="question_declined", severity="warning", message=UNREADABLE))
+        with suppress(RunyardError):  # the engine may have withdrawn it since
+            self._ask(lambda: self._conversation.answer(asked.question_id, DECLINED), may_refuse=True)
+        return False
 
     def _blame_adapter(self, error: Exception) -> None:
         log.error("adapter.failed", run=self._plan.run_mark, error=type(error).__name__, exc_info=error)

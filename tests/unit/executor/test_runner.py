@@ -151,15 +151,19 @@ async def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path)
 
 
+def nest(depth: int) -> dict[str, Any]:
+    return {"in": nest(depth - 1)} if depth else {}
+
+
 def asks(**more: Any) -> Emit:
     return Emit(InteractionRequested(question_id="q", type=InteractionType.PERMISSION, prompt="?", **more))
 
 
 @pytest.mark.parametrize("much", [
     {"tool": AskedTool(name="shell", input={"command": TOO_MUCH})}, {"options": [Option(label=TOO_MUCH)]},
-    {"schema_": {"title": TOO_MUCH}},
+    {"schema_": {"title": TOO_MUCH}}, {"tool": AskedTool(name="own.tool", input=nest(300))},
 ])  # fmt: skip
-async def test_a_question_too_large_to_be_told_is_declined_and_nobody_is_waited_for(scene: Scene, much: dict[str, Any]) -> None:
+async def test_a_question_that_nobody_could_read_is_declined_and_nobody_is_waited_for(scene: Scene, much: dict[str, Any]) -> None:
     async with running(scene):
         scene.says([asks(**much)])
         assert scene.runner.questions.open == []
@@ -167,7 +171,7 @@ async def test_a_question_too_large_to_be_told_is_declined_and_nobody_is_waited_
         [(question_id, reply)] = scene.engine.replies
         assert (question_id, reply.decision) == ("q", Decision.DECLINE)
         assert scene.ground.process.sent == [b"no\n"]
-    assert scene.codes() == ["attempt.started", "event_too_large", "attempt.ended"]
+    assert scene.codes() == ["attempt.started", "question_declined", "attempt.ended"]
 
 
 async def test_a_question_too_large_that_was_withdrawn_since_is_left_alone(scene: Scene) -> None:
@@ -175,7 +179,7 @@ async def test_a_question_too_large_that_was_withdrawn_since_is_left_alone(scene
         scene.engine.is_gone = True
         gone = Emit(InteractionResolved(question_id="q", how="withdrawn"))
         scene.says([asks(options=[Option(label=TOO_MUCH)]), gone, Emit(MessageCompleted(message_id="m", text="on"))])
-    assert scene.codes() == ["attempt.started", "event_too_large", "message.completed", "attempt.ended"]
+    assert scene.codes() == ["attempt.started", "question_declined", "message.completed", "attempt.ended"]
 
 
 async def test_a_question_that_can_be_told_if_cut_is_asked(scene: Scene) -> None:
