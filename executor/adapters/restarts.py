@@ -38,7 +38,7 @@ class Restarts:
         self._may_repeat = True
 
     def told(self) -> bool:
-        """The engine says that it begins anew. Whether that is about the pieces which are held: if not, they are still to come."""
+        """The engine says that it begins anew. Whether that is about the pieces that are held: if not, they are still to come."""
         self._told += bool(self._repeated)
         return bool(self._repeated)
 
