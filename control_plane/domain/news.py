@@ -64,12 +64,16 @@ class FromExecutor(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A signal of our own, with the event that tells of it and, where it ends the run, why."""
+    """A signal of our own, with the event that tells of it and, where it ends the run, why.
+
+    ``never_began``: the attempt that is lost was never had by its executor.
+    """
 
     signal: Signal
     error_code: ErrorCode | None = None
     error_message: str | None = None
     event: Payload | None = None
+    never_began: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -292,7 +292,7 @@ class _Absorbing:
             self._change.outcome = AttemptEnded(
                 outcome=AttemptOutcome.LOST, error_code=ErrorCode.EXECUTOR_LOST, error_message=move.event.reason
             ).wire_json()
-            self._gone(move.signal, move.event.reason)
+            self._gone(move.signal, move.event.reason, move.never_began)
             return
         if move.signal is Signal.ATTEMPT_ACCEPTED:
             self._change.accepted = True
@@ -301,7 +301,7 @@ class _Absorbing:
         else:
             self._signal(move.signal, move.error_code, move.error_message)
 
-    def _gone(self, signal: Signal, reason: str | None) -> None:
+    def _gone(self, signal: Signal, reason: str | None, never_began: bool = False) -> None:
         """Lost or parked. A run that waits for a person rests until the reply wakes it; a reply that is here already would
         never wake it."""
         change = self._change
@@ -310,7 +310,7 @@ class _Absorbing:
             change.parked = bool(self._open) and not self._open & self._run.answered
         elif change.status not in TERMINAL:
             silent = change.executor_cursor <= SILENT_CURSOR and not (self._run.has_session or change.engine_session)
-            self._failed(Signal.GIVEN_UP, Failure(ErrorCode.EXECUTOR_LOST, reason, unheard=not silent))
+            self._failed(Signal.GIVEN_UP, Failure(ErrorCode.EXECUTOR_LOST, reason, not silent, never_began))
 
     def _failed(self, signal: Signal, failure: Failure, ended: AttemptEnded | None = None) -> None:
         """The attempt is over, and did not do what it was to do: another one follows, or the run ends by ``signal``."""

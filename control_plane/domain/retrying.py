@@ -49,6 +49,8 @@ RETRYING: Mapping[ErrorCode, Retrying] = MappingProxyType({
     _C.OUTPUT_INVALID: Retrying(1, 0, 0),
     _C.WORKSPACE_ERROR: Retrying(1, 5_000, 60_000),
 })  # fmt: skip
+# A loss of what certainly never began says nothing of the run, however few attempts that is to have. It ends all the same.
+NEVER_BEGAN = Retrying(10, 250, 5_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,15 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How an attempt failed. ``unheard``: it may have done more than it told. ``asks_ms``: how long the model asks to wait."""
+    """How an attempt failed. ``unheard``: it may have done more than it told. ``asks_ms``: how long the model asks to wait.
+
+    ``never_began``: its executor never had it, and never will.
+    """
 
     code: ErrorCode
     message: str | None = None
     unheard: bool = False
+    never_began: bool = False
     asks_ms: int | None = None
 
 
@@ -93,7 +99,7 @@ class Again:
 
 def again(failure: Failure, tried: Tried, policy: Policy, chance: float) -> Again | None:
     """What follows a failed attempt; None: nothing, its run is over. ``chance`` from 0 to 1 spreads the waits."""
-    row = RETRYING.get(failure.code)
+    row = _row(failure)
     if row is None or _is_last(row, tried, policy):
         return None
     acted = tried.acted or failure.unheard
@@ -109,15 +115,20 @@ def again(failure: Failure, tried: Tried, policy: Policy, chance: float) -> Agai
 
 def last_word(failure: Failure, tried: Tried, policy: Policy) -> tuple[ErrorCode, str | None]:
     """The code and message of a run that ends with this failure. One that broke all its attempts is itself what is wrong."""
-    row = RETRYING.get(failure.code)
+    row = _row(failure)
     broke_all = tried.crashes == tried.failures > 0
     if row is None or not (row.is_crash and broke_all and _is_last(row, tried, policy)):
         return failure.code, failure.message
     return ErrorCode.POISON_RUN, f"all {tried.failures + 1} attempts broke, the last with {failure.code}: {failure.message}"
 
 
+def _row(failure: Failure) -> Retrying | None:
+    return NEVER_BEGAN if failure.never_began else RETRYING.get(failure.code)
+
+
 def _is_last(row: Retrying, tried: Tried, policy: Policy) -> bool:
-    return tried.failures + 1 >= (policy.max_attempts or row.attempts)
+    longest = row.attempts if row is NEVER_BEGAN else (policy.max_attempts or row.attempts)
+    return tried.failures + 1 >= longest
 
 
 def _wait_ms(row: Retrying, failures: int, asks_ms: int | None, chance: float) -> int:

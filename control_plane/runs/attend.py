@@ -66,12 +66,12 @@ class AttendAttempt:
         except AttemptGone as gone:
             return await self.lost(lease, run, str(gone), reading.cursor)
 
-    async def lost(self, lease: Lease, run: DrivenRun, reason: str, executor_cursor: int) -> Change:
-        """Write that the attempt is lost."""
+    async def lost(self, lease: Lease, run: DrivenRun, reason: str, executor_cursor: int, never_began: bool = False) -> Change:
+        """Write that the attempt is lost. ``never_began``: its executor never had it, and never will."""
         executor_id = run.placement.executor_id if run.placement else None
         event = AttemptLost(executor_id=executor_id, reason=reason, executor_cursor=executor_cursor)
         log.warning("attempt.lost", run_id=run.run_id, attempt=run.attempt, executor_id=executor_id, reason=reason)
-        return await self._recorder.record(lease, [Move(Signal.ATTEMPT_LOST, event=event)])
+        return await self._recorder.record(lease, [Move(Signal.ATTEMPT_LOST, event=event, never_began=never_began)])
 
     # ---- what a reading uses ----
 

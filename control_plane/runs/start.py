@@ -33,7 +33,14 @@ class StartRefused(Exception):
 
 
 class NotStarted(Exception):
-    """It does not run and never will, but its number may have been heard: the next try is another attempt."""
+    """It does not run and never will, but its number may have been heard: the next try is another attempt.
+
+    ``never_began``: its executor says itself that it never had it.
+    """
+
+    def __init__(self, reason: str, never_began: bool = False) -> None:
+        super().__init__(reason)
+        self.never_began = never_began
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +95,7 @@ class StartAttempt:
         if not (doubt and not_here_not_now(error)):
             raise StartRefused(error) from error
         if await self._forbidden(executor_id, request):
-            raise NotStarted(f"its executor never began it: {error}") from error
+            raise NotStarted(f"its executor never began it: {error}", never_began=True) from error
 
     async def _forbidden(self, executor_id: str, request: StartProviderRun) -> bool:
         """Whether a repeat that is still on its way will be refused: a stop that comes first is remembered."""

@@ -11,7 +11,7 @@ from control_plane.domain.placing import GO_ON
 from shared.errors import ErrorCode
 from tests.loopback import until
 from tests.service.control_plane.conftest import Replica, Stores, replica_at
-from tests.service.control_plane.fake_manager import FakeAttempt, FakeManager, refuse
+from tests.service.control_plane.fake_manager import FakeAttempt, FakeManager, lose_the_call, refuse
 
 TOOL = {"toolId": "t1", "name": "shell"}
 
@@ -81,6 +81,16 @@ async def test_an_engine_that_breaks_every_time_makes_its_run_poison(replica: Re
     shown = await replica.until(run_id, "error")
     assert (shown["errorCode"], shown["exitCode"]) == ("poison_run", 139)
     assert shown["errorMessage"] == "all 2 attempts broke, the last with engine_exit_nonzero: it was engine_exit_nonzero"
+
+
+async def test_attempts_that_their_executors_never_had_are_no_fault_of_the_run(replica: Replica, manager: FakeManager) -> None:
+    manager.moods["start"] += [lose_the_call, refuse(ErrorCode.CONFLICT)] * 3
+    run_id = await replica.start(retry={"maxAttempts": 1})
+    attempt = await manager.begun(run_id)
+    assert attempt.number == 4
+    attempt.end()
+    await replica.until(run_id, "success")
+    assert (await replica.kinds(run_id)).count("attempt.lost") == 3
 
 
 @pytest.mark.parametrize("did", ["tool", "question"])

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from control_plane.domain.profile import Profile, retry_policy
-from control_plane.domain.retrying import LONGEST_WAIT_MS, RETRYING, Again, Failure, Policy, Tried, again, last_word
+from control_plane.domain.retrying import (
+    LONGEST_WAIT_MS,
+    NEVER_BEGAN,
+    RETRYING,
+    Again,
+    Failure,
+    Policy,
+    Tried,
+    again,
+    last_word,
+)
 from shared.contracts.retries import MAX_ATTEMPTS, RetryPolicy
 from shared.contracts.runs import StartRun
 from shared.errors import ERRORS, ErrorCode
@@ -94,6 +104,22 @@ def test_a_run_that_broke_all_its_attempts_is_poison(code: ErrorCode) -> None:
     ends_as, message = last_word(failure, last.tried, policy)
     assert ends_as is ErrorCode.POISON_RUN
     assert message == f"all 3 attempts broke, the last with {code}: it broke"
+
+
+NEVER_BEGUN = Failure(ErrorCode.EXECUTOR_LOST, "it was never there", never_began=True)
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy(max_attempts=1)])
+def test_what_its_executor_never_had_is_tried_again_within_a_bound_and_says_nothing_of_the_run(policy: Policy) -> None:
+    *_, last = tries(NEVER_BEGUN, policy)
+    assert last.tried == Tried(failures=NEVER_BEGAN.attempts - 1)
+    assert last_word(NEVER_BEGUN, last.tried, policy) == (ErrorCode.EXECUTOR_LOST, NEVER_BEGUN.message)
+
+
+def test_a_run_that_broke_beside_attempts_that_never_began_is_no_poison() -> None:
+    failure = Failure(ErrorCode.EXECUTOR_LOST, "the executor ended")
+    assert again(failure, Tried(failures=2, crashes=0), Policy(), 0.5) is None
+    assert last_word(failure, Tried(failures=2, crashes=0), Policy()) == (ErrorCode.EXECUTOR_LOST, "the executor ended")
 
 
 @pytest.mark.parametrize(("failure", "tried", "policy"), [
