@@ -22,7 +22,6 @@ from executor.plan import Plan
 from executor.prepare import Identity, Prepare
 from executor.process_tree import Forest
 from executor.runner import Runner
-from executor.shared_workspaces import SharedWorkspaces
 from executor.snapshots import Snapshots, Way, told_of
 from executor.workspace import Workspace
 from shared.clock import Clock, monotonic, monotonic_ms
@@ -73,7 +72,6 @@ class LiveRuns:
         self._identity = identity
         self._now = now
         self._attempts = Attempts()
-        self._shared = SharedWorkspaces(places.workspaces)
         self._refused: dict[str, tuple[int, float]] = {}  # per run: this attempt and all before it, until then
         self._rests = False
         self.leaves_by_ms = 0  # on the monotonic clock; 0: nobody asked for the end
@@ -135,15 +133,12 @@ class LiveRuns:
         leash = Leash.starting(request.leash, self._identity.instance, monotonic_ms())
         if leash is None:
             raise RunyardError(ErrorCode.CONFLICT, "the quoted clock reading is not from this executor, or too old")
-        if not self._shared.take(request.workspace.key):
-            raise RunyardError(ErrorCode.CONFLICT, "another executor works in this workspace")
+        way = self._snapshots.way(request)
+        plan, workspace = self._prepare(way.request)
         try:
-            way = self._snapshots.way(request)
-            plan, workspace = self._prepare(way.request)
-            journal = self._journal(request)
-        except RunyardError:
-            self._give_back()
-            raise
+            journal = Journal.create(self._places.journal, self._head(request))
+        except JournalError as error:
+            raise RunyardError(ErrorCode.WORKSPACE_ERROR, str(error)) from error
         self._remember_secrets(request.workspace.key, plan.secrets)
         runner = Runner(told_of(way, plan), journal, self._forest, self._now)
         attempt = Attempt(journal, runner.tail, workspace, leash, runner)
@@ -152,16 +147,6 @@ class LiveRuns:
         laying = partial(self._lay, way, workspace, plan, runner)
         attempt.task = asyncio.create_task(self._live(attempt, runner, older, laying))
         return self._accepted(attempt), True
-
-    def _journal(self, request: StartProviderRun) -> Journal:
-        try:
-            return Journal.create(self._places.journal, self._head(request))
-        except JournalError as error:
-            raise RunyardError(ErrorCode.WORKSPACE_ERROR, str(error)) from error
-
-    def _give_back(self) -> None:
-        """The workspaces in which no attempt lives any more."""
-        self._shared.keep_only({each.journal.head.workspace for each in self.live()})
 
     def _others_at(self, workspace_key: str, known: list[Attempt]) -> bool:
         living = [each for each in self.live() if each not in known]
@@ -249,7 +234,6 @@ class LiveRuns:
             attempt.note_end(runner.ended, runner.engine_session)
             metrics.count_end(attempt.journal.head.provider, runner.ended.outcome, monotonic() - started)
             log.info("attempt.ended", run_id=attempt.run_id, attempt=attempt.number, outcome=runner.ended.outcome)
-        self._give_back()
 
     # ---- stop, renew, release ----
 

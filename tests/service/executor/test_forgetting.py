@@ -39,7 +39,7 @@ async def ran(here: Inside, script: str, run_id: str = "run_1", key: str = "ws")
 
 def is_empty(root: Path) -> bool:
     """Nothing of a workspace is left, not even put aside."""
-    return not any(entry.name not in (".held", ".left", ".going", ".laying") for entry in root.iterdir()) and not any(
+    return not any(entry.name not in (".left", ".going", ".laying") for entry in root.iterdir()) and not any(
         (root / name).exists() and any((root / name).iterdir()) for name in (".left", ".going")
     )
 
