@@ -10,16 +10,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from executor.state_dir import StateDir
+from executor.state_dir import MARK, StateDir
 from shared.sse import CutError, FrameReader
-from tests.e2e.kit import gone, script
+from tests.e2e.kit import gone, processes_with, script
 from tests.loopback import unused_port
 from tests.service.executor_manager.kit import RUNS, Manager, manager_process
 
@@ -53,11 +53,15 @@ class Executor:
         self.guard = subprocess.Popen([sys.executable, "-m", "executor"], env={**os.environ, **given}, stdin=subprocess.DEVNULL)
 
     async def killed(self) -> None:
-        """Executor and guard at once: as a machine that is gone."""
+        """Executor and guard at once, and with them what they started: as a machine that is gone."""
         assert self.guard is not None
-        executor = int(StateDir.at(self.state).pid.read_text())
+        places = StateDir.at(self.state)
+        executor = int(places.pid.read_text())
         for pid in (self.guard.pid, executor):
             os.kill(pid, signal.SIGKILL)
+        for pid in processes_with(MARK, places.mark):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         await asyncio.to_thread(self.guard.wait, BOUND)
         await gone(executor)
 
