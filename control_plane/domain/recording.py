@@ -310,7 +310,8 @@ class _Absorbing:
             change.parked = bool(self._open) and not self._open & self._run.answered
         elif change.status not in TERMINAL:
             silent = change.executor_cursor <= SILENT_CURSOR and not (self._run.has_session or change.engine_session)
-            self._failed(Signal.GIVEN_UP, Failure(ErrorCode.EXECUTOR_LOST, reason, not silent, never_began))
+            failure = Failure(ErrorCode.EXECUTOR_LOST, reason, unheard=not silent, never_began=never_began)
+            self._failed(Signal.GIVEN_UP, failure)
 
     def _failed(self, signal: Signal, failure: Failure, ended: AttemptEnded | None = None) -> None:
         """The attempt is over, and did not do what it was to do: another one follows, or the run ends by ``signal``."""

@@ -165,7 +165,7 @@ class DriveRun:
         except StartRefused as refused:
             return await self._refused(lease, run, refused)
         except NotStarted as error:
-            return await self.attend.lost(lease, run, str(error), run.executor_cursor, error.never_began)
+            return await self.attend.lost(lease, run, str(error), run.executor_cursor, never_began=error.never_began)
         finally:
             self.leashes.drop(executor_id, run.run_id, run.attempt)
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from executor.adapters import engine_modes
 from executor.adapters.capping import MAX_REASON_BYTES, MAX_TOOL_BYTES, bounded, capped
 from executor.adapters.codex_asks import AskCommand, Asked, AskEdit, AskedQuestion, AskMcp, AskUser
 from executor.adapters.codex_items import changes_of
 from executor.adapters.codex_protocol import FileDiff
-from executor.adapters.engine_modes import MODES, Unasked
 from executor.adapters.replies import UserQuestion, answers_to, decision_of, question_fields
 from shared.contracts.interactions import Answer, AskedTool, Decision, InteractionType, Option, Reply
 from shared.contracts.providers import EngineMode
@@ -23,8 +23,6 @@ DECISIONS: Mapping[Decision, str] = MappingProxyType(
         Decision.DECLINE_AND_STOP: "cancel",
     }
 )
-
-_BY_MODE: Mapping[Unasked, Decision] = MappingProxyType({Unasked.ALLOWED: Decision.ACCEPT, Unasked.DENIED: Decision.DECLINE})
 
 
 def question_of(asked: Asked, diffs: Sequence[FileDiff]) -> dict[str, Any]:
@@ -50,7 +48,7 @@ def question_of(asked: Asked, diffs: Sequence[FileDiff]) -> dict[str, Any]:
 
 def decided_by(mode: EngineMode, asked: Asked) -> Decision | None:
     """What the engine mode says by itself; None where a person is asked. What the model asks its user is no permission."""
-    return None if isinstance(asked, AskUser) else _BY_MODE.get(MODES[mode].asked)
+    return None if isinstance(asked, AskUser) else engine_modes.decided(mode)
 
 
 def decision_in(asked: Asked, reply: Reply) -> Decision | None:
