@@ -5,8 +5,8 @@ An engine takes one prompt at a time. It knows no engine and sends nothing.
 
 from __future__ import annotations
 
-from executor.adapters.base import Emit, Step
-from shared.contracts.events import Diagnostic
+from executor.adapters.base import Step
+from executor.adapters.unclaimed import untaken
 
 
 class NextPrompt:
@@ -34,7 +34,6 @@ class NextPrompt:
         return "\n\n".join(texts)
 
     def untold(self, engine: str) -> list[Step]:
-        """There is no next prompt: messages are never lost in silence."""
+        """There is no next prompt."""
         count, self._texts, self._from_people = self._from_people, [], 0
-        said = f"{count} further message(s) had not been taken when {engine} ended"
-        return [Emit(Diagnostic(code="message_undeliverable", message=said))] if count else []
+        return untaken(count, engine)

@@ -37,8 +37,8 @@ from executor.adapters.options import told_ignored
 from executor.adapters.questions import Questions
 from executor.adapters.replies import decision_of
 from executor.adapters.skills import prompt_with_skills
-from executor.adapters.unclaimed import note, raw, too_long, undecodable
-from shared.contracts.events import AttemptOutcome, Diagnostic, InteractionResolved, SessionStarted
+from executor.adapters.unclaimed import note, raw, too_long, undecodable, untaken
+from shared.contracts.events import AttemptOutcome, InteractionResolved, SessionStarted
 from shared.contracts.interactions import Decision, Reply
 from shared.contracts.providers import Capabilities, EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError
@@ -160,11 +160,10 @@ class ClaudeConversation:
         return Outcome(AttemptOutcome.SUCCESS, result=answer, usage=usage)
 
     def _untold(self) -> list[Step]:
-        """Nothing more is said to the engine: what it had not taken is told, never lost in silence."""
+        """Nothing more is said to the engine."""
         count = len(self._untaken) + len(self._waiting)
         self._untaken, self._waiting = set(), []
-        said = f"{count} further message(s) had not been taken when claude-code ended"
-        return [Emit(Diagnostic(code="message_undeliverable", message=said))] if count else []
+        return untaken(count, "claude-code")
 
     # ---- what is said to it ----
 

@@ -37,8 +37,8 @@ from executor.adapters.framing import Framed, Line, Lines, LineTooLong
 from executor.adapters.options import told_ignored
 from executor.adapters.questions import Questions
 from executor.adapters.replies import reason_of as reason_of_reply
-from executor.adapters.unclaimed import note, raw, too_long, undecodable
-from shared.contracts.events import AttemptOutcome, Diagnostic, InteractionResolved, SessionStarted
+from executor.adapters.unclaimed import note, raw, too_long, undecodable, untaken
+from shared.contracts.events import AttemptOutcome, InteractionResolved, SessionStarted
 from shared.contracts.interactions import Decision, Reply
 from shared.contracts.providers import Capabilities, EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError
@@ -235,11 +235,10 @@ class CodexConversation:
         return [*self._events.release(final=False), self._start_turn(text)]
 
     def _untold(self) -> list[Step]:
-        """Nothing more is said to the engine: what it had not taken is told, never lost in silence."""
+        """Nothing more is said to the engine."""
         count = len(self._messages) + self._steering + self._beginning
         self._messages, self._steering, self._beginning = [], 0, 0
-        said = f"{count} further message(s) had not been taken when codex ended"
-        return [Emit(Diagnostic(code="message_undeliverable", message=said))] if count else []
+        return untaken(count, "codex")
 
     def _interrupt_turn(self) -> list[Step]:
         if self._turn is not None:

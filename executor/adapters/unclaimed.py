@@ -35,3 +35,9 @@ def undecodable(line: Line, why: str) -> list[Step]:
 def note(line: Framed, code: str, message: str) -> Emit:
     payload: Payload = Diagnostic(code=code, severity="warning", message=message)
     return Emit(payload, line.byte_from, line.byte_to)
+
+
+def untaken(count: int, engine: str) -> list[Step]:
+    """Further messages that an engine had not taken when nothing more is said to it: they are never lost in silence."""
+    said = f"{count} further message(s) had not been taken when {engine} ended"
+    return [Emit(Diagnostic(code="message_undeliverable", message=said))] if count else []
