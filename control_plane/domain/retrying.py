@@ -65,11 +65,13 @@ class Policy:
 class Tried:
     """What a run has behind it. ``failures`` are attempts that another one followed, ``crashes`` those of them that broke.
 
-    ``acted``: one of them started a tool or asked a person. ``active_ms_left``: None before the first one began.
+    ``unbegun`` are those of them that never began. ``acted``: one of them started a tool or asked a person. ``active_ms_left``:
+    None before the first one began.
     """
 
     failures: int = 0
     crashes: int = 0
+    unbegun: int = 0
     acted: bool = False
     active_ms_left: int | None = None
 
@@ -105,21 +107,23 @@ def again(failure: Failure, tried: Tried, policy: Policy, chance: float) -> Agai
     acted = tried.acted or failure.unheard
     if acted and not policy.after_side_effects:
         return None
-    delay_ms = _wait_ms(row, tried.failures, failure.asks_ms, chance)
+    delay_ms = _wait_ms(row, _counted(row, tried), failure.asks_ms, chance)
     left_ms = tried.active_ms_left
     if delay_ms > LONGEST_WAIT_MS or (left_ms is not None and delay_ms >= left_ms):
         return None  # who has so little time, or is asked for so much patience, learns it now
-    crashes = tried.crashes + row.is_crash
-    return Again(delay_ms, not acted, Tried(tried.failures + 1, crashes, tried.acted, left_ms))
+    crashes, unbegun = tried.crashes + row.is_crash, tried.unbegun + (row is NEVER_BEGAN)
+    return Again(delay_ms, not acted, Tried(tried.failures + 1, crashes, unbegun, tried.acted, left_ms))
 
 
 def last_word(failure: Failure, tried: Tried, policy: Policy) -> tuple[ErrorCode, str | None]:
     """The code and message of a run that ends with this failure. One that broke all its attempts is itself what is wrong."""
     row = _row(failure)
-    broke_all = tried.crashes == tried.failures > 0
-    if row is None or not (row.is_crash and broke_all and _is_last(row, tried, policy)):
+    if row is None or not (row.is_crash and _is_last(row, tried, policy)):
         return failure.code, failure.message
-    return ErrorCode.POISON_RUN, f"all {tried.failures + 1} attempts broke, the last with {failure.code}: {failure.message}"
+    begun = _counted(row, tried)
+    if not tried.crashes == begun > 0:
+        return failure.code, failure.message
+    return ErrorCode.POISON_RUN, f"all {begun + 1} attempts broke, the last with {failure.code}: {failure.message}"
 
 
 def _row(failure: Failure) -> Retrying | None:
@@ -128,7 +132,12 @@ def _row(failure: Failure) -> Retrying | None:
 
 def _is_last(row: Retrying, tried: Tried, policy: Policy) -> bool:
     longest = row.attempts if row is NEVER_BEGAN else (policy.max_attempts or row.attempts)
-    return tried.failures + 1 >= longest
+    return _counted(row, tried) + 1 >= longest
+
+
+def _counted(row: Retrying, tried: Tried) -> int:
+    """The failures that stand against a row's bound and lengthen its wait: those that never began are counted on their own."""
+    return tried.unbegun if row is NEVER_BEGAN else tried.failures - tried.unbegun
 
 
 def _wait_ms(row: Retrying, failures: int, asks_ms: int | None, chance: float) -> int:

@@ -153,7 +153,7 @@ def _locked(row: Any, questions: Sequence[Any], messages: Sequence[str], chance:
         expiry_answer=row["expiry_answer"],
         messages=tuple(messages),
         has_session=row["has_session"],
-        tried=Tried(row["failures"], row["crashes"], row["acted"], row["active_ms_left"]),
+        tried=Tried(row["failures"], row["crashes"], row["unbegun"], row["acted"], row["active_ms_left"]),
         policy=Policy(row["max_attempts"], row["retry_after_side_effects"]),
         lender=row["lender"],
         provider=row["provider"] or "",
@@ -243,7 +243,8 @@ async def _apply_to_tries(connection: Any, attempt: int, change: Change) -> None
         await connection.execute(_SQL["has_acted"], run_id)
     if change.again is not None:
         tried = change.again.tried
-        await connection.execute(_SQL["try_again"], run_id, tried.failures, tried.crashes, change.again.delay_ms)
+        counts = tried.failures, tried.crashes, tried.unbegun
+        await connection.execute(_SQL["try_again"], run_id, *counts, change.again.delay_ms)
         if change.again.afresh:
             await connection.execute(_SQL["forget_session"], run_id, attempt)
 

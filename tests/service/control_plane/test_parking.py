@@ -132,9 +132,9 @@ async def test_a_parked_run_is_driven_by_nobody_until_its_reply_and_nothing_coun
     lease = await parked(stores)
     assert await stores.runs.claim(10, 60) == []
     assert not await stores.runs.renew([lease], 60)
-    head = await stores.pool.fetchrow("SELECT failures, crashes FROM run_heads WHERE run_id = $1", lease.run_id)
+    head = await stores.pool.fetchrow("SELECT failures, crashes, unbegun FROM run_heads WHERE run_id = $1", lease.run_id)
     assert head is not None
-    assert tuple(head) == (0, 0)
+    assert tuple(head) == (0, 0, 0)
     assert await stores.interactions.answer(lease.run_id, "q1", Reply(answer="yes"), None)
     assert [each.run_id for each in await stores.runs.claim(10, 60)] == [lease.run_id]
 

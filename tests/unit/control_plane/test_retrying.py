@@ -112,14 +112,36 @@ NEVER_BEGUN = Failure(ErrorCode.EXECUTOR_LOST, "it was never there", never_began
 @pytest.mark.parametrize("policy", [Policy(), Policy(max_attempts=1)])
 def test_what_its_executor_never_had_is_tried_again_within_a_bound_and_says_nothing_of_the_run(policy: Policy) -> None:
     *_, last = tries(NEVER_BEGUN, policy)
-    assert last.tried == Tried(failures=NEVER_BEGAN.attempts - 1)
+    assert last.tried == Tried(failures=NEVER_BEGAN.attempts - 1, unbegun=NEVER_BEGAN.attempts - 1)
     assert last_word(NEVER_BEGUN, last.tried, policy) == (ErrorCode.EXECUTOR_LOST, NEVER_BEGUN.message)
 
 
-def test_a_run_that_broke_beside_attempts_that_never_began_is_no_poison() -> None:
+@pytest.mark.parametrize("code", CAN_PASS)
+def test_attempts_that_never_began_take_none_of_the_others_tries_and_lengthen_none_of_their_waits(code: ErrorCode) -> None:
+    failure, tried = Failure(code), Tried(failures=4, unbegun=4)
+    first = again(failure, tried, Policy(max_attempts=3), 0.5)
+    assert first is not None
+    assert first.delay_ms == tries(failure, Policy(max_attempts=3))[0].delay_ms
+    assert first.tried.unbegun == 4
+    second = again(failure, first.tried, Policy(max_attempts=3), 0.5)
+    assert second is not None
+    assert again(failure, second.tried, Policy(max_attempts=3), 0.5) is None
+
+
+def test_attempts_that_never_began_are_bounded_whatever_failed_beside_them() -> None:
+    following = again(NEVER_BEGUN, Tried(failures=12, crashes=4, unbegun=8), Policy(), 1.0)
+    assert following is not None
+    assert following.delay_ms == NEVER_BEGAN.longest_ms
+    assert again(NEVER_BEGUN, following.tried, Policy(), 1.0) is None
+
+
+def test_attempts_that_never_began_make_no_run_poison_and_clear_none() -> None:
     failure = Failure(ErrorCode.EXECUTOR_LOST, "the executor ended")
-    assert again(failure, Tried(failures=2, crashes=0), Policy(), 0.5) is None
-    assert last_word(failure, Tried(failures=2, crashes=0), Policy()) == (ErrorCode.EXECUTOR_LOST, "the executor ended")
+    once = Policy(max_attempts=1)
+    assert last_word(failure, Tried(failures=2, unbegun=2), once) == (ErrorCode.EXECUTOR_LOST, "the executor ended")
+    code, message = last_word(failure, Tried(failures=4, crashes=2, unbegun=2), Policy())
+    assert code is ErrorCode.POISON_RUN
+    assert message == "all 3 attempts broke, the last with executor_lost: the executor ended"
 
 
 @pytest.mark.parametrize(("failure", "tried", "policy"), [
