@@ -15,24 +15,24 @@ from starlette.applications import Starlette
 
 from executor.adapters import ADAPTERS
 from executor.adapters.base import Adapter
-from executor.cgroups import Cgroups, cgroups
-from executor.command_profiles import load_command_profiles
-from executor.containment import Containment, containment
-from executor.credentials import CredentialStore
+from executor.attempts.live_runs import LiveRuns, Places
+from executor.attempts.prepare import Identity, Prepare
+from executor.attempts.prices import load_prices
 from executor.drain import Drain
+from executor.engines.command_profiles import load_command_profiles
+from executor.engines.credentials import CredentialStore
+from executor.engines.readiness import Readiness
 from executor.forgetting import Forgetting
 from executor.heartbeat import Heartbeat, keep_beating, keep_counting
-from executor.known_workspaces import KnownWorkspaces
-from executor.live_runs import LiveRuns, Places
-from executor.prepare import Identity, Prepare
-from executor.prices import load_prices
-from executor.process_tree import Forest
-from executor.readiness import Readiness
+from executor.processes.cgroups import Cgroups, cgroups
+from executor.processes.containment import Containment, containment
+from executor.processes.process_tree import Forest
 from executor.routes import Executor, document_routes, executor_routes, workspace_routes
 from executor.settings import ExecutorSettings
-from executor.snapshot_store import open_store
-from executor.snapshots import Snapshots
+from executor.snapshots.snapshots import Snapshots
+from executor.snapshots.store import open_store
 from executor.state_dir import StateDir, write_whole
+from executor.workspaces.known_workspaces import KnownWorkspaces
 from shared.clock import Clock, utc_now
 from shared.contracts.events import PAYLOADS
 from shared.contracts.providers import Provider

@@ -12,7 +12,7 @@ from enum import Enum, auto
 
 import structlog
 
-from executor.live_runs import LiveRuns
+from executor.attempts.live_runs import LiveRuns
 from shared.clock import monotonic, monotonic_ms
 
 LOOK_SECONDS = 0.1

@@ -13,12 +13,12 @@ from secrets import token_hex
 
 import structlog
 
-from executor.blobs import BlobError
-from executor.leash import is_ours
-from executor.live_runs import LiveRuns
-from executor.snapshots import Snapshots
-from executor.tree_removal import remove_tree
-from executor.workspace import Workspace
+from executor.attempts.leash import is_ours
+from executor.attempts.live_runs import LiveRuns
+from executor.snapshots.blobs import BlobError
+from executor.snapshots.snapshots import Snapshots
+from executor.workspaces.tree_removal import remove_tree
+from executor.workspaces.workspace import Workspace
 from shared.clock import monotonic_ms
 from shared.contracts.provider_runs import ForgetWorkspace, WorkspaceForgotten
 from shared.errors import ErrorCode, RunyardError

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from executor import procfs
+from executor.processes import procfs
 from executor.state_dir import GUARD_PID, INSTANCE, MARK, STATE_DIR, StateDir, write_whole
 from shared.private_process import become_private
 

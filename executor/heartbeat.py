@@ -9,8 +9,8 @@ from collections.abc import Callable
 import structlog
 
 from executor import metrics
-from executor.live_runs import LiveRuns
-from executor.process_tree import Forest
+from executor.attempts.live_runs import LiveRuns
+from executor.processes.process_tree import Forest
 from executor.state_dir import StateDir
 from shared.clock import monotonic_ms
 

@@ -12,19 +12,19 @@ from pydantic import Field
 from starlette.responses import Response
 
 from executor.adapters.base import Adapter
-from executor.attempts import Attempt
-from executor.credentials import CredentialStore
-from executor.downloads import Produced, bundle_of, one_file, zipped
+from executor.attempts.live_runs import LiveRuns
+from executor.attempts.parking import park
+from executor.attempts.prepare import Identity
+from executor.attempts.registry import Attempt
+from executor.attempts.runner import Runner
+from executor.engines.credentials import CredentialStore
+from executor.engines.readiness import Readiness
+from executor.events.raw_output import read_raw
+from executor.events.redaction import secrets_in
 from executor.forgetting import Forgetting
-from executor.known_workspaces import KnownWorkspaces
-from executor.live_runs import LiveRuns
-from executor.parking import park
-from executor.prepare import Identity
-from executor.raw_output import read_raw
-from executor.readiness import Readiness
-from executor.redaction import secrets_in
-from executor.runner import Runner
-from executor.workspace import Workspace
+from executor.workspaces.downloads import Produced, bundle_of, one_file, zipped
+from executor.workspaces.known_workspaces import KnownWorkspaces
+from executor.workspaces.workspace import Workspace
 from shared.clock import monotonic_ms
 from shared.contracts.events import ExecutorEvent
 from shared.contracts.interactions import RunReply

@@ -6,9 +6,9 @@ import os
 import signal
 import sys
 
-from executor import procfs
 from executor.app import build_app
 from executor.inherited_limits import take_limits
+from executor.processes import procfs
 from executor.settings import ExecutorSettings
 from executor.state_dir import GUARD_PID, INSTANCE, MARK
 from shared.logs import configure_logs

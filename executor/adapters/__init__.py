@@ -1,4 +1,4 @@
-"""Every engine Runyard can run: one adapter a provider. Adding one is a file beside this and a line in ``ADAPTERS``.
+"""Every engine Runyard can run: one adapter a provider. Adding one is a package beside this and a line in ``ADAPTERS``.
 
 Adapters are pure: no process, file, socket, clock or task of their own.
 """
@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from executor.adapters.base import Adapter
-from executor.adapters.claude_code import ClaudeAdapter
-from executor.adapters.codex_app_server import CodexAdapter
-from executor.adapters.gemini_cli import GeminiAdapter
-from executor.adapters.iflow_cli import IflowAdapter
-from executor.adapters.opencode import OpenCodeAdapter
-from executor.adapters.qwen_code import QwenAdapter
+from executor.adapters.claude.adapter import ClaudeAdapter
+from executor.adapters.codex.adapter import CodexAdapter
+from executor.adapters.gemini.adapter import GeminiAdapter
+from executor.adapters.iflow import IflowAdapter
+from executor.adapters.opencode.adapter import OpenCodeAdapter
+from executor.adapters.qwen.adapter import QwenAdapter
 from executor.adapters.scripted import ScriptedAdapter
 from shared.contracts.providers import Provider
 

@@ -1,7 +1,7 @@
 """The shape of an engine adapter: bytes in, steps out, in both directions.
 
 An adapter makes one ``Conversation`` per engine process. It owns no process, file, socket, clock or task, so a recorded
-transcript is its test. ``runner.py`` joins a conversation with a process and carries out its steps.
+transcript is its test. ``executor/attempts/runner.py`` joins a conversation with a process and carries out its steps.
 
 Nothing here may know a particular engine; nothing outside this package may know one either.
 """

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from executor.adapters import claude_stream, codex_exec, gemini_stream, opencode_run, qwen_stream
+from executor.adapters.claude import stream as claude_stream
+from executor.adapters.codex import exec as codex_exec
+from executor.adapters.gemini import stream as gemini_stream
+from executor.adapters.opencode import run as opencode_run
 from executor.adapters.passed_through import Form
+from executor.adapters.qwen import stream as qwen_stream
 from shared.contracts.providers import Provider
 
 FORMS: Mapping[Provider, Form] = MappingProxyType(

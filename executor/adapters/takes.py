@@ -9,9 +9,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from executor.adapters import claude_config, codex_config, gemini_cli, opencode, qwen_code
+from executor.adapters.claude import config as claude_config
+from executor.adapters.codex import config as codex_config
+from executor.adapters.gemini import adapter as gemini_cli
 from executor.adapters.mcp_servers import KINDS
+from executor.adapters.opencode import adapter as opencode
 from executor.adapters.options import EVERYWHERE
+from executor.adapters.qwen import adapter as qwen_code
 from executor.adapters.skills import FOLDER
 from shared.contracts.providers import Provider
 

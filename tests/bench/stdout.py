@@ -13,8 +13,8 @@ from pathlib import Path
 from executor.adapters.base import STDOUT, Emit, StartRequest
 from executor.adapters.framing import Line, Lines
 from executor.adapters.scripted import ScriptedAdapter, ScriptedConversation
-from executor.event_log import EventLog, RawSpan
-from executor.journal import Journal, JournalError, JournalHead
+from executor.events.event_log import EventLog, RawSpan
+from executor.events.journal import Journal, JournalError, JournalHead
 from shared.clock import utc_now
 from shared.contracts.provider_runs import Message
 from tests.bench.kit.ground import Ground

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from executor.adapters import ADAPTERS
 from executor.adapters.base import STDERR, STDOUT, Call, Conversation, Outcome, StartRequest, Step, Stream
-from executor.readiness import executable_of
+from executor.engines.readiness import executable_of
 from shared.contracts.events import AttemptOutcome, Payload, SessionStarted
 from shared.contracts.interactions import Reply
 from shared.contracts.providers import EngineMode

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from executor.adapters import ADAPTERS, gemini_stream, qwen_stream
+from executor.adapters import ADAPTERS
 from executor.adapters.base import STDERR, STDOUT, Emit, Outcome
-from executor.adapters.codex_exec import ExecReader
+from executor.adapters.codex.exec import ExecReader
 from executor.adapters.forms import FORMS
-from executor.adapters.opencode_run import RunReader
+from executor.adapters.gemini import stream as gemini_stream
+from executor.adapters.opencode.run import RunReader
 from executor.adapters.passed_through import PassedThrough, Reader
+from executor.adapters.qwen import stream as qwen_stream
 from shared.contracts.events import AttemptOutcome, Kind, MessageCompleted, MessageDelta, ToolCompleted, ToolStarted
 from shared.contracts.providers import Provider
 from shared.errors import ErrorCode

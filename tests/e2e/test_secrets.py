@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from executor import procfs
+from executor.processes import procfs
 from tests.e2e.kit import Stack, script
 
 NAMES = ["RUNYARD_SERVICE_TOKEN", "RUNYARD_ADMIN_KEY", "DATABASE_URL", "RUNYARD_API_KEY"]

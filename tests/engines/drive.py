@@ -22,7 +22,7 @@ from executor.adapters.base import (
     Stream,
     call_stream,
 )
-from executor.engine_calls import EngineCalls
+from executor.attempts.engine_calls import EngineCalls
 from shared.contracts.events import Payload
 from shared.contracts.interactions import Reply
 from shared.contracts.provider_runs import Message

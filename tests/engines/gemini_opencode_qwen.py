@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from executor.adapters.base import Adapter
-from executor.adapters.gemini_cli import GeminiAdapter
-from executor.adapters.opencode import OpenCodeAdapter
-from executor.adapters.qwen_code import QwenAdapter
+from executor.adapters.gemini.adapter import GeminiAdapter
+from executor.adapters.opencode.adapter import OpenCodeAdapter
+from executor.adapters.qwen.adapter import QwenAdapter
 from tests.engines.drive import Driven, driven, request_for
 from tests.model_stub.server import ModelStub, serving
 

@@ -22,12 +22,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from executor import procfs
 from executor.adapters import ADAPTERS
 from executor.adapters.base import CloseInput, Conversation, Emit, StartRequest, Step
 from executor.adapters.forms import FORMS
 from executor.adapters.passed_through import PassedThrough
-from executor.readiness import executable_of
+from executor.engines.readiness import executable_of
+from executor.processes import procfs
 from shared.contracts.events import AttemptOutcome, MessageCompleted, MessageDelta
 from shared.contracts.providers import Provider
 from tests.engines.drive import Driven, driven, request_for

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from executor import procfs
 from executor.app import build_app
-from executor.containment import containment
+from executor.processes import procfs
+from executor.processes.containment import containment
 from executor.settings import ExecutorSettings
 from tests.cgroup_trees import below, mounted, real_cgroup
 from tests.service.executor.kit import Inside, executor_inside, until

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from executor import procfs
-from executor.adapters.opencode import OpenCodeAdapter
+from executor.adapters.opencode.adapter import OpenCodeAdapter
+from executor.processes import procfs
 from shared.contracts.events import AttemptOutcome, InteractionRequested, MessageCompleted, ToolCompleted, ToolStarted
 from shared.contracts.interactions import Decision, Reply
 from shared.sse import Frame, FrameReader

@@ -19,9 +19,9 @@ from typing import Any
 import httpx
 import uvicorn
 
-from executor import procfs
 from executor.adapters.base import Adapter
 from executor.app import ExecutorApp, build_app
+from executor.processes import procfs
 from executor.settings import ExecutorSettings
 from executor.state_dir import MARK, StateDir
 from shared.contracts.providers import Provider

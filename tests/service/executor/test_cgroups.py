@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from executor.cgroups import Cgroups
+from executor.processes.cgroups import Cgroups
 from executor.state_dir import StateDir
 from tests.cgroup_trees import below, looks_like_one, mounted, real_cgroup
 from tests.service.executor.kit import executor_inside, is_running

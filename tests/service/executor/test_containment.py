@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from executor import procfs
 from executor.app import build_app
-from executor.live_runs import LiveRuns
-from executor.process_tree import Forest
-from executor.runner import Runner
+from executor.attempts.live_runs import LiveRuns
+from executor.attempts.runner import Runner
+from executor.processes import procfs
+from executor.processes.process_tree import Forest
 from executor.settings import ExecutorSettings
 from shared.clock import monotonic_ms
 from tests.service.executor.kit import KILLED, Inside, executor_inside, is_running, until

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from executor import engine_calls
 from executor.adapters.base import Call, Emit, StartRequest, Step, Stream, call_of
+from executor.attempts import engine_calls
 from shared.contracts.events import Diagnostic
 from tests.service.executor.kit import Inside, executor_inside, is_quiet, is_running, until
 from tests.service.executor.shell_engine import ShellAdapter, ShellConversation

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from executor import forgetting
-from executor.blobs import BlobName, FolderBlobs
+from executor.snapshots.blobs import BlobName, FolderBlobs
 from tests.deep_folders import a_bomb
 from tests.service.executor.kit import Inside, executor_inside, until
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from executor import procfs
 from executor.guard import LOCKED_EXIT
+from executor.processes import procfs
 from shared.contracts.providers import Provider
 from tests.service.executor.kit import BOUND, ROOT, Outside, executor_outside, is_running, until
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from executor import live_runs
+from executor.attempts import live_runs
 from shared.clock import monotonic
 from tests.service.executor.kit import Inside, executor_inside, until
 

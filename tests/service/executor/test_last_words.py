@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from executor import engine_process
 from executor.adapters.base import STDOUT, Step, Stream
+from executor.processes import engine_process
 from tests.service.executor.kit import Inside, executor_inside
 from tests.service.executor.shell_engine import ShellConversation
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from executor import procfs
+from executor.processes import procfs
 from executor.state_dir import MARK
 from tests.service.executor.kit import BOUND, ROOT, executor_outside, free_port, is_quiet, is_running, until
 from tests.unprivileged import AS_A_PLAIN_PROGRAM, environment_of

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from executor import runner
+from executor.attempts import runner
 from tests.service.executor.kit import KILLED, Inside, executor_inside, is_running, until
 from tests.service.executor.shell_engine import ShellAdapter
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from executor import snapshots
 from executor.adapters.scripted import ScriptedAdapter
-from executor.archive import ArchiveError
-from executor.workspace import Workspace
+from executor.snapshots import snapshots
+from executor.snapshots.archive import ArchiveError
+from executor.workspaces.workspace import Workspace
 from tests.service.executor.kit import Inside, executor_inside
 
 KEY = "ses_1"

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from executor.credentials import CredentialStore
-from executor.redaction import secrets_in
+from executor.engines.credentials import CredentialStore
+from executor.events.redaction import secrets_in
 from shared.contracts.credentials import CREDENTIALS
 from shared.contracts.providers import Provider
 from tests.service.scripts.commands import Ended, run_script

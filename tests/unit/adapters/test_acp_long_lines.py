@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from executor.adapters.acp_tools import MAX_DIFFED_LINES
+from executor.adapters.acp.tools import MAX_DIFFED_LINES
 from executor.adapters.base import STDERR
 from shared.contracts.events import InteractionRequested, RetryScheduled
 from shared.contracts.providers import Provider

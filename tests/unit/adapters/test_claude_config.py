@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from executor.adapters.base import Command, StartRequest
-from executor.adapters.claude_config import MCP_FILE, SETTINGS_FILE, command_for
+from executor.adapters.claude.config import MCP_FILE, SETTINGS_FILE, command_for
 from executor.adapters.engine_modes import MODES
 from shared.contracts.provider_runs import Message
 from shared.contracts.providers import EngineMode

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from executor.adapters.claude_errors import code_of, code_of_retry, reason_of
-from executor.adapters.claude_protocol import ApiRetry, Result
+from executor.adapters.claude.errors import code_of, code_of_retry, reason_of
+from executor.adapters.claude.protocol import ApiRetry, Result
 from shared.errors import ErrorCode
 
 C = ErrorCode

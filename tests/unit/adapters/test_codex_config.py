@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from executor.adapters.base import StartRequest
-from executor.adapters.codex_config import command_for, thread_settings
+from executor.adapters.codex.config import command_for, thread_settings
 from executor.adapters.engine_modes import MODES
 from shared.contracts.provider_runs import Message
 from shared.contracts.providers import EngineMode

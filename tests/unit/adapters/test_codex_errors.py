@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from executor.adapters.codex_errors import BY_INFO, code_of
-from executor.adapters.codex_protocol import TurnError
+from executor.adapters.codex.errors import BY_INFO, code_of
+from executor.adapters.codex.protocol import TurnError
 from shared.errors import ErrorCode as C
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from executor.adapters import ADAPTERS
 from executor.adapters.engine_modes import MODES, Row, Unasked, told
-from executor.adapters.gemini_cli import PROFILE as GEMINI
-from executor.adapters.iflow_cli import PROFILE as IFLOW
-from executor.adapters.opencode import PROFILE as OPENCODE
-from executor.adapters.qwen_code import PROFILE as QWEN
+from executor.adapters.gemini.adapter import PROFILE as GEMINI
+from executor.adapters.iflow import PROFILE as IFLOW
+from executor.adapters.opencode.adapter import PROFILE as OPENCODE
+from executor.adapters.qwen.adapter import PROFILE as QWEN
 from shared.contracts.providers import EngineMode, Provider
 
 STRICTEST_FIRST = (EngineMode.PLAN, EngineMode.READ_ONLY, EngineMode.ASK, EngineMode.AUTO_EDIT, EngineMode.FULL)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from executor.adapters.base import StartRequest
-from executor.adapters.gemini_cli import GeminiAdapter
+from executor.adapters.gemini.adapter import GeminiAdapter
 from shared.contracts.provider_runs import Message
 
 SESSION = "8f22a1c6-db0b-4917-8bb7-ed808357ee8c"

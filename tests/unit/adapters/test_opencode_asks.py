@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from executor.adapters.base import STDERR, STDOUT, Call, CloseInput, Emit, Send, StartRequest, Step, call_stream
-from executor.adapters.opencode import OpenCodeAdapter
+from executor.adapters.opencode.adapter import OpenCodeAdapter
 from shared.contracts.events import (
     AttemptOutcome,
     Diagnostic,

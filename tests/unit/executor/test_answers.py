@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from executor.adapters.base import Outcome
-from executor.answers import as_it_is, fit_for
+from executor.attempts.answers import as_it_is, fit_for
 from shared.contracts.events import AttemptOutcome, Usage
 from shared.errors import ErrorCode, RunyardError
 from shared.schemas import Schema

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from executor import archive as module
 from executor.adapters.session_state import SESSION_STATE
-from executor.archive import ArchiveError, Halted, exchange, pack, unpack
-from executor.workspace import Workspace
+from executor.snapshots import archive as module
+from executor.snapshots.archive import ArchiveError, Halted, exchange, pack, unpack
+from executor.workspaces.workspace import Workspace
 from shared.contracts.credentials import CREDENTIALS
 from shared.contracts.providers import Provider
 

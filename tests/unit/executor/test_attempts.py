@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from executor import attempts
-from executor.attempts import Attempt, recovered
-from executor.event_log import EventLog
-from executor.journal import Journal, JournalHead
+from executor.attempts import registry as attempts
+from executor.attempts.registry import Attempt, recovered
+from executor.events.event_log import EventLog
+from executor.events.journal import Journal, JournalHead
 from shared.contracts.events import AttemptEnded, AttemptOutcome, MessageCompleted, SessionStarted
 from shared.sse import CutError
 

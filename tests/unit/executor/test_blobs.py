@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from executor import object_blobs
-from executor.blobs import BlobError, BlobName, BlobStore, FolderBlobs
-from executor.object_blobs import ObjectBlobs
-from executor.snapshot_store import open_store
+from executor.snapshots import object_blobs
+from executor.snapshots.blobs import BlobError, BlobName, BlobStore, FolderBlobs
+from executor.snapshots.object_blobs import ObjectBlobs
+from executor.snapshots.store import open_store
 from tests.loopback import unused_port
 
 CONTENT = b"what an attempt left" * 1000

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from executor.adapters.base import Outcome
-from executor.cgroups import SERVICES, Cgroup, Cgroups, cgroups
-from executor.prepare import memory_judged
-from executor.tree_removal import remove_tree
+from executor.attempts.prepare import memory_judged
+from executor.processes.cgroups import SERVICES, Cgroup, Cgroups, cgroups
+from executor.workspaces.tree_removal import remove_tree
 from shared.contracts.events import AttemptOutcome
 from shared.errors import ErrorCode
 from tests.cgroup_trees import looks_like_one, mounted, real_cgroup

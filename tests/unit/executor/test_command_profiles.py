@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from executor.command_profiles import CommandProfileError, load_command_profiles
+from executor.engines.command_profiles import CommandProfileError, load_command_profiles
 from shared.contracts.precedence import PRECEDENCE, merged, picked
 from shared.contracts.providers import Provider
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from executor.credentials import MAX_FILE_BYTES, CredentialStore
-from executor.redaction import secrets_in
+from executor.engines.credentials import MAX_FILE_BYTES, CredentialStore
+from executor.events.redaction import secrets_in
 from shared.contracts.credentials import CREDENTIALS, Credentials
 from shared.contracts.providers import CREDENTIAL_NAMES, Provider
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from executor import procfs
 from executor.adapters.base import Outcome
-from executor.endings import ENDINGS, Cause, decided
-from executor.environment import credentials_for, engine_environment, refuse_reserved
+from executor.attempts.endings import ENDINGS, Cause, decided
+from executor.attempts.leash import LEASH_MS, Leash, is_ours
+from executor.attempts.limits import SECOND_LOOK_SECONDS, Limit, Limits
+from executor.attempts.questions import Questions
+from executor.engines.environment import credentials_for, engine_environment, refuse_reserved
 from executor.guard import LEASH_OVERRUN_MS, SILENCE_SECONDS, START_SECONDS, WAKE_SECONDS, Pulse, _sweep_once
-from executor.leash import LEASH_MS, Leash, is_ours
-from executor.limits import SECOND_LOOK_SECONDS, Limit, Limits
-from executor.questions import Questions
+from executor.processes import procfs
 from executor.state_dir import StateDir
 from shared.contracts.events import AttemptOutcome, Kind, Timeouts
 from shared.contracts.interactions import InteractionType

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executor import downloads
 from executor.adapters.base import File
-from executor.downloads import Produced, bundle_of, one_file, zipped
-from executor.workspace import Workspace
+from executor.workspaces import downloads
+from executor.workspaces.downloads import Produced, bundle_of, one_file, zipped
+from executor.workspaces.workspace import Workspace
 from shared.errors import ErrorCode, RunyardError
 from shared.sse import CutError
 

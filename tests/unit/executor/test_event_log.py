@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from executor import event_log
-from executor.event_log import EventLog, RawSpan
-from executor.journal import Journal, JournalError, JournalHead
-from executor.payloads import MAX_EVENT_BYTES, payload_json
+from executor.events import event_log
+from executor.events.event_log import EventLog, RawSpan
+from executor.events.journal import Journal, JournalError, JournalHead
+from executor.events.payloads import MAX_EVENT_BYTES, payload_json
 from shared.contracts.events import (
     AttemptEnded,
     AttemptOutcome,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from executor import journal as module
-from executor.journal import Journal, JournalError, JournalHead, found_folders, journal_in
+from executor.events import journal as module
+from executor.events.journal import Journal, JournalError, JournalHead, found_folders, journal_in
 from shared import sse
 
 HEAD = JournalHead("run_1", 2, "scripted", "exec_1", "inst_1", "2026-01-01T00:00:00+00:00", "w")

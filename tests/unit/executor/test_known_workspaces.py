@@ -7,8 +7,8 @@ import os
 import threading
 from pathlib import Path
 
-from executor.known_workspaces import KnownWorkspaces
-from executor.workspace import LISTED_WORKSPACES, Workspace
+from executor.workspaces.known_workspaces import KnownWorkspaces
+from executor.workspaces.workspace import LISTED_WORKSPACES, Workspace
 
 BOUND_SECONDS = 20
 

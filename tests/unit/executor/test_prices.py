@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from executor.adapters.base import Outcome
-from executor.prices import Price, Prices, PriceTableError, load_prices
+from executor.attempts.prices import Price, Prices, PriceTableError, load_prices
 from shared.contracts.events import AttemptOutcome, Usage
 
 PRICES = Prices([Price(model="big-mini", input=1, output=2), Price(model="big", input=10, output=100, cached=1)])

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from executor import engine_process, procfs
 from executor.adapters.base import STDERR, STDOUT, Stream
-from executor.cgroups import Cgroup
-from executor.engine_process import EngineProcess, Launch
-from executor.process_tree import Forest, Tree
+from executor.processes import engine_process, procfs
+from executor.processes.cgroups import Cgroup
+from executor.processes.engine_process import EngineProcess, Launch
+from executor.processes.process_tree import Forest, Tree
 from executor.state_dir import MARK, RUN_MARK
 
 

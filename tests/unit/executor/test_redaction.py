@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from executor.redaction import Redactor, SpokenText, secrets_in
+from executor.events.redaction import Redactor, SpokenText, secrets_in
 from shared.contracts.events import (
     MessageCompleted,
     MessageDelta,

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from executor.adapters.base import STDOUT, Command, Emit, Outcome, Send, Step, Stream
-from executor.engine_process import Launch
-from executor.journal import Journal, JournalHead
-from executor.plan import Plan
-from executor.runner import Runner
+from executor.attempts.plan import Plan
+from executor.attempts.runner import Runner
+from executor.events.journal import Journal, JournalHead
+from executor.processes.engine_process import Launch
 from shared.contracts.events import (
     AttemptOutcome,
     AttemptStarted,

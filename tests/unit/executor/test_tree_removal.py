@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from executor.tree_removal import remove_tree
+from executor.workspaces.tree_removal import remove_tree
 from tests.deep_folders import a_bomb
 
 

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import pytest
 
-from executor import workspace as module
 from executor.adapters.base import File
-from executor.workspace import Workspace, workspace_keys
+from executor.workspaces import workspace as module
+from executor.workspaces.workspace import Workspace, workspace_keys
 from shared.errors import ErrorCode, RunyardError
 
 

@@ -1,0 +1,1 @@
+"""The engines as they stand ready here: which, with what credentials, environment and arguments."""
