@@ -152,9 +152,9 @@ class Runyard:
         except httpx.TransportError as error:
             raise _unreachable(self._http.base_url, error) from error
 
-    async def pending(self) -> Json:
-        """``{items, nextCursor}``: the questions that wait, across runs."""
-        return await self._call("GET", "/api/human-loop/pending")
+    async def pending(self, **filters: Any) -> Json:
+        """``{items, nextCursor}``: the questions that wait, across runs, oldest first. Filters: cursor, limit."""
+        return await self._call("GET", "/api/human-loop/pending", params=_given(filters))
 
     async def logs(self, run_id: str, stream: str, byte_from: int = 0, attempt: int | None = None) -> Json:
         """A range of raw output: ``byteFrom, byteTo, totalBytes, text, base64``."""

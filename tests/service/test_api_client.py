@@ -120,3 +120,10 @@ async def test_a_wrong_key_is_refused_and_never_shown() -> None:
             await runyard.get("run_1")
     assert caught.value.code == "unauthorized"
     assert "ry_wrong" not in f"{caught.value!r} {caught.value} {caught.value.problem}"
+
+
+async def test_the_questions_behind_the_first_page_are_asked_for_by_its_cursor() -> None:
+    async with serving(FakeApi()) as api, Runyard(api.url, KEY) as runyard:
+        await runyard.pending()
+        await runyard.pending(cursor="c2", limit=500)
+    assert [path for _, path, _, _ in api.requests] == ["/api/human-loop/pending", "/api/human-loop/pending?cursor=c2&limit=500"]
