@@ -32,6 +32,7 @@ FIRST_DELAY_SECONDS = 0.25
 LONGEST_DELAY_SECONDS = 5.0
 GIVE_UP_SECONDS = 120.0
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+STEPS = frozenset({".", ".."})
 
 
 class RunyardApiError(Exception):
@@ -78,21 +79,26 @@ class Event:
 
 
 class Runyard:
-    """``async with Runyard(url, key) as runyard``. Raises ``RunyardUnreachableError`` for what is no address.
+    """``async with Runyard(url, key) as runyard``. Raises ``RunyardUnreachableError`` for what is no address, or lies behind
+    a proxy that cannot be used, and ``RunyardApiError`` for what cannot be a key.
 
     Every method raises ``RunyardApiError`` when refused and ``RunyardUnreachableError`` when nobody answers. Calls are
-    repeated after a cut: posts carry an idempotency key, so a repeat never starts or says a thing twice.
+    repeated after a cut: posts carry an idempotency key, so a repeat never starts or says a thing twice. One client may
+    follow any number of runs.
     """
 
     def __init__(self, url: str, key: str | None = None, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        headers = {"authorization": f"Bearer {key}"} if key else {}
         timeout = httpx.Timeout(CALL_SECONDS, connect=CONNECT_SECONDS)
+        limits = httpx.Limits(max_connections=None)  # a stream holds one for as long as its run: calls must not wait for it
+        headers = _signed(key)
         try:
             self._http = httpx.AsyncClient(
-                base_url=url, headers=headers, timeout=timeout, transport=transport, trust_env=not _is_local(url)
+                base_url=url, headers=headers, timeout=timeout, limits=limits, transport=transport, trust_env=not _is_local(url)
             )
         except httpx.InvalidURL as error:
             raise RunyardUnreachableError(f"{url} is no address ({error})") from error
+        except (ImportError, ValueError) as error:
+            raise RunyardUnreachableError(f"the proxy this environment names cannot be used: {error}") from error
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -141,7 +147,7 @@ class Runyard:
 
     async def download(self, run_id: str, path: str | None = None) -> AsyncGenerator[bytes]:
         """The bytes of one file, or of a zip of all; raises ``RunyardUnreachableError`` where they are cut off."""
-        what = "bundle" if path is None else f"files/{quote(path, safe='/')}"
+        what = "bundle" if path is None else f"files/{'/'.join(map(_part, path.split('/')))}"
         try:
             async with self._http.stream("GET", f"/api/runs/{_part(run_id)}/{what}") as response:
                 if response.status_code != 200:
@@ -285,8 +291,17 @@ def _is_local(url: str) -> bool:
     return httpx.URL(url).host in LOOPBACK
 
 
+def _signed(key: str | None) -> dict[str, str]:
+    """Refuses a key that no header can carry: whoever tried to send it would show it in an error."""
+    if key and not (key.isascii() and key.isprintable()):
+        raise RunyardApiError(401, {"code": "unauthorized", "detail": "the key holds more than printable ASCII: a line's end?"})
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
 def _part(text: str) -> str:
-    """One part of a path, whatever stands in it."""
+    """One part of a path, whatever stands in it. Refuses a step: it would lead to another path, quoted or not."""
+    if text in STEPS:
+        raise RunyardApiError(422, {"code": "invalid_request", "detail": f"«{text}» is no name in a path"})
     return quote(text, safe="")
 
 

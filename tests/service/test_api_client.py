@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import AsyncExitStack, aclosing
+from typing import Any
 
 import pytest
 
@@ -127,3 +132,57 @@ async def test_the_questions_behind_the_first_page_are_asked_for_by_its_cursor()
         await runyard.pending()
         await runyard.pending(cursor="c2", limit=500)
     assert [path for _, path, _, _ in api.requests] == ["/api/human-loop/pending", "/api/human-loop/pending?cursor=c2&limit=500"]
+
+
+async def test_a_program_that_follows_a_hundred_runs_can_still_stop_one() -> None:
+    api = FakeApi([event(1, "run.status", status="queued"), ending(2, "success")], held_until_reply=2)
+    async with serving(api), Runyard(api.url, KEY) as client, AsyncExitStack() as streams, asyncio.timeout(60):
+        for _ in range(101):
+            stream = await streams.enter_async_context(aclosing(client.stream("run_1")))
+            assert (await anext(stream)).cursor == 1
+        assert (await client.stop("run_1"))["status"] == "stopping"
+
+
+@pytest.mark.parametrize("key", ["ry_admin_secret\r", "ry_admin_secret\n", "ry_admin_secret\0", "ry_admin_secret\u2026"])
+async def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(key: str) -> None:
+    with pytest.raises(RunyardApiError, match="printable") as caught:
+        Runyard("http://127.0.0.1:9", key)
+    assert caught.value.code == "unauthorized"
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+Call = Callable[[Runyard], Any]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda runyard: runyard.get("."),
+        lambda runyard: runyard.stop(".."),
+        lambda runyard: runyard.reply("..", "q1", answer="x"),
+        lambda runyard: runyard.logs("run_1", ".."),
+        lambda runyard: anext(runyard.stream("..")),
+        lambda runyard: anext(runyard.download("..")),
+        lambda runyard: anext(runyard.download("run_1", "../../../../api/apps")),
+        lambda runyard: anext(runyard.download("run_1", "notes/./../..")),
+    ],
+)
+async def test_what_would_lead_out_of_the_run_is_refused_before_anything_is_asked(call: Call) -> None:
+    async with serving(FakeApi(EVENTS[:])) as api, Runyard(api.url, KEY) as runyard:
+        with pytest.raises(RunyardApiError) as caught:
+            await call(runyard)
+    assert (caught.value.code, api.requests) == ("invalid_request", [])
+
+
+async def test_names_that_only_look_like_steps_are_asked_for_as_they_are() -> None:
+    async with serving(FakeApi(EVENTS[:])) as api, Runyard(api.url, KEY) as runyard:
+        assert [block async for block in runyard.download("run_1", "..notes/.env/a...b")]
+    assert [path for _, path, _, _ in api.requests] == ["/api/runs/run_1/files/..notes/.env/a...b"]
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "surprise://127.0.0.1:9"])
+async def test_a_proxy_that_cannot_be_used_is_told_with_what_is_missing(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setitem(sys.modules, "socksio", None)  # as where it is not installed
+    with pytest.raises(RunyardUnreachableError, match="proxy"):
+        Runyard("http://runyard.example", KEY)
