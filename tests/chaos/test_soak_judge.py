@@ -9,7 +9,7 @@ import pytest
 from shared.sse import Frame
 from tests.chaos.soak.crowd import faults_of
 from tests.chaos.soak.figures import Figures, Latencies
-from tests.chaos.soak.judge import Sample, Window, memory_table, not_flat, peaks, percentiles, said_faults, windows
+from tests.chaos.soak.judge import Sample, Window, memory_table, not_flat, peaks, percentiles, windows
 from tests.chaos.soak.usage import Use
 from tests.chaos.storm.clients import TICKING, Followed
 
@@ -59,25 +59,17 @@ def test_percentiles_end_with_the_worst() -> None:
     assert percentiles([]) == "–"
 
 
-@pytest.mark.parametrize("texts", [
-    ["tick 1", "tick 2"], ["tick 1", "tick 3", "tick 2"], ["tick 1", "tick 2", "tick 2", "tick 3"], [],
-])  # fmt: skip
-def test_what_was_said_is_exactly_the_script(texts: list[str]) -> None:
-    assert said_faults("run_1", ["tick 1", "tick 2", "tick 3"], 3) == []
-    assert said_faults("run_1", texts, 3) != []
-
-
 def followed(status: str = "success") -> Followed:
-    return Followed("run_1", TICKING, [Frame(b"1", b"run.status", b'{"data":{"status":"%b"}}' % status.encode())], [0.0])
+    return Followed("run_1", TICKING, 1, [Frame(b"1", b"run.status", b'{"data":{"status":"%b"}}' % status.encode())], [0.0])
 
 
 def test_a_run_of_the_crowd_ends_well_in_its_first_attempt() -> None:
     events: list[dict[str, Any]] = [
         {"kind": "attempt.started", "data": {}}, {"kind": "message.completed", "data": {"text": "tick 1"}},
     ]  # fmt: skip
-    assert faults_of(followed(), events, 1) == []
-    assert faults_of(followed("error"), events, 1) == ["run_1 ended as error"]
-    assert faults_of(followed(), [*events, events[0]], 1) == ["run_1 had 2 attempts"]
+    assert faults_of(followed(), events) == []
+    assert faults_of(followed("error"), events) == ["run_1 ended as error"]
+    assert faults_of(followed(), [*events, events[0]]) == ["run_1 had 2 attempts"]
 
 
 def test_a_crowd_that_was_never_all_there_is_none() -> None:

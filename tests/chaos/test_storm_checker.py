@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from shared.sse import Frame
 from tests.chaos.storm.check import faults_of_client, faults_of_run
 from tests.chaos.storm.clients import ASKING, TICKING, Followed
+from tests.chaos.storm.watch import Watch
 
 GOOD_RUN: dict[str, Any] = {
     "id": "run_1", "status": "success", "error_code": None, "last_cursor": 4, "lease_token": None, "claim_after": None,
@@ -24,20 +26,20 @@ STORED: list[dict[str, Any]] = [
 ]
 
 
-def seen(stored: list[dict[str, Any]], kind: str = TICKING) -> Followed:
+def seen(stored: list[dict[str, Any]], kind: str = TICKING, ticks: int = 2) -> Followed:
     frames = [
         Frame(str(row["cursor"]).encode(), row["kind"].encode(), json.dumps({"data": json.loads(row["data"])}).encode())
         for row in stored
     ]
-    return Followed("run_1", kind, frames, [0.0] * len(frames))
+    return Followed("run_1", kind, ticks, frames, [0.0] * len(frames))
 
 
-def said(*texts: str) -> list[dict[str, Any]]:
+def said(*texts: str, status: str = "success") -> list[dict[str, Any]]:
     messages = [{"kind": "message.completed", "data": json.dumps({"text": text})} for text in texts]
     events = [
         {"kind": "run.status", "data": '{"status": "queued"}'},
         *messages,
-        {"kind": "run.status", "data": '{"status": "success"}'},
+        {"kind": "run.status", "data": json.dumps({"status": status})},
     ]
     return [{"cursor": cursor, **event} for cursor, event in enumerate(events, 1)]
 
@@ -77,13 +79,33 @@ def test_an_event_seen_twice_or_in_another_order_is_a_fault() -> None:
     assert faults_of_client(seen([STORED[0], STORED[2], STORED[1], STORED[3]]), STORED)
 
 
-@pytest.mark.parametrize("ticks", [("tick 2", "tick 1"), ("tick 1", "tick 1"), ("tick 2",)])
-def test_what_an_engine_said_in_another_order_is_a_fault(ticks: tuple[str, ...]) -> None:
-    assert faults_of_client(seen(said(*ticks)), said(*ticks))
+@pytest.mark.parametrize("texts", [
+    (), ("tick 1", "tick 2"), ("tick 2", "tick 3"), ("tick 1", "tick 3", "tick 2"), ("tick 1", "tick 2", "tick 2", "tick 3"),
+    ("tick 1", "tick 2", "tick 3", "tick 4"), ("hello", "tick 1", "tick 2", "tick 3"),
+])  # fmt: skip
+def test_a_success_that_did_not_say_exactly_its_script_is_a_fault(texts: tuple[str, ...]) -> None:
+    assert faults_of_client(seen(said("tick 1", "tick 2", "tick 3"), ticks=3), said("tick 1", "tick 2", "tick 3")) == []
+    assert len(faults_of_client(seen(said(*texts), ticks=3), said(*texts))) == 1
 
 
-@pytest.mark.parametrize(("texts", "faults"), [(("reply: blue",), 0), ((), 1), (("reply: blue", "reply: blue"), 1)])
-def test_an_accepted_answer_is_told_once(texts: tuple[str, ...], faults: int) -> None:
+@pytest.mark.parametrize(("texts", "faults"), [
+    ((), 0), (("tick 1",), 0), (("tick 1", "tick 2", "tick 3"), 0),
+    (("tick 2",), 1), (("tick 1", "tick 1"), 1), (("tick 1", "tick 3"), 1),
+])  # fmt: skip
+def test_what_a_lost_run_said_is_its_script_as_far_as_it_came(texts: tuple[str, ...], faults: int) -> None:
+    stored = said(*texts, status="error")
+    assert len(faults_of_client(seen(stored, ticks=3), stored)) == faults
+
+
+WOKEN = ("spawned 7", "up", "turns: 2", "You asked: which colour?\nThe answer: blue")
+ANSWERED = ("spawned 7", "up", "reply: blue", "after")
+
+
+@pytest.mark.parametrize(("texts", "faults"), [
+    (ANSWERED, 0), (WOKEN, 0), ((*ANSWERED[:2], "after"), 2), ((*ANSWERED[:3], *ANSWERED[2:]), 2), (ANSWERED[:3], 1),
+    (ANSWERED[1:], 1), (WOKEN[:3], 2), ((*ANSWERED[:3], *WOKEN[2:]), 2), ((), 2),
+])  # fmt: skip
+def test_an_accepted_answer_is_told_once_and_the_script_goes_on(texts: tuple[str, ...], faults: int) -> None:
     client = seen(said(*texts), ASKING)
     client.promised["q1"] = "blue"
     assert len(faults_of_client(client, said(*texts))) == faults
@@ -91,5 +113,23 @@ def test_an_accepted_answer_is_told_once(texts: tuple[str, ...], faults: int) ->
 
 def test_a_question_resolved_twice_is_a_fault() -> None:
     resolved = {"kind": "interaction.resolved", "data": '{"questionId": "q1", "how": "answered"}'}
-    stored = [{**each, "cursor": cursor} for cursor, each in enumerate([STORED[0], resolved, resolved, STORED[3]], 1)]
-    assert faults_of_client(seen(stored, ASKING), stored)
+    messages = said(*ANSWERED)
+    for times, faults in ((1, 0), (2, 1)):
+        events = [*messages[:3], *[resolved] * times, *messages[3:]]
+        stored = [{**each, "cursor": cursor} for cursor, each in enumerate(events, 1)]
+        assert len(faults_of_client(seen(stored, ASKING), stored)) == faults
+
+
+async def test_a_watch_that_died_or_never_saw_an_engine_is_a_fault() -> None:
+    async def dies() -> None:
+        raise RuntimeError("no more files")
+
+    watch = Watch("", lambda: {"run_1"})
+    dead = asyncio.create_task(dies())
+    await asyncio.wait([dead])
+    assert len(watch.verdict(dead)) == 2
+    alive = asyncio.create_task(asyncio.Event().wait())
+    try:
+        assert watch.verdict(alive) == ["the watch never saw an engine"]
+    finally:
+        alive.cancel()

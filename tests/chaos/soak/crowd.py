@@ -27,10 +27,9 @@ from shared.server import allow_open_files
 from shared.sse import CutError, FrameReader
 from shared.upstream import open_stream
 from tests.chaos.soak.figures import Figures
-from tests.chaos.soak.judge import said_faults
 from tests.chaos.soak.watching import Watching
 from tests.chaos.storm.__main__ import say
-from tests.chaos.storm.check import violations
+from tests.chaos.storm.check import said_faults, violations
 from tests.chaos.storm.clients import TICKING, Followed
 from tests.e2e.conftest import make_folder
 from tests.e2e.kit import Stack, running_stack, script
@@ -90,7 +89,7 @@ class Callers:
         size = self._crowd.size
         await asyncio.sleep(number * size.ramp_seconds / size.runs)  # its place in the ramp
         began = time.monotonic()
-        run = Followed(await self._start(number), TICKING)
+        run = Followed(await self._start(number), TICKING, size.ticks)
         self._crowd.start_seconds.append(time.monotonic() - began)
         self._crowd.runs.append(run)
         if number % max(size.runs // max(size.followers, 1), 1) == 0 and len(self.received) < size.followers:
@@ -184,14 +183,14 @@ async def _compare(stack: Stack, callers: Callers, happened: Crowd) -> None:
             if not run.frames:
                 await callers.follow(run, number, [])
             page = await callers.http.get(f"{callers.url(number)}/api/runs/{run.run_id}/events?after=0&limit=5000")
-            happened.faults += faults_of(run, page.raise_for_status().json()["items"], happened.size.ticks)
+            happened.faults += faults_of(run, page.raise_for_status().json()["items"])
 
     await asyncio.gather(*(one(number, run) for number, run in enumerate(happened.runs)))
 
 
-def faults_of(run: Followed, events: Sequence[dict[str, Any]], ticks: int) -> list[str]:
+def faults_of(run: Followed, events: Sequence[dict[str, Any]]) -> list[str]:
     texts = [event["data"]["text"] for event in events if event["kind"] == "message.completed"]
-    found = said_faults(run.run_id, texts, ticks)
+    found = said_faults(run.run_id, texts, run.ticks)
     found += [] if run.ended == "success" else [f"{run.run_id} ended as {run.ended}"]
     attempts = sum(event["kind"] == "attempt.started" for event in events)
     found += [] if attempts == 1 else [f"{run.run_id} had {attempts} attempts"]

@@ -17,9 +17,10 @@ from urllib.parse import urlsplit
 
 from shared.contracts.runs import TERMINAL
 from shared.server import allow_open_files
-from tests.chaos.soak.judge import Sample, peaks, said_faults
+from tests.chaos.soak.judge import Sample, peaks
 from tests.chaos.soak.usage import children_of, looked_at, service_pids
 from tests.chaos.storm.__main__ import say
+from tests.chaos.storm.check import said_faults
 from tests.e2e.conftest import make_folder
 from tests.e2e.kit import Stack, running_stack, script
 

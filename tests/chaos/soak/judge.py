@@ -92,12 +92,3 @@ def percentiles(values: Sequence[float]) -> str:
         return "–"
     ordered = sorted(values)
     return " / ".join(f"{ordered[min(len(ordered) - 1, int(len(ordered) * share))]:.0f}" for share in (0.5, 0.95, 0.99, 1))
-
-
-def said_faults(run_id: str, texts: Sequence[str], ticks: int) -> list[str]:
-    """Whether a run's messages are what its script says, exactly and in order."""
-    wanted = [f"tick {number}" for number in range(1, ticks + 1)]
-    if list(texts) == wanted:
-        return []
-    missing = [each for each in wanted if each not in set(texts)]
-    return [f"{run_id} said {len(texts)} messages, not {ticks}: missing {missing[:5]}, first {list(texts[:3])}"]

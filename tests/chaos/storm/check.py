@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,12 @@ from tests.e2e.kit import processes_with, soon
 
 # How runs of a storm may end: well, or because the executor under them was killed after they had done something.
 TRUE_ENDS = frozenset({("success", None), ("error", "executor_lost")})
+
+# What a run that asked and ended well has said: in one attempt, or parked and woken by its reply.
+ASKING_STORIES = (
+    re.compile(r"spawned \d+\nup\nreply: \S+\nafter"),
+    re.compile(r"spawned \d+\nup\nturns: \d+\nYou asked: which colour\?\nThe answer: \S+"),
+)
 
 _LOGS = """
 SELECT run_id, count(*) AS events, min(cursor) AS first, max(cursor) AS last,
@@ -103,11 +110,20 @@ def faults_of_client(run: Followed, stored: Sequence[Any]) -> list[str]:
         times = sum(answer in text for text in said)
         if times > 1 or (times == 0 and run.ended == "success"):
             found.append(f"{run.run_id}: the answer to {question} was told {times} times: {_story(run)}")
-    if run.kind == TICKING and run.ended == "success":
-        ticks = [text for text in said if text.startswith("tick ")]
-        if ticks != [f"tick {number}" for number in range(1, len(ticks) + 1)]:
-            found.append(f"{run.run_id}: its ticks are not in order")
+    if run.kind == TICKING:
+        found += said_faults(run.run_id, said, run.ticks, is_whole=run.ended == "success")
+    elif run.ended == "success" and not any(story.fullmatch("\n".join(said)) for story in ASKING_STORIES):
+        found.append(f"{run.run_id} said something else than its script: {said}")
     return found
+
+
+def said_faults(run_id: str, texts: Sequence[str], ticks: int, *, is_whole: bool = True) -> list[str]:
+    """Whether a run's messages are what its script says, exactly and in order; as far as they go where it did not end well."""
+    wanted = [f"tick {number}" for number in range(1, ticks + 1)]
+    if list(texts) == (wanted if is_whole else wanted[: len(texts)]):
+        return []
+    missing = [each for each in wanted if each not in set(texts)]
+    return [f"{run_id} said {len(texts)} messages, not {ticks}: missing {missing[:5]}, first {list(texts[:3])}"]
 
 
 def _story(run: Followed) -> str:

@@ -29,10 +29,11 @@ ASKING = "asks"
 
 @dataclass
 class Followed:
-    """One run as its client saw it. ``at`` are readings of the monotonic clock, one per frame."""
+    """One run as its client saw it. ``ticks``: how many its script says. ``at``: when each frame came, by the monotonic clock."""
 
     run_id: str
     kind: str
+    ticks: int
     frames: list[Frame] = field(default_factory=list[Frame])
     at: list[float] = field(default_factory=list[float])
     executor: str | None = None
@@ -76,7 +77,7 @@ class Client:
 
     async def one_run(self, kind: str, ticks: int, followed: Callable[[Followed], None]) -> Followed:
         """From its start to its end, however often parts of the stack die on the way."""
-        run = Followed(await self._start(kind, ticks), kind)
+        run = Followed(await self._start(kind, ticks), kind, ticks if kind == TICKING else 0)
         followed(run)
         replies: set[asyncio.Task[None]] = set()
         try:
@@ -90,7 +91,10 @@ class Client:
         finally:
             for reply in replies:
                 reply.cancel()
-            await asyncio.gather(*replies, return_exceptions=True)
+            answered = await asyncio.gather(*replies, return_exceptions=True)
+        for outcome in answered:
+            if isinstance(outcome, AssertionError):
+                raise outcome
         return run
 
     async def _start(self, kind: str, ticks: int) -> str:

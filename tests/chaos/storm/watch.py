@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -72,20 +73,29 @@ class Watch:
         self._driverless: dict[str, float] = {}
         self._twins: dict[str, frozenset[int]] = {}
         self.broken: list[str] = []
-        self.looks = 0
+        self._looks = 0
+        self._has_seen_engines = False
 
     async def run(self) -> None:
         while True:
             self._count_engines()
-            if self.looks % 4 == 0:
+            if self._looks % 4 == 0:
                 await self._look_for_driverless()
-            self.looks += 1
+            self._looks += 1
             await asyncio.sleep(EVERY_SECONDS)  # sampling
+
+    def verdict(self, watching: asyncio.Task[Any]) -> list[str]:
+        """What did not hold, as far as this looked. ``watching``: its ``run``, not cancelled yet."""
+        blind = [] if self._has_seen_engines else ["the watch never saw an engine"]
+        died = [f"the watch died: {watching.exception()!r}"] if watching.done() else []
+        return [*self.broken, *blind, *died]
 
     def _count_engines(self) -> None:
         """A tree whose root has just been killed falls apart for a moment: only what is still there at the next look counts."""
         ours = self._ours()
-        found = twins(engine for engine in engines() if engine.run_id in ours)
+        living = [engine for engine in engines() if engine.run_id in ours]
+        self._has_seen_engines = self._has_seen_engines or bool(living)
+        found = twins(living)
         for run_id, pids in found.items():
             if len(pids & self._twins.get(run_id, frozenset())) > 1:
                 self.broken.append(f"{run_id} has {len(pids)} living engines: {sorted(pids)}")

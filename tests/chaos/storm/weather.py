@@ -78,11 +78,11 @@ async def storm(stack: Stack, force: Force, trouble: Callable[[Storm], Awaitable
                 f"a client failed: {task.exception()!r}" for task in clients if task not in late and task.exception()
             ]
         finally:
+            happened.broken += watch.verdict(watching)
             for task in (*clients, watching):
                 task.cancel()
             with suppress(asyncio.CancelledError):
                 await asyncio.gather(*clients, watching, return_exceptions=True)
-    happened.broken += watch.broken
     happened.broken += await violations(stack.facts["databaseUrl"], happened.followed)
     happened.seconds = time.monotonic() - began
     return happened
