@@ -72,7 +72,7 @@ def _play(folder: Path, console: Console) -> None:
     ready_file = folder / "demo-ready.json"
     ready_file.unlink(missing_ok=True)
     console.print(Text("Starting Postgres, an executor, the executor manager and the control plane …", "bold"))
-    command = [sys.executable, "-m", "runyard.cli.main", "up", "--state-dir", str(folder), "--port", "0"]
+    command = [sys.executable, "-P", "-m", "runyard.cli.main", "up", "--state-dir", str(folder), "--port", "0"]
     environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
     with subprocess.Popen(
         [*command, "--ready-file", str(ready_file)], stdout=subprocess.DEVNULL, start_new_session=True, env=environment,

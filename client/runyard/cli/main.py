@@ -220,7 +220,8 @@ def main() -> None:
     """The console command."""
     if sys.argv[1:2] == ["harness"] and sys.argv[2:3] not in ([], ["--help"]):
         # Before anything looks at them: the arguments are the engine's. It stands in this process's place.
-        os.execv(sys.executable, [sys.executable, "-m", "executor.harness", *sys.argv[2:]])
+        # -P: nothing of the folder we are in is ours to import.
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "executor.harness", *sys.argv[2:]])
     try:
         app(prog_name="runyard")
     except BrokenPipeError:  # the reader of our output has left

@@ -106,4 +106,4 @@ def _numbered(name: str, index: int) -> str:
 
 
 def _module(name: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", name)
+    return (sys.executable, "-P", "-m", name)  # nothing of the folder it is started in is ours to import
