@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import pty
 import signal
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
+from tests.service.command_line import BOUND_SECONDS, ended, runyard, start, told
 from tests.service.fake_api import KEY, FakeApi, ending, event, serving
 
-BOUND_SECONDS = 30
 HELLO = [
     event(1, "run.status", status="queued"),
     event(2, "message.delta", messageId="m1", text="Hel"),
@@ -28,19 +26,6 @@ HELLO = [
     event(6, "tool.completed", toolId="t1", name="shell", status="completed", output="README.md"),
 ]
 QUESTION = {"questionId": "q1", "type": "question", "prompt": "Which?", "options": [{"label": "red"}, {"label": "blue"}]}
-
-ASKED = [
-    event(7, "interaction.requested", **QUESTION),
-    event(8, "interaction.resolved", questionId="q1", how="answered"),
-    ending(9, "success"),
-]
-
-
-@dataclass
-class Ran:
-    status: int
-    stdout: str
-    stderr: str
 
 
 @pytest.fixture
@@ -52,27 +37,6 @@ async def api() -> AsyncIterator[FakeApi]:
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     return tmp_path
-
-
-async def start(api: FakeApi | None, *arguments: str, home: Path, stdin: int = DEVNULL) -> Process:
-    server = {} if api is None else {"RUNYARD_URL": api.url, "RUNYARD_API_KEY": KEY}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RUNYARD_")}
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "runyard.cli.main", *arguments, stdin=stdin,
-        stdout=PIPE, stderr=PIPE,
-        env={**environment, **server, "XDG_STATE_HOME": str(home), "NO_COLOR": "1"},
-    )  # fmt: skip
-
-
-async def ended(process: Process) -> Ran:
-    async with asyncio.timeout(BOUND_SECONDS):
-        stdout, stderr = await process.communicate()
-    assert process.returncode is not None
-    return Ran(process.returncode, stdout.decode(), stderr.decode())
-
-
-async def runyard(api: FakeApi | None, *arguments: str, home: Path) -> Ran:
-    return await ended(await start(api, *arguments, home=home))
 
 
 @pytest.mark.parametrize(("status", "exit_status"), [("success", 0), ("error", 1), ("timeout", 3), ("canceled", 4)])
@@ -163,7 +127,7 @@ async def test_a_stop_says_what_became_of_the_run(api: FakeApi, home: Path) -> N
 async def test_a_first_interrupt_detaches_and_the_run_goes_on(api: FakeApi, home: Path) -> None:
     api.held_until_reply = 7
     process = await start(api, "attach", "run_1", home=home)
-    await _told(process, "✓ shell")
+    await told(process, "✓ shell")
     process.send_signal(signal.SIGINT)
     ran = await ended(process)
     assert ran.status == 130
@@ -175,48 +139,12 @@ async def test_a_second_interrupt_stops_the_run_and_waits_for_its_end(api: FakeA
     api.held_until_reply = 7
     api.events[-1] = ending(7, "canceled")
     process = await start(api, "attach", "run_1", home=home)
-    await _told(process, "✓ shell")
+    await told(process, "✓ shell")
     process.send_signal(signal.SIGINT)
-    await _told(process, "The run goes on")
+    await told(process, "The run goes on")
     process.send_signal(signal.SIGINT)
     assert (await ended(process)).status == 4
     assert len(api.asked("/api/runs/run_1/stop")) == 1
-
-
-async def test_a_question_is_asked_at_the_terminal_and_its_answer_sent(api: FakeApi, home: Path) -> None:
-    api.events[-1:] = [
-        event(7, "interaction.requested", **QUESTION),
-        event(8, "interaction.resolved", questionId="q1", how="answered"),
-    ]
-    api.events.append(ending(9, "success"))
-    api.held_until_reply = 8
-    api.pending = [{**QUESTION, "runId": "run_1"}]
-    keyboard, terminal = pty.openpty()
-    try:
-        process = await start(api, "attach", "run_1", home=home, stdin=terminal)
-        await _told(process, "2. blue")
-        os.write(keyboard, b"2\n")
-        assert (await ended(process)).status == 0
-    finally:
-        os.close(keyboard)
-        os.close(terminal)
-    assert api.asked("/api/runs/run_1/human-loop/reply")[0][3] == {"questionId": "q1", "answer": "blue"}
-
-
-async def test_a_question_answered_long_ago_is_not_asked_again(api: FakeApi, home: Path) -> None:
-    api.events[-1:] = [
-        event(7, "interaction.requested", **QUESTION),
-        event(8, "interaction.resolved", questionId="q1", how="answered"),
-    ]
-    api.events.append(ending(9, "success"))
-    keyboard, terminal = pty.openpty()
-    try:
-        os.write(keyboard, b"1\n")
-        assert (await ended(await start(api, "attach", "run_1", home=home, stdin=terminal))).status == 0
-    finally:
-        os.close(keyboard)
-        os.close(terminal)
-    assert not api.asked("/api/runs/run_1/human-loop/reply")
 
 
 async def test_doctor_tells_names_of_credentials_and_never_their_values(
@@ -231,15 +159,6 @@ async def test_doctor_tells_names_of_credentials_and_never_their_values(
     found = json.loads((await runyard(api, "doctor", "--json", home=home)).stdout)
     assert found["postgres"]["ok"]
     assert found["stack"]["reachable"]
-
-
-async def _told(process: Process, text: str) -> None:
-    assert process.stderr is not None
-    async with asyncio.timeout(BOUND_SECONDS):
-        async for line in process.stderr:
-            if text in line.decode():
-                return
-    raise AssertionError(f"it ended without saying {text!r}")
 
 
 async def test_doctor_outlives_an_engine_that_cannot_be_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
