@@ -68,7 +68,8 @@ class ExecutorSettings(ServiceSettings):
     )  # fmt: skip
     output_quota_bytes: int = Field(
         default=256 * MIB, ge=1, validation_alias="EXECUTOR_OUTPUT_QUOTA_BYTES",
-        description="What an engine may print in one attempt before it is ended with `output_limit`.",
+        description="What an engine may print in one attempt before it is ended with `output_limit`. What is kept of that in "
+                    "the journal may take four times as much: many short lines reach it first.",
     )  # fmt: skip
     file_limit_bytes: int = Field(
         default=8 * 1024 * MIB, ge=MIB, validation_alias="EXECUTOR_FILE_LIMIT_BYTES",

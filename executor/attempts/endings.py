@@ -17,6 +17,8 @@ from shared.contracts.events import AttemptOutcome, Kind
 from shared.contracts.provider_runs import Timeouts
 from shared.errors import ErrorCode
 
+JOURNAL_QUOTA_FACTOR = 4
+
 
 class Cause(Enum):
     """Why we end an attempt that would otherwise go on. The first one stands."""
@@ -91,3 +93,16 @@ def passed_limit(limit: Limit, given: Timeouts, printed_bytes: int, last: Kind |
             return Cause.IDLE_TIMEOUT, f"no event within {given.first_event_ms} ms of its start; {printed}"
         case Limit.IDLE:
             return Cause.IDLE_TIMEOUT, f"no output for {given.idle_ms} ms; the last event was {last or 'its start'}"
+
+
+def passed_quota(quota_bytes: int, printed_bytes: int, journal_bytes: int) -> str | None:
+    """What people are told of an engine that printed too much; None: it did not.
+
+    Too much of its own bytes, or of what its lines became: a flood of short ones fills the journal long before the quota.
+    """
+    if printed_bytes > quota_bytes:
+        return f"the engine printed more than {quota_bytes} bytes"
+    if journal_bytes > JOURNAL_QUOTA_FACTOR * quota_bytes:
+        kept = f"the journal grew beyond {JOURNAL_QUOTA_FACTOR * quota_bytes} bytes, {JOURNAL_QUOTA_FACTOR} times the output quota"
+        return f"{kept}; the engine printed {printed_bytes}"
+    return None

@@ -14,7 +14,7 @@ from typing import Literal
 import structlog
 
 from executor.adapters.base import STDERR, STDOUT, Call, CloseInput, Emit, Outcome, Send, Step, Stream, call_stream
-from executor.attempts.endings import ENDINGS, Cause, decided, passed_limit
+from executor.attempts.endings import ENDINGS, Cause, decided, passed_limit, passed_quota
 from executor.attempts.engine_calls import EngineCalls
 from executor.attempts.limits import Limits
 from executor.attempts.plan import Plan
@@ -43,7 +43,6 @@ EXIT_SECONDS = 0.5
 LEFTOVER_GRACE_SECONDS = 0.5
 CHECK_SECONDS = 1.0
 STDERR_TAIL_BYTES = 4096
-JOURNAL_QUOTA_FACTOR = 4
 
 log = structlog.get_logger("runner")
 Status = Literal["starting", "running", "stopping", "ended"]
@@ -294,9 +293,10 @@ class Runner:
     def on_bytes(self, stream: Stream, chunk: bytes) -> None:
         self._limits.heard()
         self._output_bytes += len(chunk)
-        if self._is_too_much() and self._process is not None:
+        too_much = passed_quota(self._plan.output_quota_bytes, self._output_bytes, self._journal.size)
+        if too_much is not None and self._process is not None:
             self._process.pause()
-            self.end(Cause.OUTPUT_LIMIT, f"the engine printed more than {self._plan.output_quota_bytes} bytes")
+            self.end(Cause.OUTPUT_LIMIT, too_much)
             return
         self._take(stream, self._redactors[stream].feed(chunk))
         self._log.commit()
@@ -308,10 +308,6 @@ class Runner:
         answer = redactor.feed(answer) + redactor.rest()
         self._ask(lambda: [*self._conversation.feed(stream, answer), *self._conversation.end_of(stream)])
         self._log.commit()
-
-    def _is_too_much(self) -> bool:
-        """Of its bytes, or of what its lines became: a flood of short lines fills the journal long before the quota."""
-        return max(self._output_bytes, self._journal.size / JOURNAL_QUOTA_FACTOR) > self._plan.output_quota_bytes
 
     def _take(self, stream: Stream, data: bytes) -> None:
         if not data:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -36,13 +37,26 @@ async def test_a_giant_line_neither_kills_nor_blocks_another_run(executor: Insid
     assert (await executor.show("big"))["lastExecutorCursor"] > 500
 
 
-async def test_an_output_flood_ends_at_the_quota(tmp_path: Path) -> None:
+async def test_few_long_lines_end_an_attempt_at_the_bytes_they_have(tmp_path: Path) -> None:
+    async with executor_inside(tmp_path / "state", output_quota_bytes=1_000_000) as executor:
+        await executor.begin("while :; do head -c 50000 /dev/zero | tr '\\0' x; echo; done")
+        ended = await executor.ended()
+        assert (ended["errorCode"], ended["errorMessage"]) == ("output_limit", "the engine printed more than 1000000 bytes")
+        raw = (await executor.http.get("/provider-runs/run_1/logs/stdout")).json()
+        assert 900_000 <= raw["totalBytes"] <= 1_000_000
+
+
+async def test_many_short_lines_end_an_attempt_at_what_they_take_of_the_journal(tmp_path: Path) -> None:
     async with executor_inside(tmp_path / "state", output_quota_bytes=1_000_000) as executor:
         await executor.begin("yes")
-        assert (await executor.ended())["errorCode"] == "output_limit"
+        ended = await executor.ended()
+        assert ended["errorCode"] == "output_limit"
+        told = re.fullmatch(r"the journal grew beyond 4000000 bytes, .*; the engine printed (\d+)", ended["errorMessage"])
+        assert told is not None
+        assert int(told[1]) < 500_000
         raw = (await executor.http.get("/provider-runs/run_1/logs/stdout?byteFrom=10&byteTo=16")).json()
         assert (raw["text"], raw["byteFrom"], raw["byteTo"]) == ("y\ny\ny\n", 10, 16)
-        assert raw["totalBytes"] <= 1_000_000
+        assert raw["totalBytes"] <= int(told[1])
 
 
 async def test_an_engine_that_does_not_read_its_input_breaks_the_protocol(executor: Inside) -> None:
