@@ -64,11 +64,12 @@ async def back(stack: Stack, service: str, old: int) -> None:
 
 
 class Watch:
-    """Counts the engine processes of a run while a block runs: never two at once."""
+    """Looks at the engine processes of a run while a block runs: who was seen, and how many at once at most."""
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
         self.most = 0
+        self.seen: set[int] = set()
 
     async def __aenter__(self) -> Watch:
         self._task = asyncio.ensure_future(self._look())
@@ -81,6 +82,7 @@ class Watch:
         while True:
             engines = [pid for pid in processes_with("RUNYARD_RUN", f"{self._run_id}.") if b"scripted" in cmdline(pid)]
             self.most = max(self.most, len(engines))
+            self.seen.update(engines)
             await asyncio.sleep(0.05)  # sampling
 
 

@@ -109,18 +109,19 @@ async def test_a_question_nobody_answers_is_answered_where_that_is_declared(stac
     assert (resolved["how"], resolved["answeredBy"], resolved["answer"]) == ("answered", "expiry", {"answer": "as you like"})
 
 
-@pytest.mark.parametrize(("steps", "status", "code"), [
-    ([{"fail": {"code": "auth_failed", "message": "401"}}], "error", "auth_failed"),
-    ([{"exit": 3}], "error", "engine_exit_nonzero"),
-    ([{"crash": True}], "error", "engine_exit_nonzero"),
-    ([{"exit": 0}], "error", "engine_no_output"),
+@pytest.mark.parametrize(("step", "code", "exit_code"), [
+    ({"fail": {"code": "auth_failed", "message": "401"}}, "auth_failed", 1),
+    ({"exit": 3}, "engine_exit_nonzero", 3),
+    ({"crash": True}, "engine_exit_nonzero", -6),
+    ({"exit": 0}, "engine_no_output", 0),
 ])  # fmt: skip
-async def test_an_engine_that_fails_says_why(stack: Stack, steps: list[dict[str, object]], status: str, code: str) -> None:
-    run_id = await stack.start(script(*steps))
+async def test_an_engine_that_fails_says_why(stack: Stack, step: dict[str, object], code: str, exit_code: int) -> None:
+    run_id = await stack.start(script({"stderr": "its last words\n"}, step))
     shown = await stack.until(run_id)
-    assert (shown["status"], shown["errorCode"]) == (status, code)
+    assert (shown["status"], shown["errorCode"], shown["exitCode"]) == ("error", code, exit_code)
     assert shown["hint"]
-    await stack.check(run_id)
+    ended = next(event["data"] for event in await stack.check(run_id) if event["kind"] == "attempt.ended")
+    assert "its last words" in ended["stderrTail"]
 
 
 async def test_a_run_that_takes_too_long_times_out(stack: Stack) -> None:

@@ -110,7 +110,9 @@ async def test_an_interrupt_does_not_wait_for_a_person(replica: Replica, manager
     await replica.until(newest, "success")
 
 
-async def test_of_several_interrupts_the_last_one_remains(database: str, manager: FakeManager, manager_url: str) -> None:
+async def test_of_several_interrupts_the_last_one_remains(
+    database: str, manager: FakeManager, manager_url: str, stores: Stores
+) -> None:
     async with replica_at(database, manager_url) as one, replica_at(database, manager_url) as two:
         await one.start(**SESSION)
         answers = await asyncio.gather(*(ask(replica, "interrupt") for replica in (one, two) * 4))
@@ -121,6 +123,8 @@ async def test_of_several_interrupts_the_last_one_remains(database: str, manager
                 await asyncio.sleep(0.05)  # polling a condition with a bound
                 left = [run_id for run_id in run_ids if (await one.show(run_id))["status"] != "canceled"]
         [last] = left
+        newest = await stores.pool.fetchval("SELECT id FROM agent_runs ORDER BY created_at DESC, id DESC LIMIT 1")
+        assert last == newest
         (await manager.begun(last)).end()
         await two.until(last, "success")
 

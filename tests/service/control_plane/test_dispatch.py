@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
 
-from control_plane.runs import dispatch, room
+from control_plane.runs import attend, dispatch, room
 from control_plane.runs.room import Room
 from shared.contracts.providers import Provider
 from shared.errors import ErrorCode, RunyardError
+from shared.sse import FrameReader
 from tests.loopback import until
 from tests.service.control_plane.conftest import Replica, Stores, replica_at
 from tests.service.control_plane.fake_manager import FakeManager, refuse
@@ -134,15 +136,34 @@ async def test_a_replica_drives_no_more_than_it_may(database: str, manager: Fake
         await replica.until(second, "success")
 
 
-async def test_a_session_waits_for_its_run_and_then_goes_on_at_once(replica: Replica, manager: FakeManager) -> None:
-    first, second = await replica.start(sessionId="s"), await replica.start(sessionId="s")
-    attempt = await manager.begun(first)
-    await replica.until(first, "running")
-    attempt.say("session.started", {"engineSession": "e-1"})
-    attempt.end()
-    await replica.until(first, "success")
-    (await manager.begun(second)).end()
-    await replica.until(second, "success")
+async def test_a_session_waits_for_its_run_and_then_goes_on_without_being_looked_for(
+    database: str, manager: FakeManager, manager_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "POLL_SECONDS", 3600)
+    async with replica_at(database, manager_url) as replica:
+        first, second = await replica.start(sessionId="s"), await replica.start(sessionId="s")
+        attempt = await manager.begun(first)
+        await replica.until(first, "running")
+        other = await replica.start()
+        (await manager.begun(other)).end()  # who came after it has begun by now, had nothing kept it
+        assert manager.attempts(second) == []
+        attempt.say("session.started", {"engineSession": "e-1"})
+        attempt.end()
+        (await manager.begun(second)).end()
+        await replica.until(second, "success")
+
+
+async def test_a_frame_that_does_not_end_ends_its_run_and_is_not_held(
+    replica: Replica, manager: FakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attend, "FrameReader", partial(FrameReader, max_bytes=1000))
+    monkeypatch.setattr(dispatch, "CRASH_PAUSE_SECONDS", 0)
+    run_id = await replica.start()
+    (await manager.begun(run_id)).say("message.completed", {"messageId": "m", "text": "x" * 3_000_000})
+    assert (await replica.until(run_id, "error"))["errorCode"] == "internal"
+    run_id = await replica.start()
+    (await manager.begun(run_id)).end()
+    await replica.until(run_id, "success")
 
 
 async def test_a_run_that_takes_too_long_is_stopped_by_the_sweeper(

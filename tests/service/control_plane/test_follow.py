@@ -294,8 +294,7 @@ async def test_a_process_that_ends_sends_its_readers_away_at_once(stores: Stores
         events.hold = asyncio.Event()
         hub.heard(f"{lease.run_id} 3")
     reading = asyncio.ensure_future(following.next(3600))
-    await until(lambda: events.looks == (moment == "looking"))
-    await asyncio.sleep(0.05)  # it waits by now, or will find that it need not
+    await until(lambda: bool(events.looks if moment == "looking" else following._waiter._future))
     hub.stop()
     if events.hold is not None:
         events.hold.set()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from control_plane.domain.lifecycle import Signal
 from control_plane.domain.news import Move, Stop
+from control_plane.domain.recording import Change
 from control_plane.domain.run import Lease, Placement
-from control_plane.runs.record import LeaseLost, Recorder
-from control_plane.storage.run_log import Refused, Write
+from control_plane.runs.record import WINDOW_ROWS, LeaseLost, Recorder
+from control_plane.storage.run_log import Refused, RunLog, Write
 from shared.contracts.interactions import InteractionStatus, Reply
 from shared.contracts.runs import RunStatus
 from shared.errors import ErrorCode, RunyardError
@@ -107,24 +109,39 @@ async def test_one_refused_run_does_not_hold_up_the_others(stores: Stores) -> No
     assert not isinstance(results[1], BaseException)
 
 
-async def test_hundreds_of_runs_share_windows_and_keep_their_own_order(stores: Stores) -> None:
-    leases = [await stores.started() for _ in range(40)]
-    recorder = Recorder(stores.log)
+class CountedLog(RunLog):
+    """Knows how many rows each of its transactions held."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        super().__init__(pool, on_commit=[])
+        self.windows: list[int] = []
+
+    async def write(self, writes: Sequence[Write]) -> list[Change | None]:
+        self.windows.append(sum(len(each.news) for each in writes))
+        return await super().write(writes)
+
+
+async def test_many_runs_share_windows_and_keep_their_own_order(stores: Stores) -> None:
+    runs, records, rows = 40, 8, 10  # at any moment more news than a window takes
+    leases = [await stores.started() for _ in range(runs)]
+    log = CountedLog(stores.pool)
+    recorder = Recorder(log)
     loop = asyncio.ensure_future(recorder.run())
 
     async def feed(lease: Lease) -> None:
-        for cursor in range(1, 41, 2):
-            await recorder.record(lease, [frame(cursor), frame(cursor + 1)])
+        for record in range(records):
+            await recorder.record(lease, [frame(record * rows + row) for row in range(1, rows + 1)])
 
     try:
         await asyncio.gather(*map(feed, leases))
     finally:
         loop.cancel()
     for lease in leases:
-        cursors = [event.cursor for event in await stores.events.page(lease.run_id, 0, 100)]
-        assert cursors == list(range(1, 43))
-    windows = sum(1 for _ in stores.committed)
-    assert windows >= 800  # changes, not transactions: every piece of news was committed before its writer went on
+        cursors = [event.cursor for event in await stores.events.page(lease.run_id, 0, 1000)]
+        assert cursors == list(range(1, records * rows + 3))
+    assert sum(log.windows) == runs * records * rows
+    assert max(log.windows) <= WINDOW_ROWS
+    assert len(log.windows) < runs * records / 4, "one transaction is for many runs"
 
 
 async def test_a_writer_whose_lease_is_gone_is_told_so(stores: Stores) -> None:

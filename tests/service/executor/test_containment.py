@@ -17,6 +17,7 @@ from executor.app import build_app
 from executor.attempts.live_runs import LiveRuns
 from executor.attempts.runner import Runner
 from executor.processes import procfs
+from executor.processes.engine_process import MAX_UNREAD_INPUT_BYTES
 from executor.processes.process_tree import Forest
 from executor.settings import ExecutorSettings
 from shared.clock import monotonic_ms
@@ -62,6 +63,14 @@ async def test_many_short_lines_end_an_attempt_at_what_they_take_of_the_journal(
 async def test_an_engine_that_does_not_read_its_input_breaks_the_protocol(executor: Inside) -> None:
     await executor.begin("while :; do echo; sleep 0.05; done", providerOptions={"send": 1_000_000}, timeouts={"idleMs": 500})
     assert (await executor.ended())["errorCode"] == "engine_protocol_error"
+
+
+async def test_an_engine_that_takes_none_of_much_input_breaks_the_protocol_at_once(executor: Inside) -> None:
+    await executor.begin("echo say up; sleep 60", providerOptions={"send": MAX_UNREAD_INPUT_BYTES})
+    await executor.said("up")
+    await executor.http.post("/provider-runs/run_1/messages", json={"messageId": "m1", "text": "x" * 100_000})
+    ended = await executor.ended()
+    assert (ended["errorCode"], ended["errorMessage"]) == ("engine_protocol_error", "the engine does not read its input")
 
 
 async def test_input_given_at_the_start_is_written_whole_and_closed(executor: Inside) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from executor.attempts import runner
+from executor.attempts import live_runs, runner
 from tests.service.executor.kit import KILLED, Inside, executor_inside, is_running, until
 from tests.service.executor.shell_engine import ShellAdapter
 
@@ -208,6 +208,28 @@ async def test_of_several_stops_that_overtake_their_starts_the_highest_counts(ex
     for number in (1, 2, 3):
         assert (await executor.start("echo done", attempt=number)).status_code == 409
     await executor.begin("echo done", attempt=4)
+
+
+async def test_of_the_starts_it_will_refuse_an_executor_remembers_only_the_last_ones(
+    executor: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_runs, "REMEMBERED_REFUSALS", 3)
+    for name in "abcd":
+        await executor.stop(name)
+    await executor.begin("echo done", "a")
+    assert [(await executor.start("echo done", name)).status_code for name in "bcd"] == [409] * 3
+
+
+async def test_of_the_secrets_of_workspaces_an_executor_remembers_only_the_last_ones(
+    executor: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_runs, "REMEMBERED_SECRETS", 2)
+    for name in "abc":
+        await executor.begin("echo done", name, credentialEnv={"SHELL_KEY": f"secret-of-{name}"})
+        await executor.ended(name)
+    known = {name: executor.app.runs.secrets_of(name) for name in "abc"}
+    assert known["a"] == ()
+    assert all(f"secret-of-{name}" in known[name] for name in "bc")
 
 
 async def test_a_released_run_is_gone_and_a_late_start_does_not_bring_it_back(executor: Inside) -> None:

@@ -99,6 +99,20 @@ async def test_deltas_are_joined_per_message_and_flushed_by_any_other_event(jour
     assert written(journal)[2]["rawRef"] == {"attempt": 2, "stream": "stdout", "byteFrom": 98, "byteTo": 100}
 
 
+async def test_deltas_that_are_much_text_do_not_wait_for_their_time(
+    journal: Journal, events: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events.emit(MessageDelta(message_id="m", text="first"))
+    monkeypatch.setattr(event_log, "COALESCE_SECONDS", 3600)
+    pieces = [letter * (event_log.MAX_PENDING_TEXT // 4) for letter in "abcde"]
+    for text in pieces:
+        events.emit(MessageDelta(message_id="m", text=text))
+    events.commit()
+    assert [event["data"]["text"] for event in written(journal)] == ["first", "".join(pieces[:4])]
+    events.end(ENDED)
+    assert [event["data"].get("text") for event in written(journal)] == ["first", "".join(pieces[:4]), pieces[4], None]
+
+
 async def test_a_pending_delta_and_pending_output_are_written_soon_by_themselves(journal: Journal, events: EventLog) -> None:
     events.emit(MessageDelta(message_id="m", text="a"))
     events.emit(MessageDelta(message_id="m", text="b"))
