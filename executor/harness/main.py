@@ -4,6 +4,7 @@
 
 Nothing is added: no command profile, no setting, no environment of ours. What the engine prints is kept as it is, and its events
 beside it, under ``<state>/harness/<handle>/``. Errors are JSON on stderr and exit status 2; else the engine's own status is ours.
+An engine whose output nobody reads any more, or no disk takes, is ended.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -21,7 +23,7 @@ from subprocess import PIPE, Popen
 from typing import IO, Any
 
 from executor.adapters import ADAPTERS
-from executor.adapters.base import STDERR, STDOUT, Emit, Step, Stream
+from executor.adapters.base import STDERR, STDOUT, Emit, Stream
 from executor.adapters.forms import FORMS
 from executor.adapters.passed_through import Form, PassedThrough
 from executor.engines.readiness import executable_of
@@ -35,7 +37,7 @@ REFUSED = 2
 READ_BYTES = 64 * 1024
 GRACE_SECONDS = 5.0
 LOOK_SECONDS = 0.01
-ENGINES_DIR = "EXECUTOR_ENGINES_DIR"
+ENGINES_DIRS = ("EXECUTOR_ENGINES_DIR", "RUNYARD_ENGINES_DIR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         asked = parse(list(sys.argv[1:] if argv is None else argv))
         record, form, executable, arguments = _begin(asked, Records.here())
+        conversation = PassedThrough(executable, arguments, form.reader() if form.reader else None)
+        attempt = record.begin(conversation.command.argv)
     except RunyardError as error:
-        sys.stderr.write(json.dumps(problem_of(error)) + "\n")
+        _complain(problem_of(error))
         return REFUSED
-    conversation = PassedThrough(executable, arguments, form.reader() if form.reader else None)
-    return asyncio.run(_Harness(conversation, record.begin(conversation.command.argv), asked.as_json).run())
+    return asyncio.run(_Harness(conversation, attempt, asked.as_json).run())
 
 
 def parse(argv: list[str]) -> Asked:
@@ -119,8 +122,8 @@ def _program(provider: Provider) -> str:
     adapter = ADAPTERS.get(provider)
     if adapter is None or adapter.install.closed or not (adapter.install.command or adapter.install.globs):
         raise RunyardError(ErrorCode.CAPABILITY_UNAVAILABLE, f"the harness cannot run {provider}")
-    folder = os.environ.get(ENGINES_DIR)
-    found = executable_of(adapter.install, Path(folder) if folder else Path("engines"))
+    folder = next((os.environ[name] for name in ENGINES_DIRS if os.environ.get(name)), "engines")
+    found = executable_of(adapter.install, Path(folder))
     if found is None:
         raise RunyardError(ErrorCode.ENGINE_NOT_FOUND, f"{adapter.install.command} is not installed")
     return found
@@ -133,6 +136,7 @@ class _Harness:
         self._conversation = conversation
         self._attempt = attempt
         self._as_json = as_json
+        self._failure: OSError | None = None
 
     async def run(self) -> int:
         procfs.become_subreaper()
@@ -145,37 +149,51 @@ class _Harness:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # the terminal sends it to the engine too
         loop.add_signal_handler(signal.SIGTERM, process.terminate)
-        reading = asyncio.gather(self._read(STDOUT, process.stdout), self._read(STDERR, process.stderr))
+        reading = asyncio.gather(self._read(process, STDOUT, process.stdout), self._read(process, STDERR, process.stderr))
         code = await _exit_of(process)
         try:
             await _end_what_is_left()
             async with asyncio.timeout(GRACE_SECONDS):
                 await reading
         except TimeoutError:
-            sys.stderr.write(json.dumps({"code": "left_behind", "detail": "a process of the engine withstood its end"}) + "\n")
+            _complain({"code": "left_behind", "detail": "a process of the engine withstood its end"})
         return self._over(code)
 
-    async def _read(self, stream: Stream, pipe: IO[bytes] | None) -> None:
+    async def _read(self, process: Popen[bytes], stream: Stream, pipe: IO[bytes] | None) -> None:
+        """To the stream's end, whatever becomes of what is read: an engine whose pipe nobody drains never ends."""
         reader = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
-        while chunk := await reader.read(READ_BYTES):
-            self._attempt.keep(stream, chunk)
-            self._tell(self._conversation.feed(stream, chunk))
-        self._tell(self._conversation.end_of(stream))
+        while True:
+            chunk = await reader.read(READ_BYTES)
+            try:
+                if self._failure is None:
+                    self._take(stream, chunk)
+            except OSError as error:
+                self._failure = error
+                process.terminate()
+                asyncio.get_running_loop().call_later(GRACE_SECONDS, process.kill)
+            if not chunk:
+                return
 
-    def _tell(self, steps: list[Step]) -> None:
-        for step in steps:
+    def _take(self, stream: Stream, chunk: bytes) -> None:
+        """``b""``: the stream's end. Raises ``OSError`` where our own reader has left or the disk is full."""
+        if chunk:
+            self._attempt.keep(stream, chunk)
+        for step in self._conversation.feed(stream, chunk) if chunk else self._conversation.end_of(stream):
             if isinstance(step, Emit):
                 event = self._attempt.event(step)
                 _say(json.dumps(event) if self._as_json else _line(event))
 
     def _over(self, code: int | None, why: str | None = None) -> int:
-        outcome = self._conversation.ended(code)
-        said = self._attempt.ended(outcome, code)
-        _say(json.dumps({"kind": "harness.ended", "data": said}) if self._as_json else _end_line(said))
+        try:
+            said = self._attempt.ended(self._conversation.ended(code), code)
+            _say(json.dumps({"kind": "harness.ended", "data": said}) if self._as_json else _end_line(said))
+        except OSError as error:
+            self._failure = self._failure or error
+        if self._failure is not None and not isinstance(self._failure, BrokenPipeError):
+            _complain({"code": "not_kept", "detail": f"{self._attempt.folder}: {self._failure.strerror}"})
         if code is None:
-            error = RunyardError(ErrorCode.ENGINE_START_FAILED, why or "")
-            sys.stderr.write(json.dumps(problem_of(error)) + "\n")
+            _complain(problem_of(RunyardError(ErrorCode.ENGINE_START_FAILED, why or "")))
             return REFUSED
         return code if code >= 0 else 128 - code
 
@@ -207,8 +225,19 @@ def _left() -> list[procfs.Process]:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """Raises ``OSError`` once, where nobody reads it any more."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what waits in its buffer would fail again at our exit
+        raise
+
+
+def _complain(what: Mapping[str, object]) -> None:
+    """One JSON object on stderr; where nobody reads it, it is not said."""
+    with suppress(OSError):
+        sys.stderr.write(json.dumps(what) + "\n")
 
 
 def _line(event: dict[str, Any]) -> str:
@@ -219,4 +248,5 @@ def _line(event: dict[str, Any]) -> str:
 
 def _end_line(said: dict[str, object]) -> str:
     why = f": {said['errorCode']} {said['errorMessage']}" if said["errorCode"] else ""
-    return f"{'harness.ended':<20} {said['outcome']}{why}  (runyard harness resume {said['handle']} MESSAGE)"
+    further = f"runyard harness resume {said['handle']} MESSAGE" if said["session"] else said["handle"]
+    return f"{'harness.ended':<20} {said['outcome']}{why}  ({further})"

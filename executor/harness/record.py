@@ -40,18 +40,30 @@ class Record:
         write_whole(self.folder / NOTE, json.dumps(said, indent=1) + "\n")
 
     def begin(self, argv: Sequence[str]) -> Attempt:
-        """The next attempt's folder, with its arguments written. Raises ``OSError``."""
-        self.attempts += 1
-        folder = self.folder / f"attempt-{self.attempts}"
-        folder.mkdir(mode=0o700)
-        (folder / "argv.json").write_text(json.dumps(list(argv)) + "\n")
-        self.write()
+        """The next attempt's folder, with its arguments written. Raises ``workspace_error``."""
+        try:
+            folder = self._next_folder()
+            (folder / "argv.json").write_text(json.dumps(list(argv)) + "\n")
+            self.write()
+        except OSError as error:
+            raise RunyardError(ErrorCode.WORKSPACE_ERROR, f"{self.folder}: {error.strerror}") from error
         return Attempt(self, folder)
+
+    def _next_folder(self) -> Path:
+        """What a harness that was killed while it began has left, or another one makes just now, is passed over."""
+        while True:
+            self.attempts += 1
+            folder = self.folder / f"attempt-{self.attempts}"
+            try:
+                folder.mkdir(mode=0o700)
+            except FileExistsError:
+                continue
+            return folder
 
 
 @dataclass(slots=True)
 class Attempt:
-    """One process. ``close`` it when it has ended."""
+    """One process. Every method raises ``OSError`` where the disk takes no more."""
 
     record: Record
     folder: Path

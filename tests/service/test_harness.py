@@ -39,6 +39,14 @@ class Place:
             stderr=subprocess.PIPE, text=True, timeout=BOUND_SECONDS, check=False,
         )  # fmt: skip
 
+    def limited(self, blocks: int) -> subprocess.CompletedProcess[str]:
+        """Where no file may hold more than ``blocks`` KiB: a write beyond it fails as one to a full disk does."""
+        command = f'ulimit -f {blocks}; trap "" XFSZ; exec {RUNYARD} harness codex -- x'
+        return subprocess.run(
+            ["/bin/bash", "-c", command], cwd=self.project, env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True, timeout=BOUND_SECONDS, check=False,
+        )  # fmt: skip
+
     @property
     def kept(self) -> Path:
         """The folder of the only handle."""
@@ -62,3 +70,64 @@ def test_nothing_of_the_project_it_is_started_in_is_taken_for_its_own(place: Pla
     ended = place.harness("codex", "--", "x")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "hello" in ended.stdout
+
+
+def test_a_reader_who_leaves_ends_the_engine_and_the_outcome_is_kept(place: Place) -> None:
+    place.engine(PRINTS_FOR_EVER)
+    read, write = os.pipe()
+    os.close(read)
+    ended = place.harness("codex", "--", "x", stdout=write)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (143, "")
+    assert place.outcome()["exitCode"] == -15
+
+
+def test_an_engine_that_does_not_listen_when_its_reader_left_is_killed(place: Place) -> None:
+    place.engine(f"signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{PRINTS_FOR_EVER}")
+    read, write = os.pipe()
+    os.close(read)
+    assert place.harness("codex", "--", "x", stdout=write).returncode == 137
+    os.close(write)
+    assert place.outcome()["exitCode"] == -9
+
+
+def test_a_disk_that_takes_no_more_ends_the_engine_and_is_told(place: Place) -> None:
+    place.engine(PRINTS_FOR_EVER)
+    ended = place.limited(64)
+    assert ended.returncode == 143
+    assert json.loads(ended.stderr)["code"] == "not_kept"
+    assert place.outcome()["exitCode"] == -15
+
+
+def test_without_any_word_it_says_what_is_missing(place: Place) -> None:
+    ended = place.harness()
+    assert (ended.returncode, json.loads(ended.stderr)["code"]) == (2, "invalid_request")
+
+
+def test_a_resumption_passes_over_an_attempt_that_was_killed_while_it_began(place: Place) -> None:
+    place.engine(TELLS_A_SESSION)
+    place.harness("codex", "--", "x")
+    (place.kept / "attempt-2").mkdir()
+    assert place.harness("resume", place.kept.name, "go on").returncode == 0
+    assert place.outcome(3)["attempt"] == 3
+
+
+def test_a_disk_that_takes_nothing_at_all_is_told_before_the_engine_runs(place: Place) -> None:
+    place.engine("open('ran', 'w')")
+    ended = place.limited(0)
+    assert (ended.returncode, json.loads(ended.stderr)["code"]) == (2, "workspace_error")
+    assert not (place.project / "ran").exists()
+
+
+def test_a_resumption_is_offered_only_where_there_is_a_session_to_go_on_with(place: Place) -> None:
+    place.engine("print('nothing of note')")
+    assert "resume" not in place.harness("codex", "--", "x").stdout
+    place.engine(TELLS_A_SESSION)
+    assert "(runyard harness resume " in place.harness("codex", "--", "x").stdout
+
+
+@pytest.mark.parametrize("name", ["EXECUTOR_ENGINES_DIR", "RUNYARD_ENGINES_DIR"])
+def test_the_folder_of_engines_has_the_names_it_has_elsewhere(place: Place, name: str) -> None:
+    place.engine("print('the pinned one')", "engines/node_modules/@openai/codex-linux-x64/vendor/any/bin/codex")
+    place.env[name] = str(place.folder / "engines")
+    assert "the pinned one" in place.harness("codex", "--", "x").stdout

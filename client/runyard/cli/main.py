@@ -218,7 +218,7 @@ def harness() -> None:
 
 def main() -> None:
     """The console command."""
-    if sys.argv[1:2] == ["harness"] and sys.argv[2:3] not in ([], ["--help"]):
+    if sys.argv[1:2] == ["harness"] and sys.argv[2:3] != ["--help"]:
         # Before anything looks at them: the arguments are the engine's. It stands in this process's place.
         # -P: nothing of the folder we are in is ours to import.
         os.execv(sys.executable, [sys.executable, "-P", "-m", "executor.harness", *sys.argv[2:]])
