@@ -174,6 +174,19 @@ def test_a_stranger_with_the_number_of_a_dead_server_is_left_alone(state: Path) 
         stranger.kill()
 
 
+def test_whoever_works_in_the_data_folder_and_is_no_server_is_left_alone(state: Path) -> None:
+    owner = Owner(state)
+    owner.dsn()
+    server = server_pid(state)
+    with subprocess.Popen(["sleep", "600"], cwd=state / "postgres" / "data") as operator:
+        owner.kill()
+        again = Owner(state)
+        again.dsn()
+        assert (operator.poll(), lives(server)) == (None, False)
+        assert again.stop() == 0
+        operator.kill()
+
+
 def test_data_of_another_major_version_is_refused_by_name(state: Path) -> None:
     owner = Owner(state)
     owner.dsn()

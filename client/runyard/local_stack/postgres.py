@@ -36,6 +36,7 @@ ORPHAN_SECONDS = 30.0
 POLL_SECONDS = 0.02
 MAX_LOG_BYTES = 8 * 1024 * 1024
 BUILTIN_LOCALE_SINCE = 17
+PROGRAMS = (b"postgres", b"initdb")  # also as a part: some systems wrap them under a longer name
 SETTINGS = (
     "listen_addresses=", "unix_socket_permissions=0700", "max_connections=200", "shared_buffers=64MB",
     "logging_collector=off", "log_checkpoints=off",
@@ -240,14 +241,15 @@ def _first_line(file: Path) -> str:
 
 
 def _working_in(folder: Path) -> list[int]:
-    """Living processes whose working directory is ``folder``, as every process of a server is in its data folder.
+    """Living processes of a server whose working directory is ``folder``, as all of one are in its data folder.
 
-    A number in a pid file proves nothing: it may have been given to someone else since. Without /proc: nobody.
+    A number in a pid file proves nothing: it may have been given to someone else since. Nor does the folder alone: a person's
+    shell or a backup may stand there. Without /proc: nobody.
     """
     found: list[int] = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if os.readlink(entry / "cwd") == str(folder):
+            if os.readlink(entry / "cwd") == str(folder) and any(name in (entry / "comm").read_bytes() for name in PROGRAMS):
                 found.append(int(entry.name))
         except OSError:
             continue
