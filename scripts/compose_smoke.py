@@ -21,9 +21,10 @@ from pathlib import Path
 from scripts.compose_caller import BrokenPromiseError, Caller, Json, expect, matches, script
 from scripts.compose_secrets import make_files
 from scripts.compose_stack import ROOT, ComposeStack, Container, StackError, engine, files_of, need_base_images
-from shared.contracts.providers import CREDENTIAL_NAMES, DRIVEN, Provider
+from shared.contracts.environment import CREDENTIAL_NAMES
+from shared.contracts.providers import ALIASES, DRIVEN, Provider
 
-ENGINES = frozenset({"codex", "claude", "claude-code", "opencode", "gemini", "gemini-cli", "qwen", "qwen-code", "iflow"})
+ENGINES = frozenset({*Provider, *ALIASES}) - {Provider.SCRIPTED}
 RUNTIMES = frozenset({"node", "npm", "npx", "bun"})
 ENGINE_PACKAGES = frozenset({"executor", "node_modules"})  # adapters are a part of the first
 TRUE_STATUS_SECONDS = 30.0  # 15 by design, and as much again for a machine that does other work

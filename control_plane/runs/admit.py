@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from control_plane.domain.run import IdempotencyKey
 from control_plane.domain.timeouts import LONGEST
+from shared.contracts.environment import CREDENTIAL_NAMES, REDIRECTING_NAMES, may_be_set
 from shared.contracts.interactions import MAX_EXPIRY_ANSWER, OnExpiry
-from shared.contracts.providers import CREDENTIAL_NAMES, REDIRECTING_NAMES, may_be_set
 from shared.contracts.runs import MAX_METADATA_BYTES, MAX_PROMPT_BYTES, StartRun
 from shared.errors import ErrorCode, RunyardError, invalid
 from shared.schemas import Schema

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from shared.contracts.providers import may_be_set
+from shared.contracts.environment import may_be_set
 from shared.errors import invalid
 
 INHERITED = ("PATH", "TZ")

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from shared.contracts.providers import CredentialEnv, ProviderName
+from shared.contracts.environment import CredentialEnv
+from shared.contracts.providers import ProviderName
 from shared.contracts.retries import RetryPolicy
 from shared.contracts.wire import WHOLE, Request, Wire
 

@@ -37,52 +37,12 @@ ALIASES: Mapping[str, Provider] = MappingProxyType(
 )
 
 
-# Providers this release has an adapter for; tests/contract/test_providers.py holds it against the executor's table.
-DRIVEN: frozenset[Provider] = frozenset({
-    Provider.CODEX_APP_SERVER, Provider.CLAUDE_CODE, Provider.GEMINI_CLI, Provider.OPENCODE, Provider.QWEN_CODE,
-    Provider.SCRIPTED,
-})  # fmt: skip
-
-# Providers nobody can run any more, and why. They keep their adapter, and say so where readiness is asked.
+# Providers nobody can run any more, and why. They keep their adapter, which says so where readiness is asked.
 CLOSED: Mapping[Provider, str] = MappingProxyType(
     {Provider.IFLOW_CLI: "its vendor closed it in April 2026 and took its package from the registry"}
 )
-
-# Variables that hold credentials or say where they are sent: set by an app or on the executor, never by a request.
-CREDENTIAL_NAMES: frozenset[str] = frozenset({
-    "OPENAI_API_KEY", "OPENAI_BASE_URL", "CODEX_API_KEY", "CODEX_AUTH_JSON", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN",
-    "ANTHROPIC_BASE_URL", "CLAUDE_CODE_OAUTH_TOKEN", "GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GEMINI_BASE_URL",
-    "DASHSCOPE_API_KEY", "IFLOW_API_KEY", "IFLOW_BASE_URL", "OPENCODE_AUTH_CONTENT",
-})  # fmt: skip
-
-# Set by us for every engine; a caller who could set them would leave its workspace, shed its marks, or put code of its own
-# into the engine, where no engine mode applies.
-RESERVED_NAMES: frozenset[str] = frozenset({"HOME", "TMPDIR"})
-RESERVED_PREFIXES = ("RUNYARD_", "LD_")
-
-# Variables that load code into an engine or send its traffic, and with it its credentials, elsewhere: an operator's to set.
-REDIRECTING_NAMES: frozenset[str] = frozenset({
-    "ALL_PROXY", "BASH_ENV", "HTTPS_PROXY", "HTTP_PROXY", "NODE_EXTRA_CA_CERTS", "NODE_OPTIONS", "NODE_TLS_REJECT_UNAUTHORIZED",
-    "PYTHONSTARTUP", "SSL_CERT_DIR", "SSL_CERT_FILE",
-})  # fmt: skip
-
-
-def may_be_set(name: str, value: str) -> bool:
-    """Whether a caller may put this variable into an engine's environment."""
-    ours = name in RESERVED_NAMES or name.startswith(RESERVED_PREFIXES)
-    return bool(name) and not ours and "=" not in name and "\0" not in name + value
-
-
-def _told(*refused: str) -> WithJsonSchema:
-    """``may_be_set`` in the words of JSON Schema; a test holds the two together."""
-    never = "|".join([*(f"{prefix}.*" for prefix in RESERVED_PREFIXES), *sorted(RESERVED_NAMES), *refused])
-    names = {"pattern": f"^(?!(?:{never})$)[^=\\x00]+$"}
-    return WithJsonSchema({"type": "object", "propertyNames": names, "additionalProperties": {"type": "string"}})
-
-
-# Variables for an engine: those a request may set, and those an app may.
-RequestEnv = Annotated[dict[str, str], _told(*sorted(CREDENTIAL_NAMES))]
-CredentialEnv = Annotated[dict[str, str], _told()]
+# Those a run can be started with. Each has its adapter: tests/contract/test_providers.py holds the executor's table against all.
+DRIVEN: frozenset[Provider] = frozenset(Provider) - CLOSED.keys()
 
 # A provider as callers may write it; translated by ``provider_named``, which says what is known when it is none.
 ProviderName = Annotated[str, WithJsonSchema({"type": "string", "enum": [*Provider, *ALIASES]})]

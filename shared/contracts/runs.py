@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from shared.contracts.environment import RequestEnv
 from shared.contracts.events import RunEvent, Usage
 from shared.contracts.interactions import Interaction
 from shared.contracts.provider_runs import Message
-from shared.contracts.providers import EngineMode, ProviderName, RequestEnv
+from shared.contracts.providers import EngineMode, ProviderName
 from shared.contracts.retries import RetryPolicy
 from shared.contracts.wire import WHOLE, Request, Wire, exactly_one_of
 

@@ -24,7 +24,7 @@ from executor_manager.settings import Settings as ManagerSettings
 from scripts.compose_secrets import NAMES, make_files
 from scripts.compose_smoke import hand_over, suspects
 from scripts.compose_stack import BASES, StackError
-from shared.contracts.providers import CREDENTIAL_NAMES
+from shared.contracts.environment import CREDENTIAL_NAMES
 from shared.settings import ServiceSettings, is_secret
 
 ROOT = Path(__file__).parent.parent.parent

@@ -14,8 +14,8 @@ from starlette.routing import Route
 from control_plane.views.workbench import FLAT_FRAMES
 from scripts.print_openapi import PARTS, SERVICES, document
 from shared.contracts.apps import RuntimeDefaults
+from shared.contracts.environment import CREDENTIAL_NAMES, may_be_set
 from shared.contracts.events import PAYLOADS, Kind
-from shared.contracts.providers import CREDENTIAL_NAMES, may_be_set
 from shared.contracts.runs import StartRun
 
 UNDESCRIBED = {"/", "/openapi.json"}  # the page for people, and the description itself
