@@ -120,7 +120,7 @@ class CreateRun:
             request=request.model_dump_json(by_alias=True, exclude_none=True),
             profile=profile.model_dump_json() if profile else None,
             first_event=first.wire_json(),
-            interaction_ms=options.get("interactionTimeoutMs", INTERACTION_MS),
+            interaction_ms=options.get("interactionTimeoutMs") or INTERACTION_MS,
             on_expiry=OnExpiry(options.get("onExpiry", OnExpiry.FAIL)),
             expiry_answer=expiry_answer(options, request.provider_options),
             max_attempts=policy.max_attempts,

@@ -11,6 +11,7 @@ from control_plane.domain.lifecycle import Signal
 from control_plane.domain.news import Move, Stop
 from control_plane.domain.placing import provider_run
 from control_plane.domain.run import Lease
+from control_plane.domain.timeouts import INTERACTION_MS
 from control_plane.storage.run_log import Write
 from shared.contracts.events import AttemptLost
 from shared.contracts.runs import RunStatus
@@ -167,7 +168,10 @@ async def test_the_limits_of_a_request_reach_its_executor_each_with_its_rule(rep
     await replica.until(run_id, "success")
 
 
-@pytest.mark.parametrize("option", ["timeoutMs", "runTimeoutMs", "idleTimeoutMs", "firstEventTimeoutMs", "interactionTimeoutMs"])
+OPTIONS = ["timeoutMs", "runTimeoutMs", "idleTimeoutMs", "firstEventTimeoutMs", "interactionTimeoutMs"]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("value", [0, -1, 604_800_001, 1.5, "60000", True])
 async def test_a_limit_above_its_bound_or_that_is_none_is_refused_before_a_row_exists(
     replica: Replica, stores: Stores, option: str, value: Any
@@ -176,3 +180,18 @@ async def test_a_limit_above_its_bound_or_that_is_none_is_refused_before_a_row_e
     answer = await replica.http.post("/api/runs/start", json=body)
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, f"providerOptions.{option}")
     assert await stores.pool.fetchval("SELECT count(*) FROM agent_runs") == 0
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+async def test_a_limit_of_null_is_one_that_was_not_said(replica: Replica, manager: FakeManager, option: str) -> None:
+    plain, told = await replica.start(), await replica.start(providerOptions={option: None})
+    limits = [(await manager.begun(run_id)).request["timeouts"] for run_id in (plain, told)]
+    assert limits[0] == limits[1]
+
+
+async def test_an_app_whose_limit_is_null_leaves_it_to_the_default(replica: Replica, manager: FakeManager) -> None:
+    defaults = {"provider": "scripted", "providerOptions": {"interactionTimeoutMs": None}}
+    app = {"appId": "shop", "name": "The shop", "runtimeDefaults": defaults}
+    assert (await replica.http.post("/api/apps/register", json=app)).status_code == 200
+    attempt = await manager.begun(await replica.start(executionProfile="shop"))
+    assert attempt.request["timeouts"]["interactionMs"] == INTERACTION_MS
