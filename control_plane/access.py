@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
 
+from control_plane.domain.plain_text import refuse_nul
 from control_plane.storage.keys import KeyStore, StoredKey
 from shared.contracts.runs import KeyMade, NewKey
 from shared.errors import ErrorCode, RunyardError, invalid
@@ -31,9 +32,10 @@ class MakeKey:
     new_id: NewId
 
     async def __call__(self, request: NewKey, caller: Caller) -> KeyMade:
-        """Raises ``permission_denied`` unless an admin asks."""
+        """Raises ``permission_denied`` unless an admin asks, and ``invalid_request``."""
         if not caller.admin:
             raise RunyardError(ErrorCode.PERMISSION_DENIED, "only an admin key makes keys")
+        refuse_nul(request)
         key_id, secret = self.new_id("key"), secrets.token_urlsafe(32)
         await self.keys.create(StoredKey(key_id, request.app_id, _digest(secret), list(request.scopes)), request.name)
         return KeyMade(key_id=key_id, key=f"{_PREFIX}.{key_id}.{secret}")

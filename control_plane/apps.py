@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from control_plane.domain.app import RegisteredApp
+from control_plane.domain.plain_text import refuse_nul
 from control_plane.runs.admit import check_credentials, check_options, expiry_answer
 from control_plane.storage.apps import AppStore
 from control_plane.storage.breakers import BreakerStore
@@ -29,9 +30,8 @@ class KeepApp:
         """Raises ``permission_denied`` unless an admin asks, and ``invalid_request`` for defaults no run could take."""
         if not caller.admin:
             raise RunyardError(ErrorCode.PERMISSION_DENIED, "only an admin key registers apps")
+        refuse_nul(request)
         defaults = _checked(request.runtime_defaults)
-        if "\\u0000" in request.model_dump_json():
-            raise invalid("app", "a NUL character can be neither stored nor passed on")
         await self.apps.register(request.model_copy(update={"runtime_defaults": defaults}))
         await self.breakers.forget(request.app_id)
         kept = await self.apps.one(request.app_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from control_plane.domain.plain_text import refuse_nul
 from control_plane.storage.interactions import InteractionStore
 from control_plane.storage.runs import RunStore
 from shared.contracts.interactions import Interaction, InteractionStatus, InteractionType, Reply, ReplyAccepted
@@ -21,6 +22,7 @@ class ReplyToQuestion:
 
         Raises ``not_found``, and ``invalid_request`` for a reply that does not fit the question.
         """
+        refuse_nul(reply)
         head = await self.runs.head(run_id)
         if head is None or not caller.may_see(head[1]):
             raise RunyardError(ErrorCode.NOT_FOUND, f"no run {run_id}")

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
+from control_plane.domain.plain_text import refuse_nul
 from control_plane.domain.run import IdempotencyKey
 from control_plane.domain.timeouts import LONGEST
 from shared.contracts.environment import CREDENTIAL_NAMES, REDIRECTING_NAMES, may_be_set
@@ -27,8 +28,7 @@ def admit(request: StartRun, caller: Caller) -> None:
     if prompt_bytes > MAX_PROMPT_BYTES:
         where = "prompt" if request.prompt is not None else "messages"
         raise RunyardError(ErrorCode.PAYLOAD_TOO_LARGE, f"{where}: {prompt_bytes} bytes are more than {MAX_PROMPT_BYTES}")
-    if any("\0" in each.content for each in request.conversation()):
-        raise invalid("prompt", "a NUL character cannot be passed on")
+    refuse_nul(request)
     _check_metadata(request.metadata)
     _check_env(request.env, caller)
     check_options(request.provider_options, admin=caller.admin)
@@ -49,8 +49,6 @@ def _check_metadata(metadata: dict[str, Any]) -> None:
         raise invalid("metadata", "a number that JSON has no word for") from None
     if len(text.encode()) > MAX_METADATA_BYTES // 2:  # Postgres prints jsonb with spaces; half leaves room for them
         raise invalid("metadata", f"at most {MAX_METADATA_BYTES // 2} bytes")
-    if "\\u0000" in text:
-        raise invalid("metadata", "a NUL character cannot be stored")
 
 
 def _check_env(env: Mapping[str, str], caller: Caller) -> None:
@@ -80,7 +78,7 @@ def check_options(options: Mapping[str, Any], *, admin: bool, where: str = "prov
     if options.get("onExpiry", OnExpiry.FAIL) not in list(OnExpiry):
         raise invalid(f"{where}.onExpiry", "fail, deny or answer")
     answer = options.get("expiryAnswer", "-")
-    if not isinstance(answer, str) or not answer.strip() or len(answer) > MAX_EXPIRY_ANSWER or "\0" in answer:
+    if not isinstance(answer, str) or not answer.strip() or len(answer) > MAX_EXPIRY_ANSWER:
         raise invalid(f"{where}.expiryAnswer", f"a text of 1 to {MAX_EXPIRY_ANSWER} characters")
 
 

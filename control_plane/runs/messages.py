@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from control_plane.domain.plain_text import refuse_nul
 from control_plane.manager_client import ManagerClient
 from control_plane.runs.admit import idempotency_key
 from control_plane.storage.messages import MessageStore, NewMessage
@@ -28,7 +29,8 @@ class SendRunMessage:
 
     async def __call__(self, run_id: str, message: SendMessage, caller: Caller, key: str | None) -> MessageAccepted:
         """Raises ``not_found``, ``conflict`` for a run that is over or stopping, ``capability_unavailable``,
-        ``payload_too_large``, ``idempotency_conflict`` and ``queue_full``; nothing is stored then."""
+        ``invalid_request``, ``payload_too_large``, ``idempotency_conflict`` and ``queue_full``; nothing is stored then."""
+        refuse_nul(message)
         row = await self.runs.snapshot(run_id)
         if row is None or not caller.may_see(row.app_id):
             raise RunyardError(ErrorCode.NOT_FOUND, f"no run {run_id}")

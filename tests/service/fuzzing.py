@@ -36,7 +36,8 @@ async def faults(url: str, key: str, folder: Path, *, without: Collection[str], 
     """What Schemathesis found, as it tells it; "" when it found nothing. ``without``: operation ids that are tested elsewhere.
 
     Data that must be taken and data that must be refused, and every check but the one of required headers: no operation has
-    one beside the key, and that is what ``ignored_auth`` looks at. The same seed asks the same. ``environment`` is for the hooks.
+    one beside the key, and that is what ``ignored_auth`` looks at. No NUL: that no text may hold one is nothing a schema of a few
+    words can say (test_answers.py). The same seed asks the same. ``environment`` is for the hooks.
     """
     cases, phases = depth(usual)
     config = folder / "schemathesis.toml"

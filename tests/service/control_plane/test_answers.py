@@ -38,6 +38,57 @@ async def test_a_start_that_cannot_be_stored_is_refused(replica: Replica, body: 
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request"), answer.text
 
 
+NUL = "a\0b"
+SIX_CHARACTERS = r"a\u0000b"  # of which a NUL's escape is made, and which are text like any other
+
+
+@pytest.mark.parametrize(("field", "body"), [
+    ("prompt", {"prompt": NUL}), ("messages.0.content", {"messages": [{"content": NUL}]}),
+    ("model", {"model": NUL}), ("executionProfile", {"executionProfile": NUL}), ("resumeRunId", {"resumeRunId": NUL}),
+    ("resumeSessionId", {"resumeSessionId": NUL}), ("tools", {"tools": {NUL: True}}), ("env.A", {"env": {"A": NUL}}),
+    ("providerOptions.note", {"sessionId": "s", "providerOptions": {"note": NUL}}),
+    ("providerOptions.notes.0.deep", {"providerOptions": {"notes": [{"deep": {NUL: 1}}]}}),
+    ("providerOptions.expiryAnswer", {"providerOptions": {"onExpiry": "answer", "expiryAnswer": NUL}}),
+    ("metadata.k.0", {"metadata": {"k": [NUL]}}), ("metadata", {"metadata": {NUL: 1}}),
+])  # fmt: skip
+async def test_a_start_with_a_nul_anywhere_is_refused_by_the_fields_name(
+    replica: Replica, field: str, body: dict[str, Any]
+) -> None:
+    given = body if "messages" in body else {"prompt": "x", **body}
+    answer = await replica.http.post("/api/runs/start", json={"provider": "scripted", **given})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request"), answer.text
+    assert [each["field"] for each in answer.json()["errors"]] == [field]
+    assert (await replica.http.get("/api/runs")).json()["items"] == []
+
+
+async def test_the_characters_a_nul_is_written_with_are_text(replica: Replica, manager: FakeManager) -> None:
+    said = {"note": SIX_CHARACTERS}
+    run_id = await replica.start(prompt=SIX_CHARACTERS, metadata=said, providerOptions=said, sessionId="s")
+    attempt = await manager.begun(run_id)
+    assert (attempt.request["messages"][0]["content"], attempt.request["providerOptions"]) == (SIX_CHARACTERS, said)
+    assert (await replica.show(run_id))["metadata"] == said
+
+
+async def test_what_is_said_to_a_run_with_a_nul_is_refused_and_changes_nothing(replica: Replica, manager: FakeManager) -> None:
+    run_id = await replica.start()
+    attempt = await manager.begun(run_id)
+    attempt.ask("q1")
+    attempt.ask("p1", "permission")
+    await replica.until(run_id, "waiting_user")
+    before = await replica.events(run_id)
+    refused = {
+        "answer": await replica.reply(run_id, "q1", answer=NUL),
+        "answer.0": await replica.reply(run_id, "q1", answer=[NUL]),
+        "answer.which?": await replica.reply(run_id, "q1", answer={"which?": NUL}),
+        "message": await replica.reply(run_id, "p1", decision="accept", message=NUL),
+        "text": await replica.http.post(f"/api/runs/{run_id}/messages", json={"text": NUL}),
+    }
+    for field, answer in refused.items():
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field), answer.text
+    assert await replica.events(run_id) == before
+    assert (await replica.reply(run_id, "q1", answer=SIX_CHARACTERS)).status_code == 200
+
+
 @pytest.mark.parametrize(("field", "value"), [
     ("priority", '"5"'), ("priority", "1.5"), ("requireHumanLoop", '"yes"'), ("requireHumanLoop", "1"), ("tools", '{"shell":1}'),
 ])  # fmt: skip

@@ -44,11 +44,11 @@ async def notes(replica: Replica, run_id: str, code: str) -> list[str]:
 
 async def test_messages_reach_the_engine_once_each_and_in_order(replica: Replica, manager: FakeManager) -> None:
     run_id, attempt = await running(replica, manager)
-    ids = [await said(replica, run_id, f"m{n} \0 é") for n in range(5)]
+    ids = [await said(replica, run_id, f"m{n} \t é") for n in range(5)]
     async with asyncio.timeout(20):
         while await notes(replica, run_id, "message_delivered") != ids:
             await asyncio.sleep(0.02)  # polling a condition with a bound
-    assert texts(attempt) == [f"m{n} \0 é" for n in range(5)]
+    assert texts(attempt) == [f"m{n} \t é" for n in range(5)]
     assert [each["messageId"] for each in attempt.messages] == ids
     attempt.end()
     await replica.until(run_id, "success")
