@@ -17,6 +17,7 @@ from shared.web import Caller
 _WHERE = "runtimeDefaults"
 # One truth for a profile's time: its own field, which has its own place in the precedence.
 _NOT_AS_OPTIONS = ("timeoutMs", "runTimeoutMs")
+_APPS_A_LOOK = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,14 @@ class ReadApps:
         return view(app, caller)
 
     async def page(self, caller: Caller, after: str, limit: int) -> AppList:
-        """By id. A page may hold fewer than ``limit`` where apps are hidden from the caller."""
-        found = await self.apps.page(after, limit + 1)
-        items = [view(app, caller) for app in found[:limit] if app.visible_to(caller)]
-        return AppList(items=items, next_cursor=found[limit - 1].app_id if len(found) > limit else None)
+        """By id. An app that is hidden from the caller counts for nothing, not even for where the next page begins."""
+        visible: list[RegisteredApp] = []
+        while len(visible) <= limit and (found := await self.apps.page(after, _APPS_A_LOOK)):
+            visible += [app for app in found if app.visible_to(caller)]
+            after = found[-1].app_id
+        items = visible[:limit]
+        following = items[-1].app_id if len(visible) > limit else None
+        return AppList(items=[view(app, caller) for app in items], next_cursor=following)
 
 
 def view(app: RegisteredApp, caller: Caller) -> App:

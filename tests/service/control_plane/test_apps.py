@@ -204,6 +204,23 @@ async def test_a_key_takes_its_own_apps_profile_and_does_not_see_anothers(replic
     assert (await replica.http.get("/api/apps/rival", headers=mine)).status_code == 404
 
 
+@pytest.mark.parametrize("look", [2, 100])
+async def test_a_stranger_who_walks_the_apps_meets_none_that_is_hidden(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, look: int
+) -> None:
+    monkeypatch.setattr("control_plane.apps._APPS_A_LOOK", look)
+    for app_id in ("a-secret", "b-open", "c-secret", "d-secret", "e-secret", "f-open", "g-secret"):
+        await register(replica, appId=app_id, visibilityRules=[{"scope": "all"}] if "open" in app_id else [])
+    stranger, seen, cursor = await key(replica, "other"), list[str](), ""
+    for _ in range(3):
+        answer = await replica.http.get("/api/apps", params={"limit": 1, "cursor": cursor}, headers=stranger)
+        assert "secret" not in answer.text
+        seen += [each["appId"] for each in answer.json()["items"]]
+        if (cursor := answer.json()["nextCursor"]) is None:
+            break
+    assert (seen, cursor) == (["b-open", "f-open"], None)
+
+
 async def test_a_gateways_key_speaks_for_the_user_it_names_and_another_key_for_nobody(
     replica: Replica, manager: FakeManager
 ) -> None:
