@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from runyard.local_stack.ready_file import READY, read_ready_file
+from runyard.local_stack.ready_file import read_ready_file, stack_up_in
 from runyard.local_stack.stack import default_state_dir
 
 USAGE = 64  # sysexits' EX_USAGE: 1 and 2 are verdicts
@@ -46,7 +46,8 @@ def add_stack_arguments(parser: argparse.ArgumentParser) -> None:
 
 def addresses(arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Addresses:
     """The command line, then the environment, then the ready file. A local stack's key goes to the local stack only."""
-    local: Mapping[str, Any] = read_ready_file(arguments.ready_file or default_state_dir() / READY) or {}
+    asked = arguments.ready_file
+    local: Mapping[str, Any] = (read_ready_file(asked) if asked else stack_up_in(default_state_dir())) or {}
     managers = [each["url"] for each in local.get("services", []) if str(each["name"]).startswith("executor-manager")]
     own_url, own_manager = local.get("apiUrl"), managers[0] if managers else None
     if arguments.ready_file is not None:  # asked for by name, it stands above the environment

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import pytest
 
+from runyard.local_stack.stack import lock_state_dir
 from tests.service.command_line import BOUND_SECONDS, ended, runyard, start, told
 from tests.service.fake_api import KEY, FakeApi, ending, event, serving
 
@@ -96,10 +97,20 @@ async def test_nobody_there_is_status_five(home: Path) -> None:
 async def test_the_local_stack_is_found_by_its_ready_file_and_its_key_goes_nowhere_else(api: FakeApi, home: Path) -> None:
     (home / "runyard").mkdir()
     (home / "runyard" / "ready.json").write_text(json.dumps({"apiUrl": api.url, "apiKey": KEY}))
-    assert (await runyard(None, "runs", home=home)).status == 0
-    async with serving(FakeApi()) as other:
-        assert (await runyard(None, "runs", "--url", other.url, home=home)).status == 1
-        assert "authorization" not in other.requests[0][2]
+    with lock_state_dir(home / "runyard"):
+        assert (await runyard(None, "runs", home=home)).status == 0
+        async with serving(FakeApi()) as other:
+            assert (await runyard(None, "runs", "--url", other.url, home=home)).status == 1
+            assert "authorization" not in other.requests[0][2]
+
+
+async def test_the_ready_file_of_a_stack_that_was_killed_gives_its_key_to_nobody(api: FakeApi, home: Path) -> None:
+    (home / "runyard").mkdir()
+    (home / "runyard" / "ready.json").write_text(json.dumps({"apiUrl": api.url, "apiKey": KEY}))
+    lock_state_dir(home / "runyard").close()
+    assert (await runyard(None, "runs", home=home)).status == 5
+    assert (await runyard(None, "runs", "--url", api.url, home=home)).status == 1
+    assert "authorization" not in api.requests[0][2]
 
 
 async def test_lists_are_tables_or_json(api: FakeApi, home: Path) -> None:

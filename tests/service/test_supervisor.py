@@ -251,6 +251,37 @@ def test_a_ready_file_that_cannot_be_written_any_more_does_not_end_the_stack(sta
     assert stack.stop() == 0
 
 
+def test_a_ready_file_that_cannot_be_taken_away_does_not_keep_the_stack_from_ending(
+    start: Callable[..., Stack], state: Path
+) -> None:
+    stack = start("deaf", NO_DATABASE).up()
+    everything = below(stack.process.pid)
+    (state / "ready.json").unlink()
+    (state / "ready.json").mkdir()
+    assert stack.stop() != 0
+    assert not [pid for pid in everything if lives(pid)]
+
+
+def test_a_terminal_that_is_closed_ends_the_stack_as_a_stop_does(start: Callable[..., Stack], state: Path) -> None:
+    stack = start(NO_DATABASE).up()
+    stack.process.send_signal(signal.SIGHUP)
+    assert stack.ended()[0] == 0
+    assert not (state / "ready.json").exists()
+
+
+def test_under_nohup_the_stack_outlives_its_terminal(start: Callable[..., Stack]) -> None:
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup hands it on
+    try:
+        stack = start(NO_DATABASE)
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
+    before = stack.up().pid("executor-manager")
+    stack.process.send_signal(signal.SIGHUP)
+    os.kill(before, signal.SIGKILL)
+    until(lambda: stack.pid("executor-manager") != before)
+    assert stack.stop() == 0
+
+
 def test_a_supervisor_nobody_listens_to_any_more_goes_on(start: Callable[..., Stack], state: Path) -> None:
     stack = start(NO_DATABASE).up()
     before = stack.pid("executor-manager")

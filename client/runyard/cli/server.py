@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 
 from runyard.api import Runyard, RunyardUnreachableError
-from runyard.local_stack.ready_file import READY, read_ready_file
+from runyard.local_stack.ready_file import stack_up_in
 from runyard.local_stack.stack import default_state_dir
 
 
 def find_server(url: str | None, key: str | None) -> tuple[str, str | None]:
     """Address and key. The local stack's key goes to the local stack only. Raises ``RunyardUnreachableError`` for nowhere."""
-    local = read_ready_file(default_state_dir() / READY) or {}
+    local = stack_up_in(default_state_dir()) or {}
     found = url or os.environ.get("RUNYARD_URL") or local.get("apiUrl")
     if not found:
         raise RunyardUnreachableError("no Runyard is up here, and neither --url nor RUNYARD_URL names one")

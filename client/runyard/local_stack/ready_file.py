@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from runyard.local_stack.stack import write_private
+from runyard.local_stack.stack import has_supervisor, write_private
 
 READY = "ready.json"
 
@@ -43,3 +43,8 @@ def read_ready_file(file: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return document
+
+
+def stack_up_in(state_dir: Path) -> dict[str, Any] | None:
+    """The document of the stack that is up there. One that a killed supervisor left names a port that may be a stranger's."""
+    return read_ready_file(state_dir / READY) if has_supervisor(state_dir) else None

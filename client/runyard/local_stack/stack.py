@@ -6,11 +6,15 @@ import fcntl
 import json
 import os
 import secrets
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 SECRETS = "secrets.json"
+LOCK = "supervisor.lock"
+LOCK_SECONDS = 0.5  # longer than anybody looks whether it is held
+LOOK_SECONDS = 0.01
 
 
 class StackError(Exception):
@@ -44,13 +48,30 @@ def default_state_dir() -> Path:
 
 def lock_state_dir(state_dir: Path) -> IO[str]:
     """The lock, held until it is closed. Raises ``StackError`` when another supervisor has it."""
-    lock = (state_dir / "supervisor.lock").open("a+")
+    lock = (state_dir / LOCK).open("a+")
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                lock.close()
+                raise StackError(f"another runyard up works in {state_dir}") from None
+        else:
+            return lock
+        time.sleep(LOOK_SECONDS)
+
+
+def has_supervisor(state_dir: Path) -> bool:
+    """Whether one lives there now: whatever ended it, its lock went with it."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (state_dir / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        lock.close()
-        raise StackError(f"another runyard up works in {state_dir}") from None
-    return lock
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def keep_secrets(state_dir: Path) -> Secrets:

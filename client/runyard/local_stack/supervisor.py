@@ -96,7 +96,7 @@ class Supervisor:
         self._processes: list[ServiceProcess] = []
 
     def run(self) -> None:
-        """Until SIGINT or SIGTERM. Raises ``StackError`` when the stack cannot be had; nothing of it is left then."""
+        """Until SIGINT, SIGTERM or SIGHUP. Raises ``StackError`` when the stack cannot be had; nothing of it is left then."""
         self._state_dir.mkdir(mode=0o711, parents=True, exist_ok=True)  # passed through by the database's user
         with lock_state_dir(self._state_dir):
             self._ready.remove()
@@ -104,8 +104,9 @@ class Supervisor:
 
     async def _until_signalled(self, secrets: Secrets) -> None:
         asked = asyncio.Event()
-        for sig in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(sig, asked.set)
+        for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if sig is not signal.SIGHUP or signal.getsignal(sig) is not signal.SIG_IGN:  # nohup: the terminal may go
+                asyncio.get_running_loop().add_signal_handler(sig, asked.set)
         async with httpx.AsyncClient(trust_env=False) as client:
             work = asyncio.ensure_future(self._work(secrets, client))
             waiting = asyncio.ensure_future(asked.wait())
@@ -115,8 +116,10 @@ class Supervisor:
                 waiting.cancel()
                 work.cancel()
                 await asyncio.wait({work, waiting})
-                self._ready.remove()
-                await self._stop()
+                try:
+                    self._ready.remove()
+                finally:
+                    await self._stop()
             with suppress(asyncio.CancelledError):
                 work.result()
 
