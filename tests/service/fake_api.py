@@ -6,6 +6,8 @@
 - ``overlap``: every connection begins that many events before what its reader asked for.
 - ``refuse``: paths that are answered with a problem, ``refusals`` times in all.
 - ``held_until_reply``: this cursor and what comes after it are told only once a reply or a stop came in.
+- ``gates``: a cursor and what comes after it are told only once its gate is open.
+- ``silent``: paths that are heard and never answered.
 """
 
 from __future__ import annotations
@@ -51,6 +53,8 @@ class FakeApi:
     refusals: int = 1_000_000
     pending: list[Json] = field(default_factory=list[Json])
     held_until_reply: int | None = None
+    gates: dict[int, asyncio.Event] = field(default_factory=dict[int, asyncio.Event])
+    silent: set[str] = field(default_factory=set[str])
     requests: list[tuple[str, str, dict[str, str], Json]] = field(default_factory=list[tuple[str, str, dict[str, str], Json]])
     url: str = ""
     _replied: asyncio.Event = field(default_factory=asyncio.Event)
@@ -86,6 +90,8 @@ class FakeApi:
         await asyncio.gather(*answering)
 
     async def _respond(self, writer: asyncio.StreamWriter, method: str, path: str, headers: dict[str, str]) -> bool:
+        if path in self.silent:
+            await asyncio.Event().wait()
         if path in self.refuse and self.refusals > 0:
             self.refusals -= 1
             status, problem = self.refuse[path]
@@ -134,13 +140,18 @@ class FakeApi:
             if self.mute_after == sent:
                 self.mute_after = None
                 await asyncio.Event().wait()
-            if self.held_until_reply == each["cursor"]:
-                await self._replied.wait()
+            await self._may_be_told(each["cursor"])
             frame = f"id: {each['cursor']}\nevent: {each['kind']}\ndata: {json.dumps(each)}\n\n"
             await _chunk(writer, frame.encode() + b": hb\n\n" * self.heartbeats)
             sent += 1
         writer.write(b"0\r\n\r\n")
         return True
+
+    async def _may_be_told(self, cursor: int) -> None:
+        if self.held_until_reply == cursor:
+            await self._replied.wait()
+        if cursor in self.gates:
+            await self.gates[cursor].wait()
 
 
 async def _head(reader: asyncio.StreamReader) -> tuple[str, str, dict[str, str]] | None:

@@ -38,6 +38,12 @@ def brief(value: Any, cut_at: int = _CUT_AT) -> str:
     return line if len(line) <= cut_at else line[: cut_at - 1] + "…"
 
 
+def asks(question: Mapping[str, Any]) -> str:
+    """What it asks, in one line."""
+    tool: Json = question.get("tool") or {}
+    return brief(question.get("prompt") or f"{tool.get('name', '')} {brief(tool.get('input', {}))}")
+
+
 class Show(Protocol):
     def event(self, event: Event) -> None: ...
     def note(self, text: str) -> None:
