@@ -233,3 +233,21 @@ async def test_a_third_interrupt_leaves_a_stop_that_nobody_confirms(api: FakeApi
     process.send_signal(signal.SIGINT)
     ran = await ended(process)
     assert (ran.status, "runyard attach run_1" in ran.stderr) == (130, True)
+
+
+async def test_an_interrupt_while_the_start_is_on_its_way_says_what_is_not_known(api: FakeApi, home: Path) -> None:
+    api.silent = {"/api/runs/start"}
+    process = await start(api, "run", "hi", home=home)
+    await until(lambda: bool(api.asked("/api/runs/start")))
+    process.send_signal(signal.SIGINT)
+    ran = await ended(process)
+    assert (ran.status, "may have been started" in ran.stderr) == (130, True)
+
+
+async def test_a_run_says_its_id_before_anything_else_happens(api: FakeApi, home: Path) -> None:
+    api.events = [works(1, "shell"), ending(2, "success")]
+    api.gates[1] = asyncio.Event()
+    process = await start(api, "run", "hi", home=home)
+    await told(process, "run_1")
+    api.gates[1].set()
+    assert (await ended(process)).status == 0

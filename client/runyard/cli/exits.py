@@ -7,8 +7,8 @@
 | 2 | the arguments or the request are wrong |
 | 3 | the run timed out |
 | 4 | the run was canceled |
-| 5 | nobody answered |
-| 130 | detached by Ctrl-C: the run goes on |
+| 5 | no Runyard to talk to: none is up there, or it stopped answering |
+| 130 | left by Ctrl-C: a run that was started goes on |
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import sys
@@ -16,12 +17,18 @@ from runyard.cli.show import JsonLines, Live, Show, clean, question_table, run_t
 
 async def start(url: str | None, key: str | None, prompt: str, request: Json, *, follows: bool, as_json: bool) -> Exit:
     async with open_server(url, key) as runyard:
-        accepted = await runyard.start(prompt, **request)
+        try:
+            accepted = await runyard.start(prompt, **request)
+        except asyncio.CancelledError:
+            complain("interrupted before an answer came: the run may have been started; see: runyard runs")
+            raise
         run_id = str(accepted["runId"])
         for warning in accepted.get("warnings", []):
             complain(clean(str(warning)))
         if follows:
-            return await follow(runyard, run_id, _show(run_id, as_json))
+            show = _show(run_id, as_json)
+            show.remark(f"  started {run_id}")
+            return await follow(runyard, run_id, show)
     print(json.dumps(accepted) if as_json else run_id)
     if not as_json:
         complain(f"started; follow it with: runyard attach {run_id}")

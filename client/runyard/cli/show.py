@@ -50,6 +50,10 @@ class Show(Protocol):
         """A word of ours to the person."""
         ...
 
+    def remark(self, text: str) -> None:
+        """One that need not be seen."""
+        ...
+
 
 class JsonLines:
     """One event a line on stdout, as it came."""
@@ -61,6 +65,9 @@ class JsonLines:
     def note(self, text: str) -> None:
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
+
+    def remark(self, text: str) -> None:
+        """Every line names its run already."""
 
 
 class Live:
@@ -86,6 +93,9 @@ class Live:
 
     def note(self, text: str) -> None:
         self._aside(text, "bold")
+
+    def remark(self, text: str) -> None:
+        self._aside(text, "dim")
 
     def _delta(self, data: Json) -> None:
         """Of a sub-agent only whole messages are shown, because it speaks while others do."""
