@@ -19,7 +19,7 @@ from shared.contracts.runs import RunStatus, StartRun
 # What an engine is told that goes on with its session after an attempt of the same run failed.
 GO_ON = "The last attempt at this was cut off. Go on from where it stopped, and do not repeat what is already done."
 # Options that say something to us, not to the engine.
-_OURS = LIMITS | {"onExpiry", "expiryAnswer", "outputSchema"}
+NEVER_SENT = LIMITS | {"onExpiry", "expiryAnswer", "outputSchema"}
 
 
 class NextStep(StrEnum):
@@ -65,7 +65,7 @@ def provider_run(
             return [Message(content="\n\n".join([*again, *news] or [GO_ON]))]
         return [*request.conversation(), *([Message(content="\n\n".join([*again, *news]))] if again or news else [])]
 
-    options = {name: value for name, value in request.provider_options.items() if name not in _OURS}
+    options = {name: value for name, value in request.provider_options.items() if name not in NEVER_SENT}
     return StartProviderRun(
         run_id=run.run_id,
         attempt=run.attempt,

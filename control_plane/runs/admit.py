@@ -18,8 +18,8 @@ from shared.schemas import Schema
 from shared.web import Caller
 
 MAX_KEY = 255
-# Only who may spend an operator's credentials may send them elsewhere (design §4.4).
-_ADMIN_OPTIONS = ("baseUrl", "wireApi")
+# Only who may spend an operator's credentials may send them elsewhere: to another endpoint, or in another of its dialects.
+ADMIN_OPTIONS = ("baseUrl", "wireApi")
 
 
 def admit(request: StartRun, caller: Caller) -> None:
@@ -67,7 +67,7 @@ def _refuse_ours(where: str, name: str, value: str) -> None:
 
 def check_options(options: Mapping[str, Any], *, admin: bool, where: str = "providerOptions") -> None:
     """What is ours among the provider options. The rest is the adapter's to judge."""
-    for name in _ADMIN_OPTIONS:
+    for name in ADMIN_OPTIONS:
         if name in options and not admin:
             raise RunyardError(ErrorCode.PERMISSION_DENIED, f"{where}.{name} may be set by an admin key only")
     for name, limit in LONGEST.items():
