@@ -74,6 +74,7 @@ bench: $(STAMP) ## Measure our code against its limits and its rivals (BENCH="ap
 
 docs: $(STAMP) ## Print the generated parts of the documents and the OpenAPI files anew
 	$(BIN)/python scripts/print_lifecycle.py --write
+	$(BIN)/python scripts/print_architecture.py --write
 	$(BIN)/python scripts/print_reference.py --write
 	$(BIN)/python scripts/print_options.py --write
 	$(BIN)/python scripts/print_openapi.py --write

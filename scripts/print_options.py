@@ -35,33 +35,36 @@ def _time(ms: int) -> str:
     return f"{ms // size} {unit}"
 
 
+def _codes(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "–"
+
+
 MEANINGS: Mapping[str, str] = {
     "timeoutMs": "How long the run may work; waiting for a person does not count.",
     "runTimeoutMs": "The same; `timeoutMs` stands where both are given.",
     "idleTimeoutMs": f"How long its engine may be silent; else {_time(_LIMITS.idle_ms)}.",
     "firstEventTimeoutMs": f"Until when its engine must have told its first event; else {_time(_LIMITS.first_event_ms)}.",
     "interactionTimeoutMs": f"How long a question stays open; else {_time(INTERACTION_MS)}.",
-    "onExpiry": "What then: `fail` ends the run (unless it says otherwise); `deny` declines a permission or plan and goes on; `answer` "
-    "does that too, and answers a question with `expiryAnswer`. A question `deny` has no word for ends the run.",
-    "expiryAnswer": f"With `onExpiry: answer`, the text a question is answered with (at most {MAX_EXPIRY_ANSWER:,} characters). Where "
-    "several are asked at once it answers each; where it is not of the form asked for, the run ends as with `fail`.",
+    "onExpiry": "What then: `fail` ends the run (unless it says otherwise); `deny` declines a permission or plan and goes on; "
+    "`answer` does that too, and answers a question with `expiryAnswer`. A question `deny` has no word for ends the run.",
+    "expiryAnswer": f"With `onExpiry: answer`, the text a question is answered with (at most {MAX_EXPIRY_ANSWER:,} characters). "
+    "Where several are asked at once it answers each; where it is not of the form asked for, the run ends as with `fail`.",
     "outputSchema": "A JSON Schema that the answer must fit; other providers answer it with `capability_unavailable`.",
     "mcpServers": f"Tool servers for the engine, by name, at most {MAX_SERVERS}: `{{command, args, env}}` for a program, "
     "`{url, headers, type}` for a server.",
     "skills": f"Which skills of `{FOLDER}` in the workspace the run is to use, by name, at most {MAX_SKILLS}.",
     "baseUrl": "Another model endpoint.",
-    "wireApi": f"What that endpoint speaks: `opencode` {', '.join(f'`{each}`' for each in APIS)}; `codex-app-server` `{WIRE}` only.",
-    "reasoningEffort": f"How long the model may think: `claude-code` {', '.join(f'`{each}`' for each in EFFORTS)}; "
-    "`codex-app-server` as Codex names it.",
+    "wireApi": f"What that endpoint speaks: `opencode` {_codes(APIS)}; `codex-app-server` `{WIRE}` only.",
+    "reasoningEffort": f"How long the model may think: `claude-code` {_codes(EFFORTS)}; `codex-app-server` as Codex names it.",
     "reasoningSummary": "How its thinking is summed up, as Codex names it.",
 }
 
 
 def options() -> str:
     """Raises ``ValueError`` unless every option is explained, and nothing else."""
-    known = LONGEST.keys() | NEVER_SENT | EVERYWHERE | {name for each in TAKES.values() for name in each.options}
-    if known != MEANINGS.keys():
-        raise ValueError(f"explained in scripts/print_options.py, or an option, but not both: {sorted(known ^ MEANINGS.keys())}")
+    known = set(LONGEST) | NEVER_SENT | EVERYWHERE | {name for each in TAKES.values() for name in each.options}
+    if known != set(MEANINGS):
+        raise ValueError(f"explained in scripts/print_options.py, or an option, but not both: {sorted(known ^ set(MEANINGS))}")
     rows = [
         (f"`{name}`", meaning, _time(LONGEST[name]) if name in LONGEST else "", _takers(name), _setters(name))
         for name, meaning in MEANINGS.items()
@@ -94,10 +97,6 @@ def credentials() -> str:
         if provider in DRIVEN
     ]
     return table(("provider", "any one of these variables", "with it", "or any one of these files"), rows)
-
-
-def _codes(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names) or "–"
 
 
 PARTS = {

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from scripts import print_contracts, print_lifecycle, print_options, print_reference
+from scripts import print_architecture, print_contracts, print_lifecycle, print_options, print_reference
 from scripts.generated_parts import ROOT, put, table
 
-PARTS = {**print_lifecycle.PARTS, **print_reference.PARTS, **print_options.PARTS, **print_contracts.PARTS}
+PRINTERS = (print_architecture, print_lifecycle, print_reference, print_options, print_contracts)
+PARTS = {name: part for printer in PRINTERS for name, part in printer.PARTS.items()}
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 CODE = [
     path.relative_to(ROOT).as_posix()
