@@ -5,15 +5,20 @@ The files and the table ``schema_migrations`` are in dbmate's format, so an oper
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from pathlib import Path
+from time import monotonic
 
 import asyncpg
 
 FOLDER = Path(__file__).with_name("migrations")
 FLOOR = 15
 WAIT_SECONDS = 600.0  # for another one that migrates, or for a table that is in use
+# Whoever comes to a table later waits behind the change that waits for it: so not for long, and then they are let by.
+_TABLE_SECONDS = 1.0
+_PAUSE_SECONDS = 2.0
 _SILENT_SECONDS = 30  # between two statements; whoever is frozen there loses its lock, so that another one can go on
 _STATEMENT_SECONDS = 3600.0
 _LOCK = 7_204_115
@@ -36,14 +41,14 @@ async def migrate(dsn: str, folder: Path = FOLDER, wait_seconds: float = WAIT_SE
     }
     connection = await asyncpg.connect(dsn, timeout=30, command_timeout=_STATEMENT_SECONDS, server_settings=session)
     try:
-        return await _migrate(connection, _files(folder))
+        return await _migrate(connection, _files(folder), wait_seconds)
     except asyncpg.LockNotAvailableError:
         raise MigrationError(f"another one migrates, or uses what is to be changed, since {wait_seconds:.0f} s") from None
     finally:
         await connection.close(timeout=_SILENT_SECONDS)
 
 
-async def _migrate(connection: asyncpg.Connection, files: list[tuple[str, str]]) -> list[str]:
+async def _migrate(connection: asyncpg.Connection, files: list[tuple[str, str]], wait_seconds: float) -> list[str]:
     if connection.get_server_version().major < FLOOR:
         raise MigrationError(f"PostgreSQL {FLOOR} or newer is needed, not {connection.get_server_version().major}")
     await connection.execute(f"SET idle_session_timeout = '{_SILENT_SECONDS}s'")  # an older server would refuse the connection
@@ -54,14 +59,16 @@ async def _migrate(connection: asyncpg.Connection, files: list[tuple[str, str]])
     )
     applied = {row["version"]: row["sha256"] for row in await connection.fetch(
         "SELECT version, sha256 FROM schema_migrations LEFT JOIN schema_migration_sums USING (version)")}  # fmt: skip
-    return [version for name, text in files if (version := await _apply(connection, name, text, applied))]
+    return [version for name, text in files if (version := await _apply(connection, name, text, applied, wait_seconds))]
 
 
 def _files(folder: Path) -> list[tuple[str, str]]:
     return [(file.name, file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.sql"))]
 
 
-async def _apply(connection: asyncpg.Connection, name: str, text: str, applied: dict[str, str | None]) -> str | None:
+async def _apply(
+    connection: asyncpg.Connection, name: str, text: str, applied: dict[str, str | None], wait_seconds: float
+) -> str | None:
     version = name.split("_")[0]
     section = _UP.search(text)
     if section is None or not section["sql"].strip():
@@ -74,9 +81,22 @@ async def _apply(connection: asyncpg.Connection, name: str, text: str, applied: 
     if "transaction:false" in section["options"]:
         await _run(connection, section["sql"], version, sha256)
     else:
-        async with connection.transaction():
-            await _run(connection, section["sql"], version, sha256)
+        await _run_whole(connection, section["sql"], version, sha256, wait_seconds)
     return version
+
+
+async def _run_whole(connection: asyncpg.Connection, sql: str, version: str, sha256: str, wait_seconds: float) -> None:
+    """In one transaction, tried again for ``wait_seconds`` while what it changes is in use."""
+    until = monotonic() + wait_seconds
+    while True:
+        try:
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL lock_timeout = '{_TABLE_SECONDS * 1000:.0f}ms'")
+                return await _run(connection, sql, version, sha256)
+        except asyncpg.LockNotAvailableError:
+            if monotonic() >= until:
+                raise
+        await asyncio.sleep(_PAUSE_SECONDS)
 
 
 async def _run(connection: asyncpg.Connection, sql: str, version: str, sha256: str) -> None:

@@ -119,6 +119,34 @@ async def test_who_is_frozen_while_it_migrates_is_ended_by_the_server(database: 
     assert await stores.pool.fetchval("SELECT bounds FROM seen") == ["30s", "30s"]
 
 
+async def test_a_change_that_waits_for_its_table_holds_up_nobody_else_there(
+    database: str, stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("control_plane.storage.migrate._PAUSE_SECONDS", 0.1)
+    (tmp_path / "9999_change.sql").write_text("-- migrate:up\nALTER TABLE agent_runs ADD COLUMN seen boolean;\n")
+    waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'agent_runs'::regclass AND NOT granted"
+    async with stores.pool.acquire() as reader:
+        async with reader.transaction():  # as a backup reads, for as long as it takes
+            await reader.execute("SELECT FROM agent_runs")
+            changing = asyncio.ensure_future(migrate(database, tmp_path))
+            async with asyncio.timeout(10):
+                while not await reader.fetchval(waiting):
+                    await asyncio.sleep(0.02)  # polling a condition with a bound
+                await stores.pool.execute("SELECT FROM agent_runs")
+        assert await changing == ["9999"]
+
+
+async def test_a_table_that_stays_in_use_is_told(
+    database: str, stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("control_plane.storage.migrate._TABLE_SECONDS", 0.05)
+    (tmp_path / "9999_change.sql").write_text("-- migrate:up\nALTER TABLE agent_runs ADD COLUMN seen boolean;\n")
+    async with stores.pool.acquire() as reader, reader.transaction():
+        await reader.execute("SELECT FROM agent_runs")
+        with pytest.raises(MigrationError, match="uses what is to be changed"):
+            await migrate(database, tmp_path, wait_seconds=0.01)
+
+
 async def test_runs_that_lived_before_workspaces_took_turns_take_them_too(database: str, stores: Stores) -> None:
     first, _second = [await stores.runs.create(new_run(workspace_key="w"), None) for _ in range(2)]
     await stores.pool.execute(
