@@ -21,8 +21,12 @@ class Heard(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MessagesSettled:
-    """An attempt has taken these messages; or, with ``why``, no attempt ever will."""
+    """This attempt has taken these messages; or, with ``why``, no attempt ever will.
 
+    Without effect once another one is the run's newest: that one is to be told of them, by whoever drives it.
+    """
+
+    attempt: int
     message_ids: tuple[str, ...]
     why: str | None = None
 

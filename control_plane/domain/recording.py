@@ -272,6 +272,8 @@ class _Absorbing:
         self._go_on()
 
     def _messages_settled(self, settled: MessagesSettled) -> None:
+        if settled.attempt != self._run.attempt:
+            return
         for message_id in settled.message_ids:
             if message_id in self._run.messages and message_id not in self._change.messages:
                 event = told(message_id, settled.why)
@@ -353,7 +355,7 @@ class _Absorbing:
         if after in TERMINAL:
             for question_id in sorted(self._open):  # nobody waits for an answer any more
                 self._withdraw(question_id, RUN_OVER)
-            self._messages_settled(MessagesSettled(self._run.messages, RUN_OVER))
+            self._messages_settled(MessagesSettled(self._run.attempt, self._run.messages, RUN_OVER))
             if self._stop_detail is not None and (after is RunStatus.CANCELED or signal is Signal.OVERDUE):
                 message = self._stop_detail
             change.ending = Ending(code, clean(message or default_message(code)), ended.exit_code if ended else None)

@@ -92,4 +92,4 @@ class DeliverIntents:
                 if error.code not in _NEVER:
                     raise
                 why = error.detail
-            await self.run_log.write([Write(run.run_id, [MessagesSettled((message.message_id,), why)])])
+            await self.run_log.write([Write(run.run_id, [MessagesSettled(run.attempt, (message.message_id,), why)])])

@@ -183,7 +183,7 @@ class DriveRun:
         if answered or run.status is RunStatus.WAITING_USER:
             news.append(Told(tuple(map(_resolution, answered))))
         if carried:
-            news.append(MessagesSettled(tuple(each.message_id for each in carried)))
+            news.append(MessagesSettled(run.attempt, tuple(each.message_id for each in carried)))
         return await self.recorder.record(lease, news)
 
     async def _heard(self, run: DrivenRun) -> list[Heard]:

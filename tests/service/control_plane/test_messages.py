@@ -7,9 +7,15 @@ import asyncio
 import httpx
 import pytest
 
+from control_plane.domain.lifecycle import Signal
+from control_plane.domain.messages import MessagesSettled
+from control_plane.domain.news import Move
+from control_plane.storage.messages import MessageStore, NewMessage
+from control_plane.storage.run_log import Write
+from shared.contracts.events import AttemptLost
 from shared.errors import ErrorCode
 from tests.loopback import until
-from tests.service.control_plane.conftest import Replica, replica_at
+from tests.service.control_plane.conftest import PLACE, Replica, Stores, replica_at
 from tests.service.control_plane.fake_manager import FakeAttempt, FakeManager, Gate, refuse
 
 LOST = {"outcome": "lost", "errorCode": "executor_lost", "errorMessage": "gone", "result": None}
@@ -197,6 +203,18 @@ async def test_an_attempt_that_starts_afresh_is_told_what_the_lost_one_was(repli
     await until(lambda: texts(again) == ["remember"])
     again.end()
     await replica.until(run_id, "success")
+
+
+async def test_who_learns_late_that_a_lost_attempt_took_a_message_does_not_keep_it_from_the_next(stores: Stores) -> None:
+    lease = await stores.started()
+    messages = MessageStore(stores.pool)
+    await messages.add(NewMessage(lease.run_id, "m1", "remember", None, None), None)
+    await stores.log.write([Write(lease.run_id, [Move(Signal.ATTEMPT_LOST, event=AttemptLost(reason="silent"))], lease.token)])
+    assert await stores.runs.next_attempt(lease, PLACE) == 2
+    await stores.log.write([Write(lease.run_id, [MessagesSettled(1, ("m1",))])])
+    assert [each.message_id for each in await messages.to_hand_over(lease.run_id, 2)] == ["m1"]
+    await stores.log.write([Write(lease.run_id, [MessagesSettled(2, ("m1",))])])
+    assert await messages.to_hand_over(lease.run_id, 2) == []
 
 
 async def test_another_control_plane_delivers_what_the_first_one_took(
