@@ -55,6 +55,7 @@ def build_app(settings: Settings, *, stopping: Stopping | None = None, resolve: 
                 yield
             finally:
                 watch.cancel()
+        await fleet.close()
         await client.close()
 
     return Starlette(

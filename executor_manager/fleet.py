@@ -40,7 +40,7 @@ async def by_dns(host: str, port: int) -> list[str]:
 
 
 class ExecutorFleet:
-    """The executors behind ``bases``. ``watch`` keeps the picture fresh; ``refresh`` makes it fresh now."""
+    """The executors behind ``bases``. ``watch`` keeps the picture fresh; ``refresh`` makes it fresh now. Owned: ``close`` it."""
 
     def __init__(
         self,
@@ -55,8 +55,9 @@ class ExecutorFleet:
         self._clock = clock
         self._known: dict[str, list[str]] = {}
         self._members: dict[str, FleetMember] = {}
-        self._asking = asyncio.Lock()
-        self._rounds = 0
+        self._round: asyncio.Task[None] | None = None
+        self._begun = 0
+        self._whole = 0  # the last round that came to its end, by its number
         self._asked_at = clock()
         # by executor, by workspace: a state asked for before then does not count the attempt that was proposed there
         self._expected: dict[str, dict[str, float]] = {}
@@ -112,24 +113,32 @@ class ExecutorFleet:
             await asyncio.sleep(max(0.0, POLL_SECONDS - (self._clock() - began)))
 
     async def refresh(self) -> None:
-        """Return after a round that began no earlier than this call; callers at the same time share one."""
-        before = self._rounds
-        async with self._asking:
-            if self._rounds == before:
-                self._rounds += 1
-                await self._round()
+        """Return after a whole round that began no earlier than this call; callers at the same time share one."""
+        before = self._begun
+        while self._whole <= before:
+            await asyncio.shield(self._shared_round())
 
     async def freshen(self) -> None:
         """Look again where the figures are old. Waits for nobody: not while an executor is known to be silent, nor for long."""
         if self._clock() - self._asked_at <= FRESH_SECONDS or not self.everyone_answers():
             return
-        try:
-            async with asyncio.timeout(FRESH_SECONDS):
-                await self.refresh()
-        except TimeoutError:
-            return  # the next regular look will say who was late
+        # the round goes on for those who come next: rounds that each caller gave up would never show anybody anything
+        await asyncio.wait((self._shared_round(),), timeout=FRESH_SECONDS)
 
-    async def _round(self) -> None:
+    async def close(self) -> None:
+        """Drop the round that is under way."""
+        if self._round is not None:
+            self._round.cancel()
+            await asyncio.wait((self._round,))
+
+    def _shared_round(self) -> asyncio.Task[None]:
+        """The round under way, or a new one. The fleet's own: who stops waiting does not stop it."""
+        if self._round is None or self._round.done():
+            self._round = asyncio.create_task(self._ask_everyone())
+        return self._round
+
+    async def _ask_everyone(self) -> None:
+        self._begun += 1
         began = self._clock()
         found = await _all(self._urls(base) for base in self._bases)
         listed = dict.fromkeys(url for urls in found for url in urls)
@@ -147,6 +156,7 @@ class ExecutorFleet:
             for executor_id, expected in self._expected.items()
             if (left := {workspace: until for workspace, until in expected.items() if until > began})
         }
+        self._whole = self._begun
         self.was_asked = True
 
     async def _urls(self, base: str) -> list[str]:
@@ -158,7 +168,7 @@ class ExecutorFleet:
         try:
             async with asyncio.timeout(RESOLVE_SECONDS):
                 addresses = await self._resolve(parts.hostname or "", port)
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, UnicodeError):  # the last for what no name server can be asked
             return self._known.get(base, [])
         self._known[base] = [f"http://{f'[{each}]' if ':' in each else each}:{port}{parts.path}" for each in addresses]
         return self._known[base]
@@ -173,6 +183,9 @@ class ExecutorFleet:
                 return FleetMember(url=url, reachable=True, state=state)
             except (NoAnswerError, RunyardError) as error:
                 reason = str(error)
+            except Exception as error:  # what nobody foresaw is this executor's trouble and hides no other
+                log.error("fleet.ask_failed", url=url, error=type(error).__name__, exc_info=error)
+                reason = f"it could not be asked ({type(error).__name__})"
         return FleetMember(url=url, reachable=False, reason=reason, state=before.state if before is not None else None)
 
     def _tell_changes(self, now: dict[str, FleetMember]) -> None:

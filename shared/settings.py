@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -15,7 +16,18 @@ def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-UrlList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+def _base_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.query + parts.fragment
+    except ValueError:  # also of a port that is no number
+        whole = False
+    if not whole:
+        raise ValueError("not a base URL, as http://host:8090 is one")
+    return value
+
+
+UrlList = Annotated[list[Annotated[str, AfterValidator(_base_url)]], NoDecode, BeforeValidator(_split)]
 PathList = Annotated[list[Path], NoDecode, BeforeValidator(_split)]
 """Comma-separated lists in the environment."""
 

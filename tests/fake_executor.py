@@ -47,6 +47,7 @@ class FakeExecutor:
     holds: dict[str, int] = field(default_factory=dict)
     broken: bool = False
     broken_status: int = 500
+    answers_after: float = 0.0
     polls: int = 0
     calls: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -81,6 +82,7 @@ class FakeExecutor:
 
     async def _state(self, _request: Request) -> Response:
         self.polls += 1
+        await asyncio.sleep(self.answers_after)  # an executor under load: its slowness is what is tested
         if self.broken:
             return Response("out of order", self.broken_status)
         return Response(self.state().wire_json(), media_type="application/json")

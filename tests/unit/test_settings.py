@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from control_plane.settings import Settings
+from executor_manager.settings import Settings as ManagerSettings
 from runyard.local_stack.environment import handed_down
 from shared.settings import is_secret
 
@@ -110,3 +111,13 @@ def test_a_local_stack_makes_its_own_secrets_whatever_the_shell_says(variable: s
     given = handed_down(["EXECUTOR_"])
     assert variable not in given
     assert given["RUNYARD_LOG_LEVEL"] == "debug"
+
+
+@pytest.mark.parametrize(
+    "bad", ["http://b:809o", "http://b:0", "http://b:70000", "http://[::1", "b:8090", "http://:8090", "http://b?c"]
+)
+def test_a_list_of_places_with_one_that_is_none_is_refused_by_its_name(bad: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXECUTOR_MANAGER_EXECUTORS", f"http://a:8090,{bad}")
+    with pytest.raises(ValidationError, match=r"EXECUTOR_MANAGER_EXECUTORS\.1\n.*not a base URL") as refusal:
+        ManagerSettings()
+    assert bad not in str(refusal.value)

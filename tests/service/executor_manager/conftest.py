@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from executor_manager.app import build_app
 from executor_manager.settings import Settings
+from shared.http import ServiceClient
 from shared.server import Stopping
 from shared.upstream import Upstream, open_stream
 from tests.fake_executor import FakeExecutor
@@ -41,6 +42,13 @@ async def manager(*executors: str, stopping: Stopping | None = None) -> AsyncGen
         headers = {"authorization": f"Bearer {TOKEN}"}
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=20, trust_env=False) as http:
             yield url, http
+
+
+@pytest.fixture
+async def client():
+    client = ServiceClient("", "t")
+    yield client
+    await client.close()
 
 
 @pytest.fixture

@@ -8,20 +8,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from executor_manager.fleet import EXPECT_SECONDS, FRESH_SECONDS, ExecutorFleet, Resolver, by_dns
+from executor_manager.fleet import EXPECT_SECONDS, ExecutorFleet, Resolver, by_dns
 from executor_manager.locate import ProposeExecutor
 from shared.contracts.provider_runs import Propose, WorkspaceRef
 from shared.contracts.providers import Provider
 from shared.http import ServiceClient
 from tests.fake_executor import FakeExecutor
 from tests.loopback import scripted_server, serving, until, unused_port
-
-
-@pytest.fixture
-async def client():
-    client = ServiceClient("", "t")
-    yield client
-    await client.close()
 
 
 def by_url(fleet: ExecutorFleet) -> dict[str, bool]:
@@ -195,35 +188,6 @@ async def test_two_attempts_proposed_around_a_poll_go_to_two_executors(client: S
         await fleet.refresh()  # the control plane is still writing the attempt down
         second = await place(Propose(provider=Provider.SCRIPTED, workspace=WorkspaceRef(key="b")))
         assert {first.executor_id, second.executor_id} == {"one", "two"}
-
-
-async def test_a_proposal_is_made_by_how_the_executors_do_now(client: ServiceClient) -> None:
-    one, two, now = FakeExecutor("one"), FakeExecutor("two", live=1), [100.0]
-    async with serving(one.app()) as first, serving(two.app()) as second:
-        fleet = ExecutorFleet([first, second], client, clock=lambda: now[0])
-        await fleet.refresh()
-        one.live, two.live = 2, 1  # through another manager
-        now[0] += FRESH_SECONDS + 0.1
-        proposal = await ProposeExecutor(fleet)(Propose(provider=Provider.SCRIPTED, workspace=WorkspaceRef(key="a")))
-        assert (proposal.executor_id, one.polls, two.polls) == ("two", 2, 2)
-        await ProposeExecutor(fleet)(Propose(provider=Provider.SCRIPTED, workspace=WorkspaceRef(key="b")))
-        assert (one.polls, two.polls) == (2, 2), "asked a moment ago"
-
-
-async def test_a_proposal_does_not_wait_for_an_executor_that_hangs(client: ServiceClient) -> None:
-    now, hanging = [100.0], asyncio.Event()
-
-    async def mute(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        hanging.set()
-        writer.close()
-
-    async with serving(FakeExecutor("one").app()) as url, await asyncio.start_server(mute, "127.0.0.1") as silent:
-        fleet = ExecutorFleet([url, f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}"], client, clock=lambda: now[0])
-        await fleet.refresh()
-        hanging.clear()
-        now[0] += 100
-        proposal = await ProposeExecutor(fleet)(Propose(provider=Provider.SCRIPTED, workspace=WorkspaceRef(key="a")))
-        assert (proposal.executor_id, hanging.is_set()) == ("one", False)
 
 
 def names(**addresses: list[str]) -> Resolver:

@@ -103,6 +103,7 @@ async def test_a_killed_executor_is_a_cut_stream_and_then_an_unreachable_one(tmp
         ({"RUNYARD_AUTH": "off", "EXECUTOR_MANAGER_HOST": "0.0.0.0"}, "on loopback only"),
         ({"RUNYARD_AUTH": "off", "EXECUTOR_RUN_TIMEOUT_TEMPLATE_FILE": "/nowhere.toml"}, "/nowhere.toml: cannot be read"),
         ({"RUNYARD_AUTH": "off", "EXECUTOR_RUN_TIMEOUT_MS": "0"}, "EXECUTOR_RUN_TIMEOUT_MS"),
+        ({"RUNYARD_AUTH": "off", "EXECUTOR_MANAGER_EXECUTORS": "http://a:8090,http://b:809o"}, "EXECUTOR_MANAGER_EXECUTORS"),
     ],
 )
 def test_a_manager_that_cannot_work_ends_at_once_and_says_why(given: dict[str, str], said: str) -> None:
