@@ -16,7 +16,7 @@ import pytest
 
 from runyard.local_stack.stack import lock_state_dir
 from tests.service.command_line import BOUND_SECONDS, ended, runyard, start, told
-from tests.service.fake_api import KEY, FakeApi, ending, event, serving
+from tests.service.fake_api import AT, KEY, SNAPSHOT, FakeApi, ending, event, serving
 
 HELLO = [
     event(1, "run.status", status="queued"),
@@ -119,6 +119,13 @@ async def test_lists_are_tables_or_json(api: FakeApi, home: Path) -> None:
     assert api.requests[-1][1] == "/api/runs?status=success&limit=20"
     assert "Which?" in (await runyard(api, "pending", home=home)).stdout
     assert json.loads((await runyard(api, "pending", "--json", home=home)).stdout)["questionId"] == "q1"
+
+
+async def test_a_list_in_a_pipe_has_every_column_whole(api: FakeApi, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, said in {"model": "x[/b] " + "y" * 70, "provider": "codex-app-server", "status": "success"}.items():
+        monkeypatch.setitem(SNAPSHOT, name, said)
+    _, row = (await runyard(api, "runs", home=home)).stdout.splitlines()
+    assert row.split() == ["run_1", "success", "codex-app-server", AT[:19], "x[/b]", "y" * 70]
 
 
 async def test_a_reply_needs_no_question_id_when_one_question_waits(api: FakeApi, home: Path) -> None:

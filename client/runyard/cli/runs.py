@@ -6,13 +6,19 @@ import asyncio
 import base64
 import json
 import sys
-from typing import Any
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.table import Table
 
 from runyard.api import Json, RunyardApiError
 from runyard.cli.exits import OF_RUN, Exit, complain
 from runyard.cli.follow import follow
 from runyard.cli.server import open_server
-from runyard.cli.show import JsonLines, Live, Show, clean, question_table, run_table
+from runyard.cli.show import JsonLines, Live, Show, clean
+from runyard.cli.tables import question_table, run_table
+
+UNBOUNDED = 100_000  # columns: who reads a pipe has as many as it takes
 
 
 async def start(url: str | None, key: str | None, prompt: str, request: Json, *, follows: bool, as_json: bool) -> Exit:
@@ -43,13 +49,13 @@ async def attach_to(url: str | None, key: str | None, run_id: str, after: int, a
 async def show_runs(url: str | None, key: str | None, filters: Json, as_json: bool) -> None:
     async with open_server(url, key) as runyard:
         runs = (await runyard.list(**filters))["items"]
-    _print_items(runs, run_table(runs), as_json)
+    _print_items(runs, run_table, as_json)
 
 
 async def show_pending(url: str | None, key: str | None, as_json: bool) -> None:
     async with open_server(url, key) as runyard:
         questions = (await runyard.pending())["items"]
-    _print_items(questions, question_table(questions), as_json)
+    _print_items(questions, question_table, as_json)
 
 
 async def print_log(url: str | None, key: str | None, run_id: str, which: tuple[str, int | None], as_json: bool) -> None:
@@ -97,11 +103,10 @@ def _show(run_id: str, as_json: bool) -> Show:
     return JsonLines() if as_json else Live(run_id)
 
 
-def _print_items(items: list[Json], table: Any, as_json: bool) -> None:
+def _print_items(items: list[Json], table: Callable[[list[Json], int | None], Table], as_json: bool) -> None:
     if as_json:
         for item in items:
             print(json.dumps(item))
-    else:
-        from rich.console import Console
-
-        Console(soft_wrap=True, highlight=False).print(table)
+        return
+    width = Console().width if sys.stdout.isatty() else None
+    Console(width=width or UNBOUNDED, soft_wrap=True, highlight=False).print(table(items, width))

@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from runyard.api import Event, Json
@@ -20,10 +19,9 @@ from runyard.cli.replies import expects
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _CUT_AT = 160
-_WHOLE = ("run", "question", "status")  # columns that are copied into the next command: never cut
 _MARKS = {"completed": "✓", "failed": "✗", "declined": "⊘", "canceled": "⊘"}
 _PLAN_MARKS = {"pending": "☐", "in_progress": "▸", "completed": "☑"}
-_STATUS_STYLES = {"success": "green", "error": "red", "timeout": "red", "canceled": "yellow", "waiting_user": "magenta"}
+STATUS_STYLES = {"success": "green", "error": "red", "timeout": "red", "canceled": "yellow", "waiting_user": "magenta"}
 
 
 def clean(text: str) -> str:
@@ -174,7 +172,7 @@ class Live:
             self._say((result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)) + "\n")
         why = "".join(f" {part}" for part in (data.get("errorCode"), data.get("errorMessage")) if part)
         self._aside(
-            f"{_MARKS['completed'] if status == 'success' else _MARKS['failed']} {status}{clean(why)}", _STATUS_STYLES[status]
+            f"{_MARKS['completed'] if status == 'success' else _MARKS['failed']} {status}{clean(why)}", STATUS_STYLES[status]
         )
         if data.get("hint") and status != "success":
             self._aside(f"  {data['hint']}", "dim")
@@ -198,28 +196,3 @@ class Live:
 def _indent(data: Json) -> str:
     """What a sub-agent says and does stands further in."""
     return "    │ " if data.get("parentToolId") else "  "
-
-
-def run_table(runs: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in ("run", "status", "provider", "model", "created", "took"):
-        table.add_column(name, no_wrap=name in _WHOLE)
-    for run in runs:
-        status = str(run.get("status"))
-        took = "" if run.get("durationMs") is None else f"{run['durationMs'] / 1000:.1f} s"
-        table.add_row(
-            str(run.get("runId")), Text(status, _STATUS_STYLES.get(status, "")), str(run.get("provider") or ""),
-            brief(run.get("model") or ""), str(run.get("createdAt", ""))[:19], took,
-        )  # fmt: skip
-    return table
-
-
-def question_table(questions: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in ("run", "question", "type", "asks", "expires"):
-        table.add_column(name, no_wrap=name in _WHOLE)
-    for each in questions:
-        asks = Text(brief(each.get("prompt") or (each.get("tool") or {}).get("name", "")))
-        cells = (str(each.get(name) or "") for name in ("runId", "questionId", "type"))
-        table.add_row(*cells, asks, str(each.get("expiresAt") or "")[:19])
-    return table
