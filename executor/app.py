@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 
 from executor.adapters import ADAPTERS
 from executor.adapters.base import Adapter
+from executor.attempts.answers import Judging
 from executor.attempts.live_runs import LiveRuns, Places
 from executor.attempts.prepare import Identity, Prepare
 from executor.attempts.prices import load_prices
@@ -85,7 +86,7 @@ def build_app(
     prepare = Prepare(
         table, credential_names, credentials, readiness, settings.workspaces(), identity, settings.output_quota_bytes,
         forest.sandbox, _containment(settings, state), load_command_profiles(settings.command_profiles),
-        load_prices(settings.prices), _cgroups(settings, state),
+        load_prices(settings.prices), _cgroups(settings, state), Judging(forest, state.mark),
     )  # fmt: skip
     store = open_store(settings.snapshot_store) if settings.snapshot_store is not None else None
     snapshots = Snapshots(settings.workspaces(), state.snapshots, store, settings.snapshot_max_bytes, identity.executor_id)

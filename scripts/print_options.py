@@ -49,7 +49,8 @@ MEANINGS: Mapping[str, str] = {
     "`answer` does that too, and answers a question with `expiryAnswer`. A question `deny` has no word for ends the run.",
     "expiryAnswer": f"With `onExpiry: answer`, the text a question is answered with (at most {MAX_EXPIRY_ANSWER:,} characters). "
     "Where several are asked at once it answers each; where it is not of the form asked for, the run ends as with `fail`.",
-    "outputSchema": "A JSON Schema that the answer must fit; other providers answer it with `capability_unavailable`.",
+    "outputSchema": "A JSON Schema that the answer must fit, at most 64 KiB with 50 patterns; other providers answer it with "
+    "`capability_unavailable`.",
     "mcpServers": f"Tool servers for the engine, by name, at most {MAX_SERVERS}: `{{command, args, env}}` for a program, "
     "`{url, headers, type}` for a server.",
     "skills": f"Which skills of `{FOLDER}` in the workspace the run is to use, by name, at most {MAX_SKILLS}.",

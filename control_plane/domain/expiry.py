@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from shared.contracts.interactions import Decision, Interaction, InteractionType, OnExpiry, Reply
-from shared.schemas import Schema
+from shared.schemas import Schema, has_no_detours
 
 NOBODY = "Nobody answered in time."
 
@@ -34,6 +34,8 @@ def _fitting(schema: Mapping[str, Any] | None, text: str) -> str | dict[str, Any
         asked = Schema(schema)
     except ValueError:
         return None  # whatever is said to it is a guess
+    if not has_no_detours(schema):
+        return None  # an engine asked: it could hold up everybody else's runs for ever
     properties = schema.get("properties")
     names = cast(dict[str, Any], properties) if isinstance(properties, dict) else {}
     forms: list[str | dict[str, Any]] = [text, dict.fromkeys(names, text)]

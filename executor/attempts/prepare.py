@@ -5,6 +5,7 @@ Refuses, as ``RunyardError``, everything that can be known before a process exis
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from secrets import token_urlsafe
 import structlog
 
 from executor.adapters.base import Adapter, Conversation, File, Outcome, StartRequest
-from executor.attempts.answers import fit_for
+from executor.attempts.answers import Fit, Judging
 from executor.attempts.plan import Plan
 from executor.attempts.prices import Prices
 from executor.engines.command_profiles import NONE, CommandProfile, CommandProfiles
@@ -63,6 +64,7 @@ class Prepare:
     profiles: CommandProfiles
     prices: Prices
     cgroups: Cgroups
+    judging: Judging
 
     def __call__(self, request: StartProviderRun) -> tuple[Plan, Workspace]:
         """Raises ``RunyardError``; the workspace exists and holds the adapter's files afterwards."""
@@ -71,7 +73,8 @@ class Prepare:
         if executable is None:
             raise RunyardError(ErrorCode.ENGINE_NOT_FOUND, f"{request.provider} is not installed here")
         refuse_reserved(request.env, self.credential_names)
-        fit = fit_for(request.output_schema)
+        run_mark = f"{request.run_id}.{request.attempt}"
+        fit = self.judging.fit_for(request.output_schema, run_mark)
         sign_in = self.store.sign_in(adapter.credentials, request.credential_env)
         workspace = Workspace.at(self.workspaces, request.workspace.key)
         workspace.make()
@@ -82,7 +85,6 @@ class Prepare:
         command = conversation.command
         workspace.write(File("home", path, content.encode()) for path, content in sign_in.files.items())
         workspace.write(command.files)
-        run_mark = f"{request.run_id}.{request.attempt}"
         places = {"HOME": str(workspace.home), "TMPDIR": str(workspace.tmp)}
         marks = {MARK: self.identity.mark, RUN_MARK: run_mark}
         env = engine_environment(os.environ, places, request.env, command.env, sign_in.env, marks)
@@ -95,7 +97,7 @@ class Prepare:
             secrets=secrets_in((*sign_in.values(), door_key)),
             started=self._started(request),
             output_quota_bytes=self.output_quota_bytes,
-            fit=lambda outcome: self.prices.estimated(memory_judged(fit(outcome), cgroup), asked.model),
+            fit=self._fit(fit, cgroup, asked.model),
         )
         return plan, workspace
 
@@ -109,6 +111,12 @@ class Prepare:
         if request.resume_session_id is not None and not can.resume:
             raise RunyardError(ErrorCode.CAPABILITY_UNAVAILABLE, f"{request.provider} cannot resume a session")
         return adapter
+
+    def _fit(self, fit: Fit, cgroup: Cgroup | None, model: str | None) -> Fit:
+        async def fitting(outcome: Outcome, hurry: asyncio.Event) -> Outcome:
+            return self.prices.estimated(memory_judged(await fit(outcome, hurry), cgroup), model)
+
+        return fitting
 
     def _started(self, request: StartProviderRun) -> AttemptStarted:
         return AttemptStarted(

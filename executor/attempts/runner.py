@@ -148,7 +148,7 @@ class Runner:
             await self._take_down(self._process, self._tree)
         self._hear_out()
         await self._keep_what_is_left()
-        self._finish()
+        await self._finish()
 
     async def bury(self) -> None:
         """After a failure of ``run`` itself: end what it started and say so; nothing that may have failed is asked again."""
@@ -253,8 +253,9 @@ class Runner:
             self._log.emit(payload)
         self._log.commit()
 
-    def _finish(self) -> None:
-        outcome = decided(self.cause, self._detail, self._engine_outcome())
+    async def _finish(self) -> None:
+        reached = await self._engine_outcome()
+        outcome = decided(self.cause, self._detail, reached)
         for question_id in self.questions.to_withdraw(outcome.outcome):
             self._emit(Emit(InteractionResolved(question_id=question_id, how="withdrawn")), None)
         self._end_with(speakable(self._ending_in(outcome, self._spoken.clean_value(outcome.result))))
@@ -276,11 +277,11 @@ class Runner:
         self.ended, self.status = ended, "ended"
         self._log.end(ended)
 
-    def _engine_outcome(self) -> Outcome:
+    async def _engine_outcome(self) -> Outcome:
         if not self._adapter_failed:
             try:
                 exit_code = self._process.exit_code if self._process is not None else None
-                return self._plan.fit(self._conversation.ended(exit_code))
+                return await self._plan.fit(self._conversation.ended(exit_code), self._hurry)
             except Exception as error:  # noqa: BLE001  the border to an adapter: its failure ends its attempt and nothing else
                 self._blame_adapter(error)
         return Outcome(AttemptOutcome.ERROR, ErrorCode.INTERNAL, "the adapter failed")

@@ -15,9 +15,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from executor.adapters.base import Adapter, Install, Stream
+from executor.adapters.base import Adapter, Install
 from executor.engines.credentials import CredentialStore
 from executor.engines.environment import engine_environment
+from executor.processes.answering import Printed, answer_of
 from executor.processes.engine_process import Launch
 from executor.processes.process_tree import Forest
 from executor.state_dir import MARK, RUN_MARK
@@ -129,7 +130,7 @@ class Readiness:
     def _is_unknown(self, executable: str) -> bool:
         return executable in self._silent or not (executable in self._versions or executable in self._failures)
 
-    def _learn(self, executable: str, install: Install, answer: _Answer | str) -> None:
+    def _learn(self, executable: str, install: Install, answer: Printed | str) -> None:
         name = install.command or Path(executable).name
         self._silent.discard(executable)
         self._failures.pop(executable, None)
@@ -141,46 +142,14 @@ class Readiness:
         else:
             self._failures[executable] = f"{name} did not say its version (exit status {answer.exit_code})"
 
-    async def _ask(self, argv: tuple[str, ...], home: Path, run_mark: str, seconds: float) -> _Answer | str:
+    async def _ask(self, argv: tuple[str, ...], home: Path, run_mark: str, seconds: float) -> Printed | str:
         """A text: why nothing was learned of the engine itself. Its process tree is gone afterwards."""
         places = {"HOME": str(home), "TMPDIR": str(home)}
         env = engine_environment(os.environ, places, {}, {}, {}, {MARK: self._mark, RUN_MARK: run_mark})
-        answer = _Answer()
         try:
-            process, tree = await self._forest.plant(Launch(argv, env, str(home)), answer, run_mark)
-        except OSError as error:
-            # what does not pass: it cannot be run
-            return f"could not be started: {error.strerror}" if error.errno in PASSING else answer
-        process.close_input()
-        try:
-            async with asyncio.timeout(seconds):
-                while process.exit_code is None or process.has_open_output:
-                    answer.changed.clear()
-                    await answer.changed.wait()
-            answer.exit_code = process.exit_code
+            return await answer_of(self._forest, Launch(argv, env, str(home)), run_mark, seconds, max_bytes=MAX_VERSION_BYTES)
         except TimeoutError:
             return f"did not answer in {seconds:g} s when asked for its version"
-        finally:
-            await self._forest.end_surely(tree, 0, asyncio.Event())
-            process.close()
-            self._forest.forget(tree)
-        return answer
-
-
-class _Answer:
-    """What a program printed, up to a limit."""
-
-    def __init__(self) -> None:
-        self.output = bytearray()
-        self.changed = asyncio.Event()
-        self.exit_code: int | None = None
-
-    @property
-    def text(self) -> str:
-        return self.output.decode(errors="replace")
-
-    def on_bytes(self, stream: Stream, chunk: bytes) -> None:
-        self.output += chunk[: MAX_VERSION_BYTES - len(self.output)]
-
-    def on_change(self) -> None:
-        self.changed.set()
+        except OSError as error:
+            # what does not pass: it cannot be run
+            return f"could not be started: {error.strerror}" if error.errno in PASSING else Printed(0)

@@ -32,6 +32,8 @@ async def test_a_read_of_what_cannot_exist_is_refused(replica: Replica, path: st
     '{"prompt":"x","providerOptions":{"outputSchema":"x"}}',
     '{"prompt":"x","providerOptions":{"outputSchema":{"type":"objekt"}}}',
     '{"prompt":"x","providerOptions":{"outputSchema":{"$ref":"http://127.0.0.1:1/x"}}}',
+    '{"prompt":"x","providerOptions":{"outputSchema":{"pattern":"(\\\\p{L}|\\\\p{N}){180}"}}}',
+    '{"prompt":"x","providerOptions":{"outputSchema":{"description":"' + "x" * 65_536 + '"}}}',
 ])  # fmt: skip
 async def test_a_start_that_cannot_be_stored_is_refused(replica: Replica, body: str) -> None:
     answer = await replica.http.post("/api/runs/start", content=body)

@@ -32,7 +32,12 @@ def _deep() -> list[Any]:
     return nest
 
 
-_RESULTS: dict[str, Callable[[], Any]] = {"plain": lambda: "done", "deep": _deep, "half": lambda: "half a pair: \ud83d"}
+_RESULTS: dict[str, Callable[[], Any]] = {
+    "plain": lambda: "done",
+    "json": lambda: "{}",
+    "deep": _deep,
+    "half": lambda: "half a pair: \ud83d",
+}
 
 
 class ShellAdapter:

@@ -61,3 +61,8 @@ def test_a_text_that_is_asked_for_stays_one(schema: dict[str, Any]) -> None:
 ])  # fmt: skip
 def test_a_text_that_does_not_fit_is_not_said(schema: dict[str, Any]) -> None:
     assert declared_reply(question(schema=schema)) is None
+
+
+def test_nobody_is_held_up_by_a_schema_that_asks_for_itself_again_and_again() -> None:
+    steps = {f"a{step}": {"allOf": [{"$ref": f"#/$defs/a{step + 1}"}] * 2} for step in range(40)}
+    assert declared_reply(question(schema={"$ref": "#/$defs/a0", "$defs": {**steps, "a40": {}}})) is None

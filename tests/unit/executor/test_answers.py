@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from executor.adapters.base import Outcome
-from executor.attempts.answers import as_it_is, fit_for
+from executor.attempts import answers
+from executor.attempts.answers import Judging, as_it_is
+from executor.processes.process_tree import Forest
 from shared.contracts.events import AttemptOutcome, Usage
 from shared.errors import ErrorCode, RunyardError
-from shared.schemas import Schema
+from shared.schemas import MAX_PATTERNS, MAX_SCHEMA_BYTES, Schema
+from tests.e2e.kit import processes_with
 
 ANSWER = {
     "type": "object", "required": ["answer"], "additionalProperties": False,
@@ -24,9 +30,22 @@ def success(result: Any) -> Outcome:
     return Outcome(AttemptOutcome.SUCCESS, result=result, usage=USAGE)
 
 
+@pytest.fixture
+async def judging() -> AsyncIterator[Judging]:
+    forest = Forest("mark")
+    yield Judging(forest, "mark")
+    forest.close()
+
+
+def fork_of(depth: int) -> dict[str, Any]:
+    """Each definition asks for the next one twice: 2 ** depth questions, in 70 bytes a step."""
+    steps = {f"a{step}": {"allOf": [{"$ref": f"#/$defs/a{step + 1}"}] * 2} for step in range(depth)}
+    return {"$ref": "#/$defs/a0", "$defs": {**steps, f"a{depth}": {"type": "object"}}}
+
+
 @pytest.mark.parametrize("said", ['{"answer": 42}', {"answer": 42}, ' {"answer":42,"why":["so"]}\n'])
-def test_what_fits_is_the_json_it_is(said: Any) -> None:
-    outcome = fit_for(ANSWER)(success(said))
+async def test_what_fits_is_the_json_it_is(judging: Judging, said: Any) -> None:
+    outcome = await judging.fit_for(ANSWER, "run.1")(success(said), asyncio.Event())
     assert outcome.outcome is AttemptOutcome.SUCCESS
     assert outcome.result["answer"] == 42
     assert outcome.usage == USAGE
@@ -47,22 +66,71 @@ def test_what_fits_is_the_json_it_is(said: Any) -> None:
         (None, "is not of type"),
     ],
 )
-def test_what_does_not_fit_is_invalid_with_its_place_and_the_answer_as_it_came(said: Any, why: str) -> None:
-    outcome = fit_for(ANSWER)(success(said))
+async def test_what_does_not_fit_is_invalid_with_its_place_and_the_answer_as_it_came(
+    judging: Judging, said: Any, why: str
+) -> None:
+    outcome = await judging.fit_for(ANSWER, "run.1")(success(said), asyncio.Event())
     assert (outcome.outcome, outcome.error_code) == (AttemptOutcome.ERROR, ErrorCode.OUTPUT_INVALID)
     assert why in (outcome.error_message or "")
     assert outcome.result == said
     assert outcome.usage == USAGE
 
 
-def test_a_failure_stays_the_failure_it_is() -> None:
+async def test_a_failure_stays_the_failure_it_is(judging: Judging) -> None:
     failed = Outcome(AttemptOutcome.ERROR, ErrorCode.AUTH_FAILED, "no", result="partial")
-    assert fit_for(ANSWER)(failed) is failed
+    assert await judging.fit_for(ANSWER, "run.1")(failed, asyncio.Event()) is failed
 
 
-def test_without_a_schema_everything_is_as_it_is() -> None:
-    assert fit_for(None) is as_it_is
-    assert as_it_is(success("text")).result == "text"
+async def test_without_a_schema_everything_is_as_it_is(judging: Judging) -> None:
+    assert judging.fit_for(None, "run.1") is as_it_is
+    assert (await as_it_is(success("text"), asyncio.Event())).result == "text"
+
+
+async def test_a_schema_that_takes_for_ever_is_judged_by_for_a_while_only(
+    judging: Judging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "JUDGE_SECONDS", 0.5)
+    outcome = await judging.fit_for(fork_of(40), "forked.1")(success("{}"), asyncio.Event())
+    assert (outcome.outcome, outcome.error_code) == (AttemptOutcome.ERROR, ErrorCode.OUTPUT_INVALID)
+    assert "could not be held against its schema within 0.5 s" in (outcome.error_message or "")
+    assert outcome.result == "{}"
+    assert processes_with("RUNYARD_RUN", "judge.forked.1") == []
+
+
+async def test_who_is_in_a_hurry_waits_for_no_judge_and_leaves_none(judging: Judging) -> None:
+    hurry = asyncio.Event()
+    judged = asyncio.ensure_future(judging.fit_for(fork_of(40), "hurried.1")(success("{}"), hurry))
+    async with asyncio.timeout(10):
+        while not processes_with("RUNYARD_RUN", "judge.hurried.1"):
+            await asyncio.sleep(0.01)
+    began = time.monotonic()
+    hurry.set()
+    assert (await judged).outcome is AttemptOutcome.ERROR
+    assert time.monotonic() - began < answers.JUDGE_SECONDS / 2
+    assert processes_with("RUNYARD_RUN", "judge.hurried.1") == []
+
+
+async def test_an_attempt_that_is_given_up_leaves_no_judge(judging: Judging) -> None:
+    judged = asyncio.ensure_future(judging.fit_for(fork_of(40), "given_up.1")(success("{}"), asyncio.Event()))
+    async with asyncio.timeout(10):
+        while not processes_with("RUNYARD_RUN", "judge.given_up.1"):
+            await asyncio.sleep(0.01)
+    judged.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await judged
+    assert processes_with("RUNYARD_RUN", "judge.given_up.1") == []
+
+
+async def test_an_answer_for_which_no_judge_can_be_started_is_no_success(
+    judging: Judging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_given: object) -> object:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(judging.forest, "plant", refused)
+    outcome = await judging.fit_for(ANSWER, "run.1")(success('{"answer": 42}'), asyncio.Event())
+    assert outcome.error_code is ErrorCode.OUTPUT_INVALID
+    assert "Resource temporarily unavailable" in (outcome.error_message or "")
 
 
 @pytest.mark.parametrize(
@@ -76,12 +144,38 @@ def test_without_a_schema_everything_is_as_it_is() -> None:
         {"$ref": "file:///etc/passwd"},
     ],
 )
-def test_a_schema_that_is_none_or_points_elsewhere_is_refused(schema: dict[str, Any]) -> None:
+async def test_a_schema_that_is_none_or_points_elsewhere_is_refused(judging: Judging, schema: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r".+"):
         Schema(schema)
     with pytest.raises(RunyardError, match="outputSchema"):
-        fit_for(schema)
+        judging.fit_for(schema, "run.1")
 
 
 def test_a_pattern_made_to_take_for_ever_does_not() -> None:
     assert Schema({"type": "string", "pattern": "^(a+)+$"}).misfit("a" * 50_000 + "!") is not None
+
+
+def test_a_schema_of_a_thousand_long_patterns_is_refused_before_it_costs_anything() -> None:
+    def seconds(count: int) -> float:
+        """Refused or not: how long that took."""
+        long = {f"p{each}": {"pattern": rf"(\p{{L}}|\p{{N}}){{180}}{each}"} for each in range(count)}
+        began = time.process_time()
+        with pytest.raises(ValueError, match=r"too large|patterns"):
+            Schema({"properties": long})
+        return time.process_time() - began
+
+    assert seconds(1000) < 0.5
+    assert seconds(MAX_PATTERNS) < 0.5
+
+
+def test_as_many_patterns_as_a_schema_may_have_are_compiled_within_a_second() -> None:
+    longest = {f"^\\p{{L}}{{1,20}}{each}$": {} for each in range(MAX_PATTERNS)}
+    began = time.process_time()
+    Schema({"patternProperties": longest})
+    assert time.process_time() - began < 1
+
+
+def test_a_schema_may_not_be_larger_than_its_bound() -> None:
+    Schema({"description": "x" * (MAX_SCHEMA_BYTES - 100)})
+    with pytest.raises(ValueError, match="bytes, and a schema may have"):
+        Schema({"description": "x" * MAX_SCHEMA_BYTES})

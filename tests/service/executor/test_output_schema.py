@@ -1,0 +1,33 @@
+"""A schema that nobody could ever judge by, as a caller gives it: its own run pays for it, and no other one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from executor.attempts import answers
+from tests.service.executor.kit import executor_inside
+from tests.unit.executor.test_answers import fork_of
+
+
+async def test_a_run_whose_schema_takes_for_ever_ends_in_time_and_another_one_does_not_notice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "JUDGE_SECONDS", 3.0)
+    async with executor_inside(tmp_path / "state") as executor:
+        await executor.begin("echo done", outputSchema=fork_of(40), providerOptions={"result": "json"})
+        for number in range(3):
+            await executor.begin("echo done", f"other_{number}")
+            assert (await executor.ended(f"other_{number}"))["outcome"] == "success"
+        assert (await executor.show())["status"] != "ended", "the others ended while it was judged"
+        ended = await executor.ended()
+        assert (ended["outcome"], ended["errorCode"]) == ("error", "output_invalid")
+        assert ended["errorMessage"] == "the answer could not be held against its schema within 3 s"
+
+
+async def test_an_answer_that_fits_its_schema_is_the_result(tmp_path: Path) -> None:
+    async with executor_inside(tmp_path / "state") as executor:
+        await executor.begin("echo done", outputSchema={"type": "object"}, providerOptions={"result": "json"})
+        ended = await executor.ended()
+        assert (ended["outcome"], ended["result"]) == ("success", {})
