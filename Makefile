@@ -22,7 +22,7 @@ demo: $(STAMP) ## Start a whole stack, run one scripted run through it, stop eve
 up: $(STAMP) ## Start a local stack and keep it running until Ctrl-C
 	$(BIN)/runyard up
 
-test: $(STAMP) ## Run all tests but those that need engine CLIs or break a running stack
+test: $(STAMP) ## Run all tests but those that need engine CLIs (test-engines), kill parts of a stack (chaos) or bend its network (rough)
 	$(PYTEST) -m "not engine and not chaos and not rough" -n 3 --dist worksteal
 
 fuzz: $(STAMP) ## Ask the services for whatever their documents allow, and for what they do not, at length
@@ -81,7 +81,7 @@ docs: $(STAMP) ## Print the generated parts of the documents and the OpenAPI fil
 	$(BIN)/python scripts/print_contracts.py --write
 
 clean: ## Delete the environment, the engines and every cache
-	rm -rf $(VENV) engines/node_modules .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf $(VENV) engines/node_modules .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache dist
 	find $(CHECKED) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock: ## Make requirements.lock anew from pyproject.toml (needs uv)

@@ -38,7 +38,7 @@ class Addresses:
 
 
 def add_stack_arguments(parser: argparse.ArgumentParser) -> None:
-    """Secrets come by environment or file only: the command line is seen by everyone on the machine."""
+    """A key is better given by environment or ready file: the command line is seen by everyone on the machine."""
     parser.add_argument("--base-url", help="the control plane; default: RUNYARD_URL, else the local stack's")
     parser.add_argument("--api-key", help="default and better: RUNYARD_API_KEY, else the local stack's")
     parser.add_argument("--ready-file", type=Path, help="of `runyard up`; default: the one in its default place")

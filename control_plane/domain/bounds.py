@@ -1,4 +1,4 @@
-"""The numbers of design §9 that fit together, in one table. All in seconds."""
+"""How long leases, leashes and silences last: numbers that must fit together, in one table. All in seconds."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from shared.waiter import Waiter
 log = structlog.get_logger("follow")
 
 PAGE = 512
-PAGE_BYTES = 4 * 1024 * 1024
+BLOCK_BYTES = 4 * 1024 * 1024  # what one reader holds; a page somebody asks for may be longer
 TAIL_EVENTS = 1_000
 TAIL_BYTES = 1024 * 1024
 POLL_SECONDS = 1.0
@@ -136,7 +136,7 @@ class Tail:
             self.known = self.last  # announced, but not there: a hint may be wrong, the table never is
 
     async def _page(self, cursor: int) -> list[StoredEvent]:
-        return await self._events.page(self.run_id, cursor, PAGE, max_bytes=PAGE_BYTES)
+        return await self._events.page(self.run_id, cursor, PAGE, max_bytes=BLOCK_BYTES)
 
     def _forget(self, cursor: int) -> None:
         """History up to here was trimmed: begin after it. Who is behind finds the gap in the table."""

@@ -282,6 +282,8 @@ class UsageUpdated(Payload):
 
 
 class ArtifactCreated(Payload):
+    """A file of the run was kept. No run tells it yet."""
+
     KIND = Kind.ARTIFACT_CREATED
     path: str
     bytes: int
@@ -289,6 +291,8 @@ class ArtifactCreated(Payload):
 
 
 class OutputRepaired(Payload):
+    """The answer was not of the form asked for, and was made so. No run tells it yet: one that does not fit ends its run."""
+
     KIND = Kind.OUTPUT_REPAIRED
     how: str
 

@@ -115,5 +115,5 @@ BENCH = Bench(
                at_least=True),
         Target("T5", "CPU of a thousand events in windows of 64", of(WINDOWED, "ms/1k"), 8, unit="ms"),
     ),
-    notes=("CPU of writer and PostgreSQL. «RunLog» locks heads, reads statuses, numbers, appends, moves heads and notifies.",),
+    notes=("CPU of writer and PostgreSQL. «RunLog» locks heads, reads statuses, numbers, appends, and moves heads.",),
 )  # fmt: skip

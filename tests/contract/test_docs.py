@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,8 @@ CODE = [
     for path in (ROOT / folder).rglob("*")
     if "node_modules" not in path.parts
 ]
-LINK = re.compile(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)")
+LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
+HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 CITED = re.compile(r"`([\w./-]+\.(?:py|sql))`")
 CITED_TEST = re.compile(r"`(test_\w+)`")
 FENCE = re.compile(r"^```\w*\n.*?^```$", re.MULTILINE | re.DOTALL)
@@ -55,8 +57,24 @@ def test_every_setting_says_what_it_means(variable: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
 def test_every_link_leads_somewhere(document: Path) -> None:
-    missing = [link for link in LINK.findall(document.read_text("utf-8")) if not (document.parent / link).exists()]
+    missing: list[str] = []
+    for path, anchor in LINK.findall(FENCE.sub("", document.read_text("utf-8"))):
+        target = document.parent / path if path else document
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            missing.append(f"{path}#{anchor}")
     assert missing == []
+
+
+@cache
+def anchors(document: Path) -> set[str]:
+    """What a heading of a page is called in a link: its words, small, a hyphen for each space, a number where they come again."""
+    found: Counter[str] = Counter()
+    for heading in HEADING.findall(FENCE.sub("", document.read_text("utf-8"))):
+        name = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        found[name] += 1
+        if found[name] > 1:
+            found[f"{name}-{found[name] - 1}"] += 1
+    return set(found)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
