@@ -15,11 +15,8 @@ class ReadInbox:
     interactions: InteractionStore
 
     async def __call__(self, caller: Caller, status: InteractionStatus | None, cursor: str | None, limit: int) -> InteractionList:
-        """Raises ``invalid_request`` for a cursor we did not give."""
+        """Fewer than ``limit`` where they are large. Raises ``invalid_request`` for a cursor we did not give."""
         app_id = None if caller.admin else caller.app_id
-        found = await self.interactions.page(app_id, status, None, decode_position(cursor, 3), limit + 1)
-        following = None
-        if len(found) > limit:
-            last = found[limit - 1]
-            following = encode_position(last.created_at, last.run_id, last.question_id)
-        return InteractionList(items=found[:limit], next_cursor=following)
+        found, has_more = await self.interactions.page(app_id, status, None, decode_position(cursor, 3), limit)
+        following = encode_position(found[-1].created_at, found[-1].run_id, found[-1].question_id) if has_more else None
+        return InteractionList(items=found, next_cursor=following)

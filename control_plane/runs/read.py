@@ -38,14 +38,14 @@ class ReadRun:
         row = await self._row(run_id, caller)
         pending = []
         if row.status is RunStatus.WAITING_USER:
-            pending = await self.interactions.page(None, InteractionStatus.PENDING, run_id, None, 100)
+            pending, _ = await self.interactions.page(None, InteractionStatus.PENDING, run_id, None, 100)
         return api.snapshot(row, pending)
 
     async def page(self, wanted: RunFilter, cursor: str | None, limit: int) -> RunList:
-        """Newest first. Raises ``invalid_request`` for a cursor we did not give."""
-        rows = await self.runs.page(wanted, decode_position(cursor, 2), limit + 1)
-        following = encode_position(rows[limit - 1].created_at, rows[limit - 1].run_id) if len(rows) > limit else None
-        return RunList(items=[api.snapshot(row) for row in rows[:limit]], next_cursor=following)
+        """Newest first; fewer than ``limit`` where they are large. Raises ``invalid_request`` for a cursor we did not give."""
+        rows, has_more = await self.runs.page(wanted, decode_position(cursor, 2), limit)
+        following = encode_position(rows[-1].created_at, rows[-1].run_id) if has_more else None
+        return RunList(items=[api.snapshot(row) for row in rows], next_cursor=following)
 
     async def event_page(self, run_id: str, caller: Caller, after: int, before: int | None, limit: int) -> str:
         """An ``EventPage`` as JSON."""

@@ -14,7 +14,7 @@ import asyncpg
 from control_plane.domain.messages import Heard
 from control_plane.domain.placing import as_message
 from control_plane.storage.failures import storage_errors
-from control_plane.storage.queries import load
+from control_plane.storage.queries import LIST_BYTES, load
 from control_plane.storage.wakeups import Channel, Tell, nobody
 from shared.contracts.events import InteractionRequested
 from shared.contracts.interactions import Interaction, InteractionStatus, OnExpiry, Reply
@@ -99,12 +99,15 @@ class InteractionStore:
         run_id: str | None,
         after: tuple[datetime, str, str] | None,
         limit: int,
-    ) -> list[Interaction]:
-        """Oldest first, from after (created_at, run id, question id)."""
+    ) -> tuple[list[Interaction], bool]:
+        """Oldest first, from after (created_at, run id, question id), and whether more follow: as in the list of runs."""
         at, after_run, after_question = after or (None, None, None)
         with storage_errors():
-            rows = await self._pool.fetch(_SQL["list"], app_id, status, run_id, at, after_run, after_question, limit)
-        return [_interaction(row) for row in rows]
+            rows = await self._pool.fetch(
+                _SQL["list"], app_id, status, run_id, at, after_run, after_question, limit + 1, LIST_BYTES
+            )
+        shown = rows[:limit]
+        return [_interaction(row) for row in shown], bool(shown) and len(shown) < shown[0]["found"]
 
 
 def _answered(row: Any) -> Answered:

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).with_name("sql")
+LIST_BYTES = 8 * 1024 * 1024  # of documents in a page of a list; one more row may begin below it
 _NAME = re.compile(r"^-- name: (\w+)$", re.M)
 
 

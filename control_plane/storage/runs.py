@@ -19,7 +19,7 @@ from control_plane.domain.run import DrivenRun, IdempotencyKey, Lease, NewRun, P
 from control_plane.domain.standing import NO_WORK
 from control_plane.storage.claims import Asked, claim_within
 from control_plane.storage.failures import storage_errors
-from control_plane.storage.queries import load
+from control_plane.storage.queries import LIST_BYTES, load
 from control_plane.storage.wakeups import Channel, Tell, nobody
 from shared.contracts.providers import Provider
 from shared.contracts.runs import OnSessionBusy, RunStatus
@@ -266,15 +266,16 @@ class RunStore:
             row = await self._pool.fetchrow(_SQL["snapshot"], run_id, self._ageing.seconds, self._ageing.most)
         return None if row is None else _run_row(row)
 
-    async def page(self, wanted: RunFilter, before: tuple[datetime, str] | None, limit: int) -> list[RunRow]:
-        """Newest first, from before (created_at, id)."""
+    async def page(self, wanted: RunFilter, before: tuple[datetime, str] | None, limit: int) -> tuple[list[RunRow], bool]:
+        """Newest first, from before (created_at, id), and whether more follow: also where fewer than ``limit`` are large."""
         at, run_id = before or (None, None)
         with storage_errors():
             rows = await self._pool.fetch(
                 _SQL["list"], wanted.app_id, wanted.status, wanted.source, wanted.provider, wanted.session_id,
-                wanted.created_from, wanted.created_to, at, run_id, limit,
+                wanted.created_from, wanted.created_to, at, run_id, limit + 1, LIST_BYTES,
             )  # fmt: skip
-        return [_run_row(row) for row in rows]
+        shown = rows[:limit]
+        return [_run_row(row) for row in shown], bool(shown) and len(shown) < shown[0]["found"]
 
 
 def _same_body(row: Any, key: IdempotencyKey) -> str:

@@ -48,13 +48,22 @@ SELECT run_id, question_id, on_expiry FROM interactions
 WHERE status = 'pending' AND expires_at < now() ORDER BY expires_at LIMIT 100;
 
 -- name: list
--- $1 app (NULL: all), $2 status (NULL: any), $3 run (NULL: any), $4/$5/$6 the page before, $7 limit.
-SELECT interactions.run_id, question_id, attempt, request, interactions.status, answer, answered_by, answered_at,
-       interactions.created_at, expires_at, interactions.on_expiry
-FROM interactions JOIN agent_runs AS run ON run.id = interactions.run_id
-WHERE ($1::text IS NULL OR run.app_id = $1)
-  AND ($2::text IS NULL OR interactions.status = $2)
-  AND ($3::text IS NULL OR interactions.run_id = $3)
-  AND ($4::timestamptz IS NULL OR (interactions.created_at, interactions.run_id, question_id) > ($4, $5, $6))
-ORDER BY interactions.created_at, interactions.run_id, question_id
-LIMIT $7;
+-- $1 app (NULL: all), $2 status (NULL: any), $3 run (NULL: any), $4/$5/$6 the page before, $7 limit, $8 bytes: as in the list of runs.
+SELECT *
+FROM (
+    SELECT page.*, count(*) OVER () AS found, coalesce(sum(octet_length(request::text) + coalesce(octet_length(answer::text), 0)) OVER (
+        ORDER BY created_at, run_id, question_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
+    FROM (
+        SELECT interactions.run_id, question_id, attempt, request, interactions.status, answer, answered_by, answered_at,
+               interactions.created_at, expires_at, interactions.on_expiry
+        FROM interactions JOIN agent_runs AS run ON run.id = interactions.run_id
+        WHERE ($1::text IS NULL OR run.app_id = $1)
+          AND ($2::text IS NULL OR interactions.status = $2)
+          AND ($3::text IS NULL OR interactions.run_id = $3)
+          AND ($4::timestamptz IS NULL OR (interactions.created_at, interactions.run_id, question_id) > ($4, $5, $6))
+        ORDER BY interactions.created_at, interactions.run_id, question_id
+        LIMIT $7
+    ) AS page
+) AS measured
+WHERE bytes_before < $8
+ORDER BY created_at, run_id, question_id;

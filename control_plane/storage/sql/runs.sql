@@ -366,21 +366,31 @@ CROSS JOIN LATERAL (
 WHERE run.id = $1;
 
 -- name: list
--- $1 app (NULL: all), then filters (NULL: any), then the page before (created_at, id).
-SELECT run.*, run.status::text AS status_text, head.last_cursor, head.attempt, head.lease_token IS NOT NULL AS claimed,
-       head.claim_after IS NULL AS resting, attempt.outcome, attempt.ended_at AS attempt_ended_at,
-       NULL::timestamptz AS next_attempt_at, NULL::bigint AS queue_position, NULL::numeric AS expected_wait_ms,
-       attempt.engine_session
-FROM agent_runs AS run
-JOIN run_heads AS head ON head.run_id = run.id
-LEFT JOIN attempts AS attempt ON attempt.run_id = run.id AND attempt.attempt = head.attempt
-WHERE ($1::text IS NULL OR run.app_id = $1)
-  AND ($2::text IS NULL OR run.status = $2::run_status)
-  AND ($3::text IS NULL OR run.source = $3)
-  AND ($4::text IS NULL OR run.provider = $4)
-  AND ($5::text IS NULL OR run.session_id = $5)
-  AND ($6::timestamptz IS NULL OR run.created_at >= $6)
-  AND ($7::timestamptz IS NULL OR run.created_at < $7)
-  AND ($8::timestamptz IS NULL OR (run.created_at, run.id) < ($8, $9))
-ORDER BY run.created_at DESC, run.id DESC
-LIMIT $10;
+-- $1 app (NULL: all), then filters (NULL: any), then the page before (created_at, id), how many at most, and in how many bytes:
+-- no row more once the outcomes have passed them. found: how many rows there were without that.
+SELECT *
+FROM (
+    SELECT page.*, count(*) OVER () AS found, coalesce(sum(octet_length(outcome::text)) OVER (
+        ORDER BY created_at DESC, id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
+    FROM (
+        SELECT run.*, run.status::text AS status_text, head.last_cursor, head.attempt, head.lease_token IS NOT NULL AS claimed,
+               head.claim_after IS NULL AS resting, attempt.outcome, attempt.ended_at AS attempt_ended_at,
+               NULL::timestamptz AS next_attempt_at, NULL::bigint AS queue_position, NULL::numeric AS expected_wait_ms,
+               attempt.engine_session
+        FROM agent_runs AS run
+        JOIN run_heads AS head ON head.run_id = run.id
+        LEFT JOIN attempts AS attempt ON attempt.run_id = run.id AND attempt.attempt = head.attempt
+        WHERE ($1::text IS NULL OR run.app_id = $1)
+          AND ($2::text IS NULL OR run.status = $2::run_status)
+          AND ($3::text IS NULL OR run.source = $3)
+          AND ($4::text IS NULL OR run.provider = $4)
+          AND ($5::text IS NULL OR run.session_id = $5)
+          AND ($6::timestamptz IS NULL OR run.created_at >= $6)
+          AND ($7::timestamptz IS NULL OR run.created_at < $7)
+          AND ($8::timestamptz IS NULL OR (run.created_at, run.id) < ($8, $9))
+        ORDER BY run.created_at DESC, run.id DESC
+        LIMIT $10
+    ) AS page
+) AS measured
+WHERE bytes_before < $11
+ORDER BY created_at DESC, id DESC;

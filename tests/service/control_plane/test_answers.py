@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from tests.service.control_plane.conftest import Replica
+from control_plane.storage.run_log import Write
+from tests.service.control_plane.conftest import Replica, Stores, frame
 from tests.service.control_plane.fake_manager import FakeManager
 
 LONG_AGO = "0001-01-01T00:00:00%2B14:00"
@@ -137,3 +139,38 @@ async def test_pages_of_events_end_where_their_bytes_do(replica: Replica, manage
         pages += 1
     assert seen == list(range(1, 26))
     assert pages == 2
+
+
+async def walked(replica: Replica, path: str) -> list[list[dict[str, Any]]]:
+    """All pages of a list, none of which weighs much."""
+    pages: list[list[dict[str, Any]]] = []
+    cursor: dict[str, str] = {}
+    while not pages or cursor:
+        answer = await replica.http.get(path, params={"limit": 500, **cursor})
+        assert len(answer.content) < 16 * 1024 * 1024
+        pages.append(answer.json()["items"])
+        cursor = {"cursor": following} if (following := answer.json()["nextCursor"]) else {}
+    return pages
+
+
+async def test_a_list_of_runs_ends_its_pages_where_their_results_are_large(replica: Replica, stores: Stores) -> None:
+    ids = [(await stores.started()).run_id for _ in range(20)]
+    for run_id in ids:
+        data = {"outcome": "success", "activeMs": 1, "result": "é" * 1_000_000}
+        await stores.log.write([Write(run_id, [frame(1, "attempt.ended", json.dumps(data, ensure_ascii=False))])])
+    pages = await walked(replica, "/api/runs")
+    assert [each["runId"] for page in pages for each in page] == ids[::-1]
+    assert all(len(each["result"]) == 1_000_000 for page in pages for each in page)
+    assert [len(page) for page in pages] == [5, 5, 5, 5]
+
+
+async def test_the_inbox_ends_its_pages_where_their_questions_are_large(replica: Replica, stores: Stores) -> None:
+    lease = await stores.started()
+    ids = [f"q1-{number:02}" for number in range(20)]
+    for number, question_id in enumerate(ids, 1):
+        data = {"questionId": question_id, "type": "question", "prompt": "x" * 2_000_000}
+        await stores.log.write([Write(lease.run_id, [frame(number, "interaction.requested", json.dumps(data))])])
+    pages = await walked(replica, "/api/human-loop/pending")
+    assert [each["questionId"] for page in pages for each in page] == ids
+    assert [len(page) for page in pages] == [5, 5, 5, 5]
+    assert len((await replica.show(lease.run_id))["pendingQuestions"]) == 5
