@@ -32,23 +32,29 @@ PathList = Annotated[list[Path], NoDecode, BeforeValidator(_split)]
 """Comma-separated lists in the environment."""
 
 
-class SecretFiles(PydanticBaseSettingsSource):
-    """For every secret ``X``: the variable ``X_FILE`` may name a file that holds it, as container engines hand secrets over.
+def secret_from_file(variable: str) -> str | None:
+    """For a secret ``X``: what the file holds that ``X_FILE`` names, as container engines hand secrets over; None without one.
 
     Raises ``ValueError`` naming the variable when both are set, or when the file cannot be read.
     """
+    path = os.environ.get(f"{variable}_FILE")
+    if not path:
+        return None
+    if os.environ.get(variable):
+        raise ValueError(f"{variable} and {variable}_FILE are both set")
+    try:
+        return Path(path).read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{variable}_FILE cannot be read ({getattr(error, 'strerror', None) or 'it is no text'})") from None
+
+
+class SecretFiles(PydanticBaseSettingsSource):
+    """Every secret ``X`` may stand in the file that ``X_FILE`` names. Raises ``ValueError``, as ``secret_from_file`` does."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         variable = str(field.validation_alias)
-        path = os.environ.get(f"{variable}_FILE")
-        if not path or not is_secret(field):
-            return None, field_name, False
-        if os.environ.get(variable):
-            raise ValueError(f"{variable} and {variable}_FILE are both set")
-        try:
-            return Path(path).read_text().rstrip("\r\n"), variable, False
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"{variable}_FILE cannot be read ({getattr(error, 'strerror', None) or 'it is no text'})") from None
+        found = secret_from_file(variable) if is_secret(field) else None
+        return found, field_name if found is None else variable, False
 
     def __call__(self) -> dict[str, Any]:
         found = (self.get_field_value(field, name) for name, field in self.settings_cls.model_fields.items())

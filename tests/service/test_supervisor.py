@@ -234,6 +234,44 @@ def test_a_service_gets_what_it_needs_of_the_environment_and_no_more(start: Call
     assert "OPENAI_API_KEY" not in plane
 
 
+def environments(stack: Stack, *names: str) -> list[dict[str, str]]:
+    return [httpx.get(f"{stack.url(name)}/environment", trust_env=False).json() for name in names]
+
+
+def test_what_an_operator_set_for_executors_stays_so(start: Callable[..., Stack], state: Path) -> None:
+    given = {
+        "EXECUTOR_PRIVATE_PATHS": "/srv/hidden,secrets", "EXECUTOR_WORKSPACE_ROOT": "/srv/work", "EXECUTOR_ENGINES_DIR": "mine",
+        "RUNYARD_ENGINES_DIR": "/srv/others", "EXECUTOR_SNAPSHOT_STORE": "s3://bucket/x", "AWS_SECRET_ACCESS_KEY": "signs in",
+    }  # fmt: skip
+    stack = start(NO_DATABASE, environment=given).up()
+    executor, plane = environments(stack, "executor-1", "control-plane")
+    assert executor["EXECUTOR_PRIVATE_PATHS"] == f"/srv/hidden,{Path('secrets').absolute()},{state}"
+    assert executor["EXECUTOR_WORKSPACE_ROOT"] == "/srv/work"
+    assert executor["EXECUTOR_ENGINES_DIR"] == str(Path("mine").absolute())
+    assert executor["AWS_SECRET_ACCESS_KEY"] == "signs in"
+    assert "AWS_SECRET_ACCESS_KEY" not in plane
+
+
+def test_a_database_and_its_password_may_stand_in_files(start: Callable[..., Stack], state: Path, tmp_path: Path) -> None:
+    for name, secret in (("url", "postgresql://nobody@nowhere/none"), ("password", "opens it")):
+        (tmp_path / name).write_text(f"{secret}\n")
+    given = {"DATABASE_URL_FILE": str(tmp_path / "url"), "DATABASE_PASSWORD_FILE": str(tmp_path / "password")}
+    stack = start(environment=given).up()
+    [plane] = environments(stack, "control-plane")
+    assert (plane["DATABASE_URL"], plane["DATABASE_PASSWORD"]) == ("postgresql://nobody@nowhere/none", "opens it")
+    assert not (state / "postgres").exists()
+
+
+def test_a_database_that_is_named_twice_is_refused(start: Callable[..., Stack], state: Path) -> None:
+    code, stderr = start(NO_DATABASE, environment={"DATABASE_URL": NO_DATABASE, "DATABASE_URL_FILE": "/nowhere"}).ended()
+    assert (code, "DATABASE_URL and DATABASE_URL_FILE are both set" in stderr) == (1, True)
+
+
+def test_the_password_of_another_database_is_not_given_to_the_embedded_one(start: Callable[..., Stack]) -> None:
+    [plane] = environments(start(environment={"DATABASE_PASSWORD": "of another"}).up(), "control-plane")
+    assert "DATABASE_PASSWORD" not in plane
+
+
 def test_a_ready_file_that_cannot_be_written_any_more_does_not_end_the_stack(start: Callable[..., Stack], state: Path) -> None:
     stack = start(NO_DATABASE).up()
     before, url = stack.pid("executor-manager"), stack.url("executor-manager")

@@ -73,7 +73,7 @@ def _play(folder: Path, console: Console) -> None:
     ready_file.unlink(missing_ok=True)
     console.print(Text("Starting Postgres, an executor, the executor manager and the control plane …", "bold"))
     command = [sys.executable, "-P", "-m", "runyard.cli.main", "up", "--state-dir", str(folder), "--port", "0"]
-    environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    environment = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "DATABASE_URL_FILE")}
     with subprocess.Popen(
         [*command, "--ready-file", str(ready_file)], stdout=subprocess.DEVNULL, start_new_session=True, env=environment,
         preexec_fn=dies_with_parent(signal.SIGTERM),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
+from runyard.local_stack.stack import StackError
 from shared.contracts.credentials import CREDENTIALS as SIGN_IN
+from shared.settings import secret_from_file
 
 # The machine: programs, home, language, certificates, proxies.
 MACHINE = (
@@ -42,6 +45,21 @@ def handed_down(prefixes: Iterable[str], names: Iterable[str] = (), without: str
         return name.startswith(starts) and name not in NOT_FOR_SERVICES and not (without and name.startswith(without))
 
     return {name: value for name, value in os.environ.items() if goes(name)}
+
+
+def secret(name: str) -> str | None:
+    """A secret of an operator's, from its variable or from the file that ``<name>_FILE`` names. Raises ``StackError``."""
+    try:
+        return secret_from_file(name) or os.environ.get(name)
+    except ValueError as error:
+        raise StackError(str(error)) from error
+
+
+def engines_dir() -> Path | None:
+    """Where the pinned engines are: what an operator set under either name, else the checkout we were started in."""
+    given = os.environ.get("EXECUTOR_ENGINES_DIR") or os.environ.get("RUNYARD_ENGINES_DIR")
+    folder = Path(given or "engines").absolute()
+    return folder if given or folder.is_dir() else None
 
 
 def credentials_present(environment: Mapping[str, str] = os.environ) -> list[str]:

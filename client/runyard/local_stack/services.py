@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from runyard.local_stack.environment import CREDENTIALS, handed_down
+from runyard.local_stack.environment import CREDENTIALS, engines_dir, handed_down, secret
 from runyard.local_stack.ports import HOST, Ports, base_url
 from runyard.local_stack.stack import Secrets
 
@@ -48,10 +49,16 @@ def service_table(state_dir: Path, ports: Ports, secrets: Secrets, database_url:
     """All services, in the order in which the ready file names them."""
     token = {"RUNYARD_SERVICE_TOKEN": secrets.service_token}
     return [
-        *_control_planes(ports, {**token, "RUNYARD_ADMIN_KEY": secrets.admin_key, "DATABASE_URL": database_url}),
+        *_control_planes(ports, {**token, "RUNYARD_ADMIN_KEY": secrets.admin_key, **_database(database_url)}),
         *_managers(ports, token),
         *_executors(state_dir, ports, token),
     ]
+
+
+def _database(url: str) -> dict[str, str]:
+    """The embedded one's address holds its password: what else is set is another database's."""
+    password = None if urlsplit(url).password else secret("DATABASE_PASSWORD")
+    return {"DATABASE_URL": url, **({"DATABASE_PASSWORD": password} if password else {})}
 
 
 def _control_planes(ports: Ports, given: Mapping[str, str]) -> list[Service]:
@@ -79,25 +86,29 @@ def _managers(ports: Ports, given: Mapping[str, str]) -> list[Service]:
 
 
 def _executors(state_dir: Path, ports: Ports, given: Mapping[str, str]) -> list[Service]:
-    shared = {**handed_down(["EXECUTOR_"], CREDENTIALS, without="EXECUTOR_MANAGER_"), **given, **_engines_dir()}
+    prefixes = ["EXECUTOR_", *(["AWS_"] if os.environ.get("EXECUTOR_SNAPSHOT_STORE", "").startswith("s3:") else [])]
+    shared = {**handed_down(prefixes, CREDENTIALS, without="EXECUTOR_MANAGER_"), **given, **_folders(state_dir)}
     made: list[Service] = []
     for index, port in enumerate(ports.executors):
         name = f"executor-{index + 1}"
         own = {
             "EXECUTOR_HOST": HOST, "EXECUTOR_PORT": str(port), "EXECUTOR_ID": name,
-            "EXECUTOR_STATE_DIR": str(state_dir / name), "EXECUTOR_WORKSPACE_ROOT": str(state_dir / "workspaces"),
-            "EXECUTOR_PRIVATE_PATHS": str(state_dir),
+            "EXECUTOR_STATE_DIR": str(state_dir / name),
         }  # fmt: skip
         pid_file = state_dir / name / "executor.pid"
         made.append(Service(name, Tier.EXECUTOR, base_url(port), _module("executor"), {**shared, **own}, pid_file, signal.SIGINT))
     return made
 
 
-def _engines_dir() -> dict[str, str]:
-    """``RUNYARD_ENGINES_DIR``, else the checkout we were started in."""
-    given = os.environ.get("RUNYARD_ENGINES_DIR")
-    folder = Path(given) if given else Path("engines")
-    return {"EXECUTOR_ENGINES_DIR": str(folder.resolve())} if given or folder.is_dir() else {}
+def _folders(state_dir: Path) -> dict[str, str]:
+    """Those an operator set stay, whole: executors work in another folder than the one they are meant from."""
+    root, hidden, engines = os.environ.get("EXECUTOR_WORKSPACE_ROOT"), os.environ.get("EXECUTOR_PRIVATE_PATHS", ""), engines_dir()
+    private = [os.path.abspath(each.strip()) for each in hidden.split(",") if each.strip()]
+    return {
+        "EXECUTOR_WORKSPACE_ROOT": os.path.abspath(root) if root else str(state_dir / "workspaces"),
+        "EXECUTOR_PRIVATE_PATHS": ",".join([*private, str(state_dir)]),
+        **({"EXECUTOR_ENGINES_DIR": str(engines)} if engines else {}),
+    }
 
 
 def _numbered(name: str, index: int) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from runyard.local_stack.environment import secret
 from runyard.local_stack.keeper import Keeper, Say
 from runyard.local_stack.ports import Ports, choose_ports
 from runyard.local_stack.postgres import LocalPostgres
@@ -141,8 +142,9 @@ class Supervisor:
             group.create_task(self._refresh(secrets, database_url))
 
     async def _database(self) -> tuple[str, list[Keeper]]:
-        if self._options.database_url is not None:
-            return self._options.database_url, []
+        named = secret("DATABASE_URL")
+        if url := self._options.database_url or named:
+            return url, []
         try:
             self._postgres = LocalPostgres(self._state_dir)
             keeper = Keeper(_KeptPostgres(self._postgres), self._say)
