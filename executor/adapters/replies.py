@@ -14,12 +14,16 @@ from shared.contracts.interactions import Answer, Decision, InteractionType, Opt
 
 @dataclass(frozen=True, slots=True)
 class UserQuestion:
-    """A question to the user. ``key``: what its answer is called by a caller that answers several."""
+    """A question to the user. ``key``: what its answer is called by a caller that answers several.
+
+    ``takes_several``: a list of texts is an answer to it, too.
+    """
 
     key: str
     text: str
     header: str = ""
     options: Sequence[Option] = ()
+    takes_several: bool = False
 
 
 def decision_of(reply: Reply) -> Decision:
@@ -37,11 +41,12 @@ def reason_of(reply: Reply) -> str | None:
 
 
 def question_fields(questions: Sequence[UserQuestion]) -> dict[str, Any]:
-    """The fields of our question: one has its options, several have a schema of their answers."""
-    prompt = "\n".join(each.text for each in questions)
-    if len(questions) == 1:
-        return {"type": InteractionType.QUESTION, "prompt": prompt, "options": list(questions[0].options)}
-    return {"type": InteractionType.QUESTION, "prompt": prompt, "schema_": _schema(questions)}
+    """The fields of our question: one has its options, several have a schema of their answers, as has one that takes several."""
+    fields: dict[str, Any] = {"type": InteractionType.QUESTION, "prompt": "\n".join(each.text for each in questions)}
+    if len(questions) != 1:
+        return fields | {"schema_": _schema(questions)}
+    [only] = questions
+    return fields | {"options": list(only.options)} | ({"schema_": _answer_schema(only)} if only.takes_several else {})
 
 
 def answers_to(questions: Sequence[UserQuestion], answer: Answer | None) -> list[list[str] | None]:
@@ -66,10 +71,15 @@ def _texts(value: Any) -> list[str]:
 
 
 def _schema(questions: Sequence[UserQuestion]) -> dict[str, Any]:
-    """A JSON Schema of the answers, by key; ``examples`` because people may also answer in their own words."""
-    properties = {
-        each.key: {"type": "string", "title": each.header or each.text, "description": each.text}
-        | ({"examples": [option.label for option in each.options]} if each.options else {})
-        for each in questions
-    }
+    """A JSON Schema of the answers, by key."""
+    properties = {each.key: _answer_schema(each) for each in questions}
     return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _answer_schema(question: UserQuestion) -> dict[str, Any]:
+    """``examples`` because people may also answer in their own words."""
+    form: dict[str, Any] = {"type": "string"}
+    if question.takes_several:
+        form = {"type": ["string", "array"], "items": {"type": "string"}}
+    examples = {"examples": [option.label for option in question.options]} if question.options else {}
+    return {**form, "title": question.header or question.text, "description": question.text, **examples}

@@ -85,7 +85,10 @@ def answers_of(asked: Asked, answer: Answer | None) -> dict[str, Any]:
 
 
 def _by_position(asked: Asked) -> list[UserQuestion]:
-    return [UserQuestion(str(at), each.question, each.header, _options(each)) for at, each in enumerate(asked.questions)]
+    return [
+        UserQuestion(str(at), each.question, each.header, _options(each), each.multi_select)
+        for at, each in enumerate(asked.questions)
+    ]
 
 
 def _options(asked: AskedQuestion) -> list[Option]:

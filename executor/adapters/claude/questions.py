@@ -113,7 +113,7 @@ def _questions(asked: CanUseTool) -> list[UserQuestion]:
 def _question(question: Mapping[str, Any]) -> UserQuestion:
     text, choices = str(question.get("question", "")), objects_of(question.get("options"))
     options = [Option(label=str(each.get("label", "")), description=each.get("description")) for each in choices]
-    return UserQuestion(text, text, str(question.get("header") or ""), options)
+    return UserQuestion(text, text, str(question.get("header") or ""), options, question.get("multiSelect") is True)
 
 
 def _answers(questions: Sequence[UserQuestion], answer: Answer) -> dict[str, str]:

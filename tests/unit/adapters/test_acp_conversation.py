@@ -141,13 +141,13 @@ def test_questions_to_the_user_are_questions_and_their_answers_go_by_position() 
     peer = Peer(Provider.QWEN_CODE).prompted()
     asked = [
         {"question": "Which colour?", "header": "Colour", "options": [{"label": "Red"}, {"label": "Blue"}]},
-        {"question": "How many?", "header": "Count", "options": []},
+        {"question": "How many?", "header": "Count", "options": [], "multiSelect": True},
     ]
     meta = {"toolName": "ask_user_question", "qwenInteractionKind": "user_question"}
     question_id = peer.asks(rawInput={"questions": asked}, kind="think", _meta=meta)
     [told] = peer.emitted(InteractionRequested)
     assert (told.type, told.prompt) == (InteractionType.QUESTION, "Which colour?\nHow many?")
-    assert list(told.schema_["properties"]) == ["0", "1"]
+    assert [each["type"] for each in told.schema_["properties"].values()] == ["string", ["string", "array"]]
     peer.steps += peer.conversation.answer(question_id, Reply(answer={"Colour": "Blue", "1": ["2", "3"]}))
     assert peer.sent[-1]["result"]["answers"] == {"0": "Blue", "1": "2, 3"}
     assert peer.sent[-1]["result"]["outcome"]["optionId"] == "yes"

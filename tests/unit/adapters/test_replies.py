@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from executor.adapters.replies import UserQuestion, answers_to, question_fields
 from shared.contracts.interactions import InteractionType, Option
+from shared.schemas import Schema
 
 INDENT = UserQuestion("0", "Tabs or spaces?", "Indent", (Option(label="Tabs"), Option(label="Spaces")))
 NAME = UserQuestion("1", "What name?")
@@ -26,6 +28,16 @@ NAME = UserQuestion("1", "What name?")
 ])  # fmt: skip
 def test_a_person_may_answer_in_any_of_these_ways(questions: list[UserQuestion], answer: Any, texts: Any) -> None:
     assert answers_to(questions, answer) == texts
+
+
+def test_a_question_that_several_options_may_answer_says_so_and_takes_one_text_all_the_same() -> None:
+    several = replace(INDENT, takes_several=True)
+    alone = question_fields([several])
+    assert alone["options"] == list(INDENT.options)
+    for schema in (alone["schema_"], question_fields([NAME, several])["schema_"]["properties"]["0"]):
+        assert Schema(schema).misfit(["Tabs", "Spaces"]) is None
+        assert Schema(schema).misfit("Tabs") is None
+        assert Schema(schema).misfit([1]) is not None
 
 
 def test_one_question_has_its_options_and_several_have_a_schema() -> None:
