@@ -44,11 +44,11 @@ def check_credentials(credentials: Mapping[str, str], where: str) -> None:
 
 def _check_metadata(metadata: dict[str, Any]) -> None:
     try:
-        text = json.dumps(metadata, allow_nan=False)
+        text = json.dumps(metadata, allow_nan=False, ensure_ascii=False)  # as jsonb prints it, but for some numbers
     except ValueError:
         raise invalid("metadata", "a number that JSON has no word for") from None
-    if len(text.encode()) > MAX_METADATA_BYTES // 2:  # Postgres prints jsonb with spaces; half leaves room for them
-        raise invalid("metadata", f"at most {MAX_METADATA_BYTES // 2} bytes")
+    if len(text.encode()) > MAX_METADATA_BYTES:
+        raise invalid("metadata", f"at most {MAX_METADATA_BYTES} bytes")
 
 
 def _check_env(env: Mapping[str, str], caller: Caller) -> None:

@@ -17,7 +17,7 @@ from shared.contracts.retries import RetryPolicy
 from shared.contracts.wire import WHOLE, Request, Wire, exactly_one_of
 
 MAX_PROMPT_BYTES = 1024 * 1024
-MAX_METADATA_BYTES = 16 * 1024
+MAX_METADATA_BYTES = 16 * 1024 - 128  # 16 KiB are stored; the rest is for what a retry writes beside it
 
 
 class RunStatus(StrEnum):
@@ -78,7 +78,9 @@ class StartRun(Request):
     require_human_loop: bool = False
     priority: Annotated[int, Field(ge=-100, le=100), WHOLE] = 0
     retry: RetryPolicy | None = Field(default=None, description="Further attempts at this run, should one fail.")
-    metadata: dict[str, Any] = Field(default_factory=dict[str, Any])
+    metadata: dict[str, Any] = Field(
+        default_factory=dict[str, Any], description=f"At most {MAX_METADATA_BYTES} bytes of JSON in UTF-8, as it is stored."
+    )
 
     @model_validator(mode="after")
     def _has_one_prompt(self) -> Self:

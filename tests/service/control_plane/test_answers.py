@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from control_plane.storage.run_log import Write
+from shared.contracts.runs import MAX_METADATA_BYTES
 from tests.service.control_plane.conftest import Replica, Stores, frame
 from tests.service.control_plane.fake_manager import FakeManager
 
@@ -111,6 +112,20 @@ async def test_a_whole_number_may_be_written_with_its_point(replica: Replica) ->
 ])  # fmt: skip
 async def test_a_reply_to_what_cannot_exist_is_refused(replica: Replica, reply: dict[str, Any]) -> None:
     assert (await replica.http.post("/api/human-loop/reply", json=reply)).status_code in (404, 422)
+
+
+@pytest.mark.parametrize("metadata", [
+    {"笔记": "中" * 5_400}, {str(number): [number, None, 1.5, "é"] for number in range(520)}, {"x": "\\\"\n\x7f\u2028" * 1_500},
+])  # fmt: skip
+async def test_metadata_is_measured_as_it_is_stored(replica: Replica, stores: Stores, metadata: dict[str, Any]) -> None:
+    room = MAX_METADATA_BYTES - len(json.dumps({**metadata, "pad": ""}, ensure_ascii=False).encode())
+    whole = {**metadata, "pad": "x" * room}
+    run_id = await replica.start(metadata=whole)
+    assert (await replica.show(run_id))["metadata"] == whole
+    assert await stores.pool.fetchval("SELECT octet_length(metadata::text) FROM agent_runs") == MAX_METADATA_BYTES
+    more = {"prompt": "x", "metadata": {**whole, "pad": "x" * (room + 1)}}
+    answer = await replica.http.post("/api/runs/start", json=more)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "metadata")
 
 
 async def test_the_head_of_a_stream_is_not_the_stream(replica: Replica, manager: FakeManager) -> None:

@@ -20,7 +20,7 @@ async def _again(replica: Replica, manager: FakeManager, run_id: str, key: str) 
 async def test_what_a_retry_adds_to_metadata_does_not_count_against_its_limit(replica: Replica, manager: FakeManager) -> None:
     """And so for the retry of a retry, which names only the run it comes from."""
     metadata = {"note": ""}
-    metadata["note"] = "x" * (MAX_METADATA_BYTES // 2 - len(json.dumps(metadata)))
+    metadata["note"] = "x" * (MAX_METADATA_BYTES - len(json.dumps(metadata)))
     first = await replica.start(metadata=metadata)
     second = await _again(replica, manager, first, "k1")
     third = await _again(replica, manager, second, "k2")
