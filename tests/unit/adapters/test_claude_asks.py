@@ -45,9 +45,9 @@ def test_several_questions_in_one_are_answered_by_name_or_in_order(answer: Any, 
 
 def test_a_list_answers_one_question_with_all_its_entries() -> None:
     claude = working()
-    [(_, asked)] = emitted(feed(claude, asks("AskUserQuestion", {"questions": [TABS | {"multiSelect": True}]})))
-    [said] = answered(claude.answer("q2-1", Reply(answer=["Tabs", "Spaces"])))
-    assert (asked["schema"]["type"], said["updatedInput"]["answers"]) == (["string", "array"], {"Tabs or spaces?": "Tabs, Spaces"})
+    asked = emitted(feed(claude, asks("AskUserQuestion", {"questions": [TABS | {"multiSelect": True}]})))[0][1]
+    answers = answered(claude.answer("q2-1", Reply(answer=["Tabs", "Spaces"])))[0]["updatedInput"]["answers"]
+    assert (asked["schema"]["type"], answers) == (["string", "array"], {"Tabs or spaces?": "Tabs, Spaces"})
 
 
 @pytest.mark.parametrize(
