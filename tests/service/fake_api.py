@@ -141,7 +141,7 @@ class FakeApi:
                 self.mute_after = None
                 await asyncio.Event().wait()
             await self._may_be_told(each["cursor"])
-            frame = f"id: {each['cursor']}\nevent: {each['kind']}\ndata: {json.dumps(each)}\n\n"
+            frame = f"id: {each['cursor']}\nevent: {each['kind']}\ndata: {json.dumps(each, ensure_ascii=False)}\n\n"
             await _chunk(writer, frame.encode() + b": hb\n\n" * self.heartbeats)
             sent += 1
         writer.write(b"0\r\n\r\n")

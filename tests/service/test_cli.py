@@ -199,14 +199,6 @@ async def test_doctor_outlives_an_engine_that_cannot_be_run(home: Path, monkeypa
     assert engines["gemini"]["reason"] == "exit status 7"
 
 
-async def test_without_any_stdin_a_run_is_followed_all_the_same(api: FakeApi, home: Path) -> None:
-    program = "import os, sys; os.close(0); os.execv(sys.executable, [sys.executable, '-m', 'runyard.cli.main', 'run', 'hi'])"
-    environment = {**os.environ, "RUNYARD_URL": api.url, "RUNYARD_API_KEY": KEY, "XDG_STATE_HOME": str(home)}
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=PIPE, stderr=PIPE, env=environment)
-    ran = await ended(process)
-    assert (ran.status, ran.stdout) == (0, "Hello[2J\n")
-
-
 @pytest.mark.parametrize("arguments", [["runs", "--json"], ["attach", "run_1", "--json"], ["runs"], ["logs", "run_1"]])
 async def test_a_reader_who_leaves_ends_the_command_without_a_word(api: FakeApi, home: Path, arguments: list[str]) -> None:
     read, write = os.pipe()

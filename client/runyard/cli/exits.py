@@ -48,6 +48,9 @@ def finish(work: Coroutine[Any, Any, Exit | None]) -> NoReturn:
     except RunyardUnreachableError as error:
         complain(f"{error}; is it up? Start one here with: runyard up")
         status = Exit.UNREACHABLE
+    except UnicodeEncodeError:  # the bytes of an argument that are none stand in it as halves of characters
+        complain("an argument is no UTF-8 text")
+        status = Exit.USAGE
     except KeyboardInterrupt:
         status = Exit.DETACHED
     raise typer.Exit(int(status))

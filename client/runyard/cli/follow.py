@@ -25,7 +25,7 @@ STOPPING_SECONDS = 30.0
 async def follow(runyard: Runyard, run_id: str, show: Show, after: int = 0) -> Exit:
     """Until the run has ended (its status as an exit) or the person detaches. Asks only where there is a terminal to ask at."""
     asker = None
-    if sys.stdin is not None and sys.stdin.isatty():  # pyright: ignore[reportUnnecessaryComparison]  None when it is closed
+    if sys.stdin.isatty():
         asker = Asker(runyard, run_id, show, Keyboard(sys.stdin.fileno(), sys.stdin.encoding))
     reading = asyncio.ensure_future(_read(runyard, run_id, show, asker, after))
     asking = asyncio.ensure_future(asker.run()) if asker is not None else None

@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from runyard.cli.standard_streams import make_usable, text_or_stdin
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run AI engine CLIs as durable runs.", rich_markup_mode=None)
 
 Url = Annotated[str | None, typer.Option("--url", help="The API; default: RUNYARD_URL, else the stack up on this machine.")]
@@ -66,9 +68,8 @@ def run(  # noqa: PLR0913 (a parameter is an option)
     from runyard.cli.exits import finish
     from runyard.cli.runs import start
 
-    text = sys.stdin.read() if prompt == "-" else prompt
     request = {"provider": provider, "model": model, "engineMode": engine_mode, "sessionId": session}
-    finish(start(url, key, text, request, follows=follow, as_json=as_json))
+    finish(start(url, key, text_or_stdin(prompt), request, follows=follow, as_json=as_json))
 
 
 @app.command()
@@ -160,7 +161,7 @@ def say(
     from runyard.cli.exits import finish
     from runyard.cli.files import say_to
 
-    finish(say_to(url, key, run_id, sys.stdin.read() if text == "-" else text, as_json))
+    finish(say_to(url, key, run_id, text_or_stdin(text), as_json))
 
 
 @app.command()
@@ -178,6 +179,8 @@ def files(
 
     if get is not None and bundle is not None:
         raise typer.BadParameter("give either --get or --bundle")
+    if bundle is not None and bundle.is_dir():
+        raise typer.BadParameter(f"{bundle} is a folder; give the zip a name in it")
     if get is not None:
         finish(print_file(url, key, run_id, get))
     finish(list_files(url, key, run_id, as_json) if bundle is None else fetch_bundle(url, key, run_id, bundle))
@@ -222,6 +225,7 @@ def main() -> None:
         # Before anything looks at them: the arguments are the engine's. It stands in this process's place.
         # -P: nothing of the folder we are in is ours to import.
         os.execv(sys.executable, [sys.executable, "-P", "-m", "executor.harness", *sys.argv[2:]])
+    make_usable()
     try:
         app(prog_name="runyard")
     except BrokenPipeError:  # the reader of our output has left

@@ -54,10 +54,10 @@ class Show(Protocol):
 
 
 class JsonLines:
-    """One event a line on stdout, as it came."""
+    """One event a line on stdout, as it came, which is UTF-8 whatever the terminal speaks."""
 
     def event(self, event: Event) -> None:
-        sys.stdout.write(event.text + "\n")
+        sys.stdout.buffer.write(f"{event.text}\n".encode())
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
