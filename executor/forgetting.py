@@ -75,10 +75,8 @@ class Forgetting:
         return True
 
     async def _forget_snapshots(self, key: str) -> bool:
-        if self._snapshots.store is None:
-            return True
         try:
-            return await asyncio.to_thread(self._snapshots.store.forget, key, YOUNG_BLOB_SECONDS)
+            return await self._snapshots.forget(key, YOUNG_BLOB_SECONDS)
         except BlobError as error:
             raise RunyardError(ErrorCode.WORKSPACE_ERROR, str(error)) from error
 

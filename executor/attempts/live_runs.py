@@ -23,7 +23,6 @@ from executor.attempts.runner import Runner
 from executor.events.journal import Journal, JournalError, JournalHead
 from executor.processes.process_tree import Forest
 from executor.snapshots.snapshots import Snapshots, Way
-from executor.workspaces.workspace import Workspace
 from shared.clock import Clock, monotonic, monotonic_ms
 from shared.contracts.events import Diagnostic, SnapshotTaken
 from shared.contracts.provider_runs import (
@@ -143,8 +142,7 @@ class LiveRuns:
         runner = Runner(replace(plan, started=way.told(plan.started)), journal, self._forest, self._now)
         attempt = Attempt(journal, runner.tail, workspace, leash, runner)
         self._attempts.add(attempt)
-        runner.on_rest = partial(self._keep, way.request, attempt, runner)
-        laying = partial(self._lay, way, workspace, plan, runner)
+        laying = partial(self._lay, way, attempt, plan, runner)
         attempt.task = asyncio.create_task(self._live(attempt, runner, older, laying))
         return self._accepted(attempt), True
 
@@ -152,18 +150,19 @@ class LiveRuns:
         living = [each for each in self.live() if each not in known]
         return any(each.journal.head.workspace == workspace_key for each in living)
 
-    async def _lay(self, way: Way, workspace: Workspace, plan: Plan, runner: Runner) -> None:
-        """Raises ``workspace_error``."""
-        await self._snapshots.go(way, workspace, lambda: runner.status == "stopping")
+    async def _lay(self, way: Way, attempt: Attempt, plan: Plan, runner: Runner) -> None:
+        """Raises ``workspace_error``; then nothing is kept of what stands there."""
+        way = await self._snapshots.go(way, attempt.workspace, lambda: runner.status == "stopping")
+        runner.on_rest = partial(self._keep, way, attempt, runner)
         if way.replaces:
-            workspace.write(plan.conversation.command.files)  # once more: what stood there is gone
+            attempt.workspace.write(plan.conversation.command.files)  # once more: what stood there is gone
 
-    async def _keep(self, request: StartProviderRun, attempt: Attempt, runner: Runner) -> SnapshotTaken | Diagnostic | None:
+    async def _keep(self, way: Way, attempt: Attempt, runner: Runner) -> SnapshotTaken | Diagnostic | None:
         """A snapshot of what it left; none while another attempt works there: that one takes it."""
-        if self._others_at(request.workspace.key, [attempt]):
+        if self._others_at(way.request.workspace.key, [attempt]):
             return None
-        session = runner.engine_session or request.resume_session_id
-        return await self._snapshots.take(request, attempt.workspace, session, lambda: runner.is_hurried)
+        session = runner.engine_session or way.request.resume_session_id
+        return await self._snapshots.take(way, attempt.workspace, session, lambda: runner.is_hurried)
 
     def secrets_of(self, workspace_key: str) -> tuple[str, ...]:
         """What attempts of this life were signed in with there: no file may show it, also after they were released."""

@@ -13,13 +13,14 @@ import shutil
 import stat
 import tarfile
 import zlib
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
+from executor.snapshots.blobs import GoesOn
 from executor.workspaces.tree_removal import remove_tree
 from executor.workspaces.workspace import Workspace
 
@@ -36,9 +37,6 @@ class ArchiveError(Exception):
 
 class Halted(ArchiveError):
     """Whoever asked for it wants it no more."""
-
-
-GoesOn = Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)

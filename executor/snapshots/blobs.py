@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -22,8 +22,21 @@ _DRAFT = ".draft-"
 _PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
+GoesOn = Callable[[], bool]
+
+
+def for_ever() -> bool:
+    return True
+
+
 class BlobError(Exception):
     """The store does not answer, has no such blob, or has another one under its name. Its text names no secret."""
+
+
+def must_go_on(goes_on: GoesOn) -> None:
+    """Raises ``BlobError``."""
+    if not goes_on():
+        raise BlobError("there was no more time for the snapshot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +52,13 @@ class BlobName:
 
 
 class BlobStore(Protocol):
-    """Blocking; called from threads. Every method raises ``BlobError``."""
+    """Blocking; called from threads. Every method raises ``BlobError``, also where it notices that it is to go on no more."""
 
-    def put(self, name: BlobName, content: Path) -> None:
+    def put(self, name: BlobName, content: Path, goes_on: GoesOn = for_ever) -> None:
         """Keep a file's content. One that is there already stays as it is. Returns when it is on the disk."""
         ...
 
-    def fetch(self, name: BlobName, max_bytes: int, target: Path) -> None:
+    def fetch(self, name: BlobName, max_bytes: int, target: Path, goes_on: GoesOn = for_ever) -> None:
         """Write the blob to a new file, and vouch for its hash. ``max_bytes``: more is not what was put there."""
         ...
 
@@ -68,23 +81,23 @@ class FolderBlobs:
 
     root: Path
 
-    def put(self, name: BlobName, content: Path) -> None:
+    def put(self, name: BlobName, content: Path, goes_on: GoesOn = for_ever) -> None:
         place = self._place(name)
         try:
             place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _sweep_drafts(place.parent)
             if not place.exists():
-                _write(content, place)
+                _write(content, place, goes_on)
                 _sync(place.parent)
                 _sync(self.root)
         except OSError as error:
             raise BlobError(f"the snapshot store cannot be written: {error.strerror}") from error
 
-    def fetch(self, name: BlobName, max_bytes: int, target: Path) -> None:
+    def fetch(self, name: BlobName, max_bytes: int, target: Path, goes_on: GoesOn = for_ever) -> None:
         try:
             with self._place(name).open("rb") as source, target.open("xb") as copy:
                 digest, left = hashlib.sha256(), max_bytes
-                for block in _blocks(source.fileno()):
+                for block in _blocks(source.fileno(), goes_on):
                     left -= len(block)
                     if left < 0:
                         break
@@ -132,13 +145,13 @@ class FolderBlobs:
         return self.root / name.group / name.sha256
 
 
-def _write(content: Path, place: Path) -> None:
+def _write(content: Path, place: Path, goes_on: GoesOn) -> None:
     """Whole, on the disk, and under its name only then."""
     draft = place.parent / f"{_DRAFT}{token_hex(8)}"
     try:
         with content.open("rb") as source, draft.open("xb") as target:
             os.fchmod(target.fileno(), 0o600)
-            for block in _blocks(source.fileno()):
+            for block in _blocks(source.fileno(), goes_on):
                 target.write(block)
             target.flush()
             os.fsync(target.fileno())
@@ -155,8 +168,9 @@ def _sweep_drafts(folder: Path) -> None:
             entry.unlink(missing_ok=True)
 
 
-def _blocks(fd: int) -> Iterator[bytes]:
+def _blocks(fd: int, goes_on: GoesOn) -> Iterator[bytes]:
     while block := os.read(fd, BLOCK_BYTES):
+        must_go_on(goes_on)
         yield block
 
 

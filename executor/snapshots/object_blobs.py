@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from executor.snapshots.blobs import BLOCK_BYTES, BlobError, BlobName
+from executor.snapshots.blobs import BLOCK_BYTES, BlobError, BlobName, GoesOn, for_ever, must_go_on
 
 # What is sent in one request, so that the store itself refuses to write over what is there; more goes in parts.
 AT_ONCE_BYTES = 16 * 1024 * 1024
@@ -51,7 +51,8 @@ class ObjectBlobs:
             raise ValueError(f"EXECUTOR_SNAPSHOT_STORE: {_said(error)}") from error
         return cls(store, obstore)
 
-    def put(self, name: BlobName, content: Path) -> None:
+    def put(self, name: BlobName, content: Path, goes_on: GoesOn = for_ever) -> None:
+        must_go_on(goes_on)  # what is being sent cannot be interrupted
         place = _place(name)
         with self._errors():
             if content.stat().st_size <= AT_ONCE_BYTES:
@@ -72,10 +73,11 @@ class ObjectBlobs:
             return False
         return True
 
-    def fetch(self, name: BlobName, max_bytes: int, target: Path) -> None:
+    def fetch(self, name: BlobName, max_bytes: int, target: Path, goes_on: GoesOn = for_ever) -> None:
         digest, left = hashlib.sha256(), max_bytes
         with self._errors(), target.open("xb") as copy:
             for block in self.obstore.get(self.store, _place(name)).stream(min_chunk_size=BLOCK_BYTES):
+                must_go_on(goes_on)
                 left -= len(block)
                 if left < 0:
                     break

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 
@@ -18,6 +19,7 @@ import structlog
 from executor.adapters.session_state import SESSION_STATE
 from executor.snapshots.archive import ArchiveError, exchange, pack, unpack
 from executor.snapshots.blobs import BlobError, BlobName, BlobStore
+from executor.snapshots.store_calls import StoreCalls
 from executor.state_dir import write_whole
 from executor.workspaces.tree_removal import remove_tree
 from executor.workspaces.workspace import Workspace
@@ -29,6 +31,8 @@ from shared.errors import ErrorCode, RunyardError
 TAKE_SECONDS = 60.0
 HURRIED_SECONDS = 1.0  # of an executor that is stopping, or an attempt nobody waits for
 LAY_SECONDS = 300.0
+LIST_SECONDS = 5.0
+FORGET_SECONDS = 20.0
 _LEFT, _LAYING = ".left", ".laying"
 _ANY, _HALF = "any", "half"
 _STATE = tuple(pattern for patterns in SESSION_STATE.values() for pattern in patterns)
@@ -38,12 +42,16 @@ log = structlog.get_logger("snapshots")
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a start comes to its files. ``replaces``: those that are here go, for those of ``snapshot`` or for none."""
+    """How a start comes to its files. ``replaces``: those that are here go, for those of ``snapshot`` or for none.
+
+    ``old``: the blobs that nobody named and nobody will, when it began.
+    """
 
     request: StartProviderRun
     replaces: bool = False
     snapshot: SnapshotRef | None = None
     lost_from: EventRef | None = None
+    old: tuple[BlobName, ...] = ()
 
     def told(self, started: AttemptStarted) -> AttemptStarted:
         """The same ``attempt.started``, which says from where the files came."""
@@ -82,6 +90,7 @@ class Snapshots:
     store: BlobStore | None
     max_bytes: int
     executor_id: str
+    _calls: StoreCalls = field(default_factory=StoreCalls)
 
     @property
     def _laying(self) -> Path:
@@ -140,7 +149,7 @@ class Snapshots:
         except (OSError, UnicodeDecodeError):
             return ""
 
-    async def go(self, way: Way, workspace: Workspace, is_hurried: Callable[[], bool]) -> None:
+    async def go(self, way: Way, workspace: Workspace, is_hurried: Callable[[], bool]) -> Way:
         """Lay the files of an attempt that is about to begin, and write that from now on they are its own.
 
         ``is_hurried``: somebody wants its end. Raises ``workspace_error``; then nobody will take for whole what stands there.
@@ -149,65 +158,94 @@ class Snapshots:
         try:
             if way.replaces:
                 self._mark(key, _HALF)
-                await asyncio.to_thread(self._replace, way, workspace, Patience(LAY_SECONDS, is_hurried))
+                await self._replace(way, workspace, Patience(LAY_SECONDS, is_hurried))
             self._mark(key, _name(run_id, attempt))
-        except (OSError, ArchiveError, BlobError) as error:
+        except (OSError, RuntimeError, ArchiveError, BlobError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise RunyardError(ErrorCode.WORKSPACE_ERROR, f"the workspace could not be made: {reason}") from error
+        return replace(way, old=await self._old(way.request, is_hurried))
 
     def _mark(self, key: str, text: str) -> None:
         folder = self.workspaces / _LEFT
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_whole(folder / key, text)
 
-    def _replace(self, way: Way, workspace: Workspace, patience: Patience) -> None:
-        """In a thread."""
+    async def _replace(self, way: Way, workspace: Workspace, patience: Patience) -> None:
+        """A store that is given up never touches the workspace: only what was fetched in time is laid."""
         folder = self._laying / token_hex(8)
         folder.mkdir(mode=0o700, parents=True)
         try:
             if way.snapshot is not None and self.store is not None:
-                name = BlobName(way.request.workspace.key, way.snapshot.sha256)
-                self.store.fetch(name, way.snapshot.bytes, folder / "archive")
-                unpack(folder / "archive", folder / "laid", self.max_bytes, patience.goes_on)
-            else:
-                (folder / "laid").mkdir()
-            exchange(workspace, folder / "laid", _STATE)
+                name, archive = BlobName(way.request.workspace.key, way.snapshot.sha256), folder / "archive"
+                fetch = partial(self.store.fetch, name, way.snapshot.bytes, archive, patience.goes_on)
+                await self._calls.make(fetch, patience.goes_on)
+            await asyncio.to_thread(self._lay_out, way, workspace, folder, patience)
         finally:
-            remove_tree(folder)
+            await asyncio.to_thread(remove_tree, folder)
+
+    def _lay_out(self, way: Way, workspace: Workspace, folder: Path, patience: Patience) -> None:
+        """In a thread."""
+        if way.snapshot is not None and self.store is not None:
+            unpack(folder / "archive", folder / "laid", self.max_bytes, patience.goes_on)
+        else:
+            (folder / "laid").mkdir()
+        exchange(workspace, folder / "laid", _STATE)
+
+    async def _old(self, request: StartProviderRun, is_hurried: Callable[[], bool]) -> tuple[BlobName, ...]:
+        """What may go when this attempt has left a newer one. What comes to be meanwhile is another attempt's, and may be named
+        by then: this one would not know of it, were it given up."""
+        named = request.otherwise.snapshot if request.otherwise is not None else None
+        if self.store is None or named is None:
+            return ()
+        try:
+            patience = Patience(LIST_SECONDS, is_hurried)
+            found = await self._calls.make(partial(self.store.group, request.workspace.key), patience.goes_on)
+        except (BlobError, RuntimeError) as error:
+            log.warning("snapshot.old_not_listed", run_id=request.run_id, reason=str(error))
+            return ()
+        return tuple(each for each in found if each.sha256 != named.sha256)
 
     # ---- after an attempt ----
 
     async def take(
-        self, request: StartProviderRun, workspace: Workspace, engine_session: str | None, is_hurried: Callable[[], bool]
+        self, way: Way, workspace: Workspace, engine_session: str | None, is_hurried: Callable[[], bool]
     ) -> SnapshotTaken | Diagnostic | None:
         """Of a workspace in which nothing runs any more. None where no snapshots are wanted; never raises ``RunyardError``."""
         if self.store is None:
             return None
         patience = Patience(TAKE_SECONDS, is_hurried)
         try:
-            name, size = await asyncio.to_thread(self._take, self.store, request, workspace, patience)
-        except (ArchiveError, BlobError, OSError, ValueError) as error:
+            name, size = await self._take(self.store, way.request.workspace.key, workspace, patience)
+        except (ArchiveError, BlobError, OSError, RuntimeError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            log.warning("snapshot.not_taken", run_id=request.run_id, reason=reason)
+            log.warning("snapshot.not_taken", run_id=way.request.run_id, reason=reason)
             return Diagnostic(code="snapshot_not_taken", message=f"no snapshot was taken of the workspace: {reason}")
+        await self._remove_old(self.store, [old for old in way.old if old != name], patience)
         return SnapshotTaken(sha256=name.sha256, bytes=size, path=str(workspace.base), engine_session=engine_session)
 
-    def _take(
-        self, store: BlobStore, request: StartProviderRun, workspace: Workspace, patience: Patience
-    ) -> tuple[BlobName, int]:
-        """In a thread."""
+    async def _take(self, store: BlobStore, key: str, workspace: Workspace, patience: Patience) -> tuple[BlobName, int]:
         draft = self.drafts / token_hex(8)
         try:
-            packed = pack(workspace, _STATE, draft, self.max_bytes, patience.goes_on)
-            name = BlobName(request.workspace.key, packed.sha256)
-            store.put(name, draft)
+            packed = await asyncio.to_thread(pack, workspace, _STATE, draft, self.max_bytes, patience.goes_on)
+            name = BlobName(key, packed.sha256)
+            await self._calls.make(partial(store.put, name, draft, patience.goes_on), patience.goes_on)
         finally:
             draft.unlink(missing_ok=True)
-        named = request.otherwise.snapshot if request.otherwise is not None else None
-        for old in store.group(name.group) if named is not None else ():
-            if named is not None and old.sha256 not in (name.sha256, named.sha256):  # nobody names it, and nobody will
-                store.remove(old)
         return name, packed.size
+
+    async def _remove_old(self, store: BlobStore, old: list[BlobName], patience: Patience) -> None:
+        """What stays is found by the next attempt."""
+        try:
+            for each in old:
+                await self._calls.make(partial(store.remove, each), patience.goes_on)
+        except (BlobError, RuntimeError) as error:
+            log.warning("snapshot.old_not_removed", reason=str(error))
+
+    async def forget(self, key: str, older_than: float) -> bool:
+        """All snapshots of a workspace that were put more than so many seconds ago. True: none is left. Raises ``BlobError``."""
+        if self.store is None:
+            return True
+        return await self._calls.make(partial(self.store.forget, key, older_than), Patience(FORGET_SECONDS).goes_on)
 
 
 def _name(run_id: str, attempt: int) -> str:

@@ -6,7 +6,9 @@ import asyncio
 import json
 import shutil
 import signal
-from collections.abc import AsyncGenerator
+import threading
+import time
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +19,9 @@ import pytest
 from executor.adapters.scripted import ScriptedAdapter
 from executor.snapshots import snapshots
 from executor.snapshots.archive import ArchiveError
+from executor.snapshots.blobs import FolderBlobs
 from executor.workspaces.workspace import Workspace
-from tests.service.executor.kit import Inside, executor_inside
+from tests.service.executor.kit import Inside, executor_inside, until
 
 KEY = "ses_1"
 GO_ON = "go on"
@@ -248,3 +251,78 @@ async def test_an_attempt_that_never_ran_takes_no_snapshot(ground: Ground) -> No
         refused = await here.start(WRITE, workspace={"key": KEY})
         assert refused.status_code == 409
     assert not ground.blobs()
+
+
+async def test_who_ends_last_but_began_first_leaves_the_snapshot_of_who_came_between(ground: Ground) -> None:
+    """It was given up meanwhile, and knows nothing of what its session became elsewhere."""
+    ask = script({"write": {"path": "n", "text": "late"}}, {"ask": {"prompt": "?", "options": ["yes"]}})
+    async with ground.executor() as first:
+        begun = await run(first, WRITE)
+        await first.begin(ask, "run_2", 1, workspace={"key": KEY}, **named(begun))
+        asked = await first.events("run_2", until="interaction.requested")
+        elsewhere = {"workspace_root": ground.folder / "elsewhere", "snapshot_store": f"file://{ground.store}"}
+        async with executor_inside(ground.folder / "state-other", ScriptedAdapter(), executor_id="other", **elsewhere) as second:
+            between = await run(second, script({"write": {"path": "n", "text": "newest"}}), "run_3")
+        reply = {"questionId": asked[-1]["data"]["questionId"], "answer": "yes"}
+        assert (await first.http.post("/provider-runs/run_2/human-loop/reply", json=reply)).status_code == 200
+        late = await first.events("run_2")
+    kept = {blob.name for blob in ground.blobs()}
+    assert kept >= {of_kind(events, "snapshot")[0]["sha256"] for events in (between, late)}
+
+
+@pytest.fixture
+def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A store that answers nobody; set once somebody asked."""
+    asked, answers = threading.Event(), threading.Event()
+
+    def never(*_given: object) -> None:
+        asked.set()
+        answers.wait(60)
+
+    for call in ("put", "fetch", "group", "forget"):
+        monkeypatch.setattr(FolderBlobs, call, never)
+    yield asked
+    answers.set()
+
+
+@pytest.mark.usefixtures("stuck")
+async def test_a_store_that_never_answers_costs_a_finished_attempt_its_snapshot_and_a_bounded_time(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "TAKE_SECONDS", 0.5)
+    async with ground.executor() as here:
+        events = await run(here, WRITE)
+    assert [data["code"] for data in of_kind(events, "diagnostic")] == ["snapshot_not_taken"]
+    assert "the snapshot store does not answer" in of_kind(events, "diagnostic")[0]["message"]
+    assert events[-1]["data"]["outcome"] == "success"
+
+
+async def test_an_attempt_that_succeeded_is_told_so_though_its_executor_stops_while_the_store_hangs(
+    ground: Ground, stuck: threading.Event
+) -> None:
+    async with ground.executor() as here:
+        await here.begin(WRITE, workspace={"key": KEY})
+        following = asyncio.create_task(here.events())
+        await until(stuck.is_set)
+        here.app.asked_to_end(signal.SIGINT)
+        events = await following
+    assert events[-1]["data"]["outcome"] == "success"
+
+
+async def test_a_start_whose_files_a_store_never_gives_ends_in_time_and_one_that_needs_none_begins(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    async with ground.executor() as here:
+        first = await run(here, WRITE)
+    request.getfixturevalue("stuck")
+    for bound in ("LAY_SECONDS", "LIST_SECONDS", "TAKE_SECONDS", "FORGET_SECONDS"):
+        monkeypatch.setattr(snapshots, bound, 0.3)
+    async with ground.executor() as here:
+        began = time.monotonic()
+        for number in range(2, 14):
+            events = await run(here, "not heard", f"run_{number}", **named(first))
+            assert events[-1]["data"]["errorCode"] == "workspace_error"
+            assert "the snapshot store does not answer" in events[-1]["data"]["errorMessage"]
+        await here.begin(script({"say": "here"}), "run_0")
+        assert texts(await here.events("run_0")) == ["here"]
+        assert time.monotonic() - began < 20

@@ -1,0 +1,73 @@
+"""Calls of a snapshot store, which may answer late or never: a disk of the network that hangs cannot be interrupted.
+
+Each call has a thread of its own, which nobody joins; at most ``THREADS`` hang at once. Whoever waits is let go when its patience
+ends, whatever becomes of the call: so a call may still do its work when nobody wants it any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Thread
+from typing import Any, TypeVar
+
+from executor.snapshots.blobs import BlobError, GoesOn
+
+THREADS = 8
+LOOK_SECONDS = 0.05
+
+T = TypeVar("T")
+
+
+class StoreCalls:
+    """For one event loop."""
+
+    def __init__(self) -> None:
+        self._busy = 0
+
+    async def make(self, call: Callable[[], T], goes_on: GoesOn) -> T:
+        """What the call answers, or raises. Raises ``BlobError`` when the store does not answer in time."""
+        while self._busy >= THREADS:
+            await _look(goes_on)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+
+        def settle(result: T | None, error: Exception | None) -> None:
+            self._busy -= 1
+            if answer.done():
+                return
+            if error is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(result)  # type: ignore[arg-type]
+
+        def work() -> None:
+            result, error = _outcome(call)
+            with suppress(RuntimeError):  # the loop has ended, and everybody with it
+                loop.call_soon_threadsafe(settle, result, error)
+
+        Thread(target=work, name="snapshot-store", daemon=True).start()
+        self._busy += 1
+        try:
+            while not answer.done():
+                await _look(goes_on, answer)
+            return answer.result()
+        finally:
+            answer.cancel()
+
+
+async def _look(goes_on: GoesOn, answer: asyncio.Future[Any] | None = None) -> None:
+    if not goes_on():
+        raise BlobError("the snapshot store does not answer")
+    if answer is None:
+        await asyncio.sleep(LOOK_SECONDS)
+    else:
+        await asyncio.wait((answer,), timeout=LOOK_SECONDS)
+
+
+def _outcome(call: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    try:
+        return call(), None
+    except Exception as error:  # noqa: BLE001  (handed to whoever waits)
+        return None, error
