@@ -21,7 +21,7 @@ from control_plane.domain.news import FromExecutor, Locked, News, Note, Settle, 
 from control_plane.domain.recording import Change, absorb
 from control_plane.domain.retrying import Policy, Tried
 from control_plane.storage.breakers import judge
-from control_plane.storage.failures import LOST_CONNECTION, lost_connection
+from control_plane.storage.failures import lost_connection
 from control_plane.storage.queries import load
 from shared.contracts.events import Kind
 from shared.contracts.runs import RunStatus
@@ -76,8 +76,6 @@ class RunLog:
                 async with asyncio.timeout(_STATEMENT_SECONDS), self._pool.acquire() as connection, connection.transaction():
                     changes = await self._write(connection, writes)
         except asyncpg.PostgresError as error:
-            if isinstance(error, LOST_CONNECTION):
-                raise
             raise Refused(type(error).__name__, error.constraint_name) from None  # its own text holds the row
         for tell in self._on_commit:
             tell([change for change in changes if change is not None and change.events])
