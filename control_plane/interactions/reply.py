@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from control_plane.domain.plain_text import refuse_nul
 from control_plane.storage.interactions import InteractionStore
 from control_plane.storage.runs import RunStore
-from shared.contracts.interactions import Interaction, InteractionStatus, InteractionType, Reply, ReplyAccepted
+from shared.contracts.interactions import (
+    MAX_ANSWER_BYTES,
+    Interaction,
+    InteractionStatus,
+    InteractionType,
+    Reply,
+    ReplyAccepted,
+)
 from shared.errors import ErrorCode, RunyardError, invalid
 from shared.web import Caller
 
@@ -20,9 +27,10 @@ class ReplyToQuestion:
     async def __call__(self, run_id: str, question_id: str, reply: Reply, caller: Caller) -> ReplyAccepted:
         """The same reply again is a duplicate; another one, or a late one, raises ``conflict`` with what is recorded.
 
-        Raises ``not_found``, and ``invalid_request`` for a reply that does not fit the question.
+        Raises ``not_found``, ``payload_too_large``, and ``invalid_request`` for a reply that does not fit the question.
         """
         refuse_nul(reply)
+        _check_size(reply)
         head = await self.runs.head(run_id)
         if head is None or not caller.may_see(head[1]):
             raise RunyardError(ErrorCode.NOT_FOUND, f"no run {run_id}")
@@ -39,6 +47,11 @@ class ReplyToQuestion:
         if question is None:
             raise RunyardError(ErrorCode.NOT_FOUND, f"run {run_id} has no question {question_id}")
         return question
+
+
+def _check_size(reply: Reply) -> None:
+    if len(reply.model_dump_json(include={"answer"}).encode()) > MAX_ANSWER_BYTES:
+        raise RunyardError(ErrorCode.PAYLOAD_TOO_LARGE, f"answer: more than {MAX_ANSWER_BYTES} bytes")
 
 
 def _check_fit(question: Interaction, reply: Reply) -> None:

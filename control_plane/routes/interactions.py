@@ -35,7 +35,7 @@ def interaction_routes(reply: ReplyToQuestion, inbox: ReadInbox) -> tuple[Operat
     async def requests(call: Call[None]) -> Answer:
         return Answer(await inbox(call.caller, call.query.status, call.query.cursor, call.query.limit))
 
-    refusals = (ErrorCode.NOT_FOUND, ErrorCode.CONFLICT)
+    refusals = (ErrorCode.NOT_FOUND, ErrorCode.CONFLICT, ErrorCode.PAYLOAD_TOO_LARGE)
     return (
         post("/api/runs/{run_id}/human-loop/reply", reply_to_run, body=RunReply, returns=ReplyAccepted, errors=refusals,
              summary="Answer a question of a run; exactly one reply wins"),

@@ -33,6 +33,7 @@ class Decision(StrEnum):
 
 
 MAX_EXPIRY_ANSWER = 4096
+MAX_ANSWER_BYTES = 64 * 1024  # a later attempt may be told it with everything else that was said
 
 
 class OnExpiry(StrEnum):
@@ -66,7 +67,9 @@ class Reply(Request):
 
     model_config = exactly_one_of("answer", "decision")
 
-    answer: Answer | None = Field(default=None, description="A string, a list, or {question: answer}.")
+    answer: Answer | None = Field(
+        default=None, description=f"A string, a list, or {{question: answer}}: at most {MAX_ANSWER_BYTES} bytes of JSON."
+    )
     decision: Decision | None = None
     message: str | None = Field(default=None, max_length=16_384)
 

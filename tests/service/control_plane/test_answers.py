@@ -128,6 +128,17 @@ async def test_metadata_is_measured_as_it_is_stored(replica: Replica, stores: St
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "metadata")
 
 
+@pytest.mark.parametrize("answer", ["é" * 32_768, ["x" * 30_000] * 3, {"which?": "x" * 65_536}])
+async def test_a_reply_has_a_bound(replica: Replica, manager: FakeManager, answer: Any) -> None:
+    run_id = await replica.start()
+    (await manager.begun(run_id)).ask()
+    await replica.until(run_id, "waiting_user")
+    refused = await replica.reply(run_id, "q1", answer=answer)
+    assert (refused.status_code, refused.json()["code"]) == (413, "payload_too_large")
+    assert refused.json()["detail"].startswith("answer: ")
+    assert (await replica.reply(run_id, "q1", answer="é" * 32_000)).status_code == 200
+
+
 async def test_the_head_of_a_stream_is_not_the_stream(replica: Replica, manager: FakeManager) -> None:
     run_id = await replica.start()
     attempt = await manager.begun(run_id)
