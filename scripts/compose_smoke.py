@@ -29,7 +29,10 @@ RUNTIMES = frozenset({"node", "npm", "npx", "bun"})
 ENGINE_PACKAGES = frozenset({"executor", "node_modules"})  # adapters are a part of the first
 TRUE_STATUS_SECONDS = 30.0  # 15 by design, and as much again for a machine that does other work
 TICKS = 400
-BUSY = script({"say": "up"}, {"repeat": {"count": TICKS, "everyMs": 20, "say": "tick {i}"}})
+BUSY = script({"say": "up"}, {"repeat": {"count": TICKS, "everyMs": 50, "say": "tick {i}"}})
+LASTING = script(
+    {"repeat": {"count": 6_000, "everyMs": 100, "say": "tick {i}"}}
+)  # works until it is struck, however slow Docker is
 ASKING = script({"ask": {"prompt": "Which colour?"}}, {"say": "after"})
 MODEL_STUB = """
 import asyncio
@@ -125,7 +128,7 @@ class Smoke:
 
     async def executor_lost(self) -> str:
         """An executor stays dead: its working run ends as lost, its asking one waits for the reply, the others notice nothing."""
-        busy = [await self.caller.start(BUSY) for _ in range(2)]
+        busy = [await self.caller.start(LASTING), await self.caller.start(BUSY)]
         asked = [await self._asked() for _ in range(2)]
         for run_id in busy:
             await self.caller.until_working(run_id, "tick 5")
