@@ -30,9 +30,7 @@ ENGINE_PACKAGES = frozenset({"executor", "node_modules"})  # adapters are a part
 TRUE_STATUS_SECONDS = 30.0  # 15 by design, and as much again for a machine that does other work
 TICKS = 400
 BUSY = script({"say": "up"}, {"repeat": {"count": TICKS, "everyMs": 50, "say": "tick {i}"}})
-LASTING = script(
-    {"repeat": {"count": 6_000, "everyMs": 100, "say": "tick {i}"}}
-)  # works until it is struck, however slow Docker is
+LASTING = script({"repeat": {"count": 6_000, "everyMs": 100, "say": "tick {i}"}})  # until it is struck
 ASKING = script({"ask": {"prompt": "Which colour?"}}, {"say": "after"})
 MODEL_STUB = """
 import asyncio
