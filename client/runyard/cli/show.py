@@ -23,6 +23,8 @@ _MARKS = {"completed": "✓", "failed": "✗", "declined": "⊘", "canceled": "�
 _PLAN_MARKS = {"pending": "☐", "in_progress": "▸", "completed": "☑"}
 STATUS_STYLES = {"success": "green", "error": "red", "timeout": "red", "canceled": "yellow", "waiting_user": "magenta"}
 
+_Message = tuple[int, str]  # the attempt and the id: an engine's ids may begin anew in the next attempt
+
 
 def clean(text: str) -> str:
     """Without control characters, except newline and tab."""
@@ -74,8 +76,9 @@ class Live:
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._streamed: set[str] = set()
-        self._open: str | None = None  # the message whose line is not finished
+        self._attempt = 0
+        self._streamed: set[_Message] = set()
+        self._open: _Message | None = None  # its line is not finished
         self._has_spoken = False
         self._ways: dict[str, Callable[[Json], None]] = {
             "message.delta": self._delta, "message.completed": self._message, "reasoning.completed": self._reasoning,
@@ -85,6 +88,7 @@ class Live:
         }  # fmt: skip
 
     def event(self, event: Event) -> None:
+        self._attempt = event.attempt
         way = self._ways.get(event.kind)
         if way is not None:
             way(event.data)
@@ -99,21 +103,24 @@ class Live:
         """Of a sub-agent only whole messages are shown, because it speaks while others do."""
         if data.get("parentToolId"):
             return
-        id = str(data.get("messageId"))
-        if self._open != id:
+        message = self._message_of(data)
+        if self._open != message:
             self._end_line()
-        self._open = id
-        self._streamed.add(id)
+        self._open = message
+        self._streamed.add(message)
         self._say(str(data.get("text", "")))
 
     def _message(self, data: Json) -> None:
         if data.get("parentToolId"):
             self._aside(f"{_indent(data)}{clean(str(data.get('text', '')))}", "dim")
-        elif data.get("messageId") not in self._streamed:
+        elif self._message_of(data) not in self._streamed:
             self._end_line()
             self._say(str(data.get("text", "")) + "\n")
         else:
             self._end_line()
+
+    def _message_of(self, data: Json) -> _Message:
+        return self._attempt, str(data.get("messageId"))
 
     def _reasoning(self, data: Json) -> None:
         self._aside(f"{_indent(data)}{clean(str(data.get('text', '')))}", "dim italic")
