@@ -20,6 +20,13 @@ OPEN = {"type": "question", "options": []}
         (PERMISSION, " Always ", {"decision": "acceptForSession"}),
         (PERMISSION, "n use the other file\n", {"decision": "decline", "message": "use the other file"}),
         (PERMISSION, "s", {"decision": "declineAndStop"}),
+        (PERMISSION, "Y but not again\n", {"decision": "accept", "message": "but not again"}),
+        (PERMISSION, "A safer way, please", None),
+        (PERMISSION, "Always ask me first", None),
+        (PERMISSION, "Accept nothing of it", None),
+        (PERMISSION, "yes but only the first", None),
+        (PERMISSION, "No problem, go on", None),
+        (PERMISSION, "Stop asking", None),
         (PERMISSION, "perhaps", None),
         (PERMISSION, "\n", None),
         ({"type": "plan"}, "yes", {"decision": "accept"}),
@@ -59,3 +66,14 @@ def test_what_a_sub_agent_says_and_does_is_shown_aside_and_never_as_the_answer(c
     shown = capsys.readouterr()
     assert shown.out.replace("\n", "") == "the answer"
     assert [line.strip() for line in shown.err.splitlines()] == ["│ ▸ shell ls", "│ look at this"]
+
+
+def test_a_message_of_a_later_attempt_is_shown_although_its_id_was_used_before(capsys: pytest.CaptureFixture[str]) -> None:
+    live = Live("run_1")
+    live.event(Event(1, "message.delta", "run_1", 1, "", {"messageId": "m1", "text": "One"}, ""))
+    live.event(Event(2, "message.completed", "run_1", 1, "", {"messageId": "m1", "text": "One"}, ""))
+    live.event(Event(3, "message.completed", "run_1", 2, "", {"messageId": "m1", "text": "Two"}, ""))
+    live.event(Event(4, "message.delta", "run_1", 2, "", {"messageId": "m2", "text": "Half"}, ""))
+    live.event(Event(5, "message.delta", "run_1", 3, "", {"messageId": "m2", "text": "Whole"}, ""))
+    live.event(Event(6, "message.completed", "run_1", 3, "", {"messageId": "m2", "text": "Whole"}, ""))
+    assert capsys.readouterr().out == "One\nTwo\nHalf\nWhole\n"

@@ -14,13 +14,14 @@ DECISIONS: Mapping[str, str] = {
     "n": "decline", "no": "decline", "decline": "decline",
     "s": "declineAndStop", "stop": "declineAndStop", "declineandstop": "declineAndStop",
 }  # fmt: skip
-DECISION_HELP = "y = yes, a = always in this session, n = no, s = no and stop; more words after it are told to the engine"
+BEFORE_WORDS = frozenset("yns")  # what begins no sentence: «A safer way, please» allows nothing
+DECISION_HELP = "y = yes, a = always in this session, n = no, s = no and stop; words after y, n or s are told to the engine"
 
 
 def parse_reply(question: Mapping[str, Any], typed: str) -> Reply | None:
     """The fields of the reply, or None when the line is no answer to this question.
 
-    A decision may be followed by a message: ``n use the other file``. To a question with options the number of one stands for
+    A letter may be followed by a message: ``n use the other file``. To a question with options the number of one stands for
     it; anything else is the answer itself.
     """
     typed = typed.strip()
@@ -29,9 +30,9 @@ def parse_reply(question: Mapping[str, Any], typed: str) -> Reply | None:
     if question.get("type") in ("permission", "plan"):
         word, _, message = typed.partition(" ")
         decision = DECISIONS.get(word.lower())
-        if decision is None:
+        if decision is None or (message and word.lower() not in BEFORE_WORDS):
             return None
-        return {"decision": decision, **({"message": message.strip()} if message.strip() else {})}
+        return {"decision": decision, **({"message": message.strip()} if message else {})}
     asked: list[dict[str, Any]] = question.get("options") or []
     options = [str(option.get("label", "")) for option in asked]
     if typed.isdecimal() and 1 <= int(typed) <= len(options):
