@@ -7,6 +7,7 @@
 - ``refuse``: paths that are answered with a problem, ``refusals`` times in all.
 - ``held_until_reply``: this cursor and what comes after it are told only once a reply or a stop came in.
 - ``gates``: a cursor and what comes after it are told only once its gate is open.
+- ``answers``: what is said to a path with its query, instead of what is said to the path.
 - ``silent``: paths that are heard and never answered.
 """
 
@@ -54,6 +55,7 @@ class FakeApi:
     pending: list[Json] = field(default_factory=list[Json])
     held_until_reply: int | None = None
     gates: dict[int, asyncio.Event] = field(default_factory=dict[int, asyncio.Event])
+    answers: dict[str, Json] = field(default_factory=dict[str, Json])
     silent: set[str] = field(default_factory=set[str])
     requests: list[tuple[str, str, dict[str, str], Json]] = field(default_factory=list[tuple[str, str, dict[str, str], Json]])
     url: str = ""
@@ -74,7 +76,9 @@ class FakeApi:
                 method, path, headers = head
                 body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
                 self.requests.append((method, path, headers, body))
-                if not await self._respond(writer, method, path.partition("?")[0], headers):
+                if path in self.answers:
+                    await _send(writer, 200, self.answers[path])
+                elif not await self._respond(writer, method, path.partition("?")[0], headers):
                     break
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass

@@ -16,7 +16,7 @@ import pytest
 
 from runyard.local_stack.stack import lock_state_dir
 from tests.service.command_line import BOUND_SECONDS, ended, runyard, start, told
-from tests.service.fake_api import AT, KEY, SNAPSHOT, FakeApi, ending, event, serving
+from tests.service.fake_api import AT, KEY, RAW, SNAPSHOT, FakeApi, ending, event, serving
 
 HELLO = [
     event(1, "run.status", status="queued"),
@@ -241,3 +241,19 @@ async def test_logs_are_bytes_or_json(api: FakeApi, home: Path) -> None:
     assert (await runyard(api, "logs", "run_1", home=home)).stdout == "raw output\n"
     (line,) = (await runyard(api, "logs", "run_1", "--json", home=home)).stdout.splitlines()
     assert json.loads(line)["text"] == "raw output\n"
+
+
+async def test_logs_of_several_pages_are_of_one_attempt(api: FakeApi, home: Path) -> None:
+    first, second = "/api/runs/run_1/logs/stdout?byteFrom=0", "/api/runs/run_1/logs/stdout?byteFrom=3&attempt=2"
+    api.answers[first] = RAW | {"attempt": 2, "byteTo": 3, "totalBytes": 7, "base64": "b25l"}
+    api.answers[second] = RAW | {"attempt": 2, "byteFrom": 3, "byteTo": 7, "totalBytes": 7, "base64": "dHdvCg=="}
+    assert (await runyard(api, "logs", "run_1", home=home)).stdout == "onetwo\n"
+
+
+@pytest.mark.parametrize("as_json", [["--json"], []])
+async def test_all_questions_that_wait_are_listed(api: FakeApi, home: Path, as_json: list[str]) -> None:
+    pages = {"/api/human-loop/pending?limit=500": ("q1", "c1"), "/api/human-loop/pending?cursor=c1&limit=500": ("q2", None)}
+    for path, (question_id, cursor) in pages.items():
+        api.answers[path] = {"items": [{**QUESTION, "runId": "run_1", "questionId": question_id}], "nextCursor": cursor}
+    ran = await runyard(api, "pending", *as_json, home=home)
+    assert (ran.status, "q1" in ran.stdout, "q2" in ran.stdout) == (0, True, True)

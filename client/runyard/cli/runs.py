@@ -18,6 +18,7 @@ from runyard.cli.server import open_server
 from runyard.cli.show import JsonLines, Live, Show, clean
 from runyard.cli.tables import question_table, run_table
 
+PAGE = 500
 UNBOUNDED = 100_000  # columns: who reads a pipe has as many as it takes
 
 
@@ -54,12 +55,16 @@ async def show_runs(url: str | None, key: str | None, filters: Json, as_json: bo
 
 async def show_pending(url: str | None, key: str | None, as_json: bool) -> None:
     async with open_server(url, key) as runyard:
-        questions = (await runyard.pending())["items"]
+        page = await runyard.pending(limit=PAGE)
+        questions = page["items"]
+        while page["nextCursor"] is not None:
+            page = await runyard.pending(cursor=page["nextCursor"], limit=PAGE)
+            questions += page["items"]
     _print_items(questions, question_table, as_json)
 
 
 async def print_log(url: str | None, key: str | None, run_id: str, which: tuple[str, int | None], as_json: bool) -> None:
-    """Range after range, until there is no more. ``which``: the stream and the attempt."""
+    """Range after range of one attempt, until there is no more. ``which``: the stream and the attempt, None for the newest."""
     stream, attempt = which
     byte_from = 0
     async with open_server(url, key) as runyard:
@@ -73,7 +78,7 @@ async def print_log(url: str | None, key: str | None, run_id: str, which: tuple[
                 print(f"the first {found['goneBytes']} bytes are no longer kept", file=sys.stderr)
             if found["byteTo"] <= byte_from or found["byteTo"] >= found["totalBytes"]:
                 break
-            byte_from = found["byteTo"]
+            byte_from, attempt = found["byteTo"], found["attempt"]
     sys.stdout.flush()
 
 
