@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from control_plane.domain.news import News
+from control_plane.domain.news import FromExecutor, News
 from control_plane.domain.recording import Change
 from control_plane.domain.run import Lease
 from control_plane.storage.run_log import Refused, RunLog, Write
@@ -22,6 +22,7 @@ from shared.errors import ErrorCode, RunyardError
 log = structlog.get_logger("recorder")
 
 WINDOW_ROWS = 256
+WINDOW_BYTES = 8 * 1024 * 1024  # what is too much for one transaction's time would be tried again for ever
 WINDOW_SECONDS = 0.004
 RETRY_SECONDS = 0.5
 
@@ -36,9 +37,11 @@ class _Pending:
     news: list[News]
     done: asyncio.Future[Change]
     rows: int = field(init=False)
+    bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.rows = len(self.news)
+        self.bytes = sum(len(each.data) for each in self.news if isinstance(each, FromExecutor))
 
 
 class Recorder:
@@ -76,18 +79,19 @@ class Recorder:
                 _fail(pending, LeaseLost(pending.lease.run_id))
 
     def _take(self) -> list[_Pending]:
-        """Up to ``WINDOW_ROWS`` rows, at least one piece of news, each run once."""
+        """Up to ``WINDOW_ROWS`` rows and ``WINDOW_BYTES``, at least one piece of news, each run once."""
         window: dict[str, _Pending] = {}
-        rows = 0
+        rows, size = 0, 0
         for _ in range(len(self._waiting)):
             pending = self._waiting.popleft()
             if pending.done.done():
                 continue  # its driver has left
-            if pending.lease.run_id in window or (window and rows + pending.rows > WINDOW_ROWS):
+            is_full = rows + pending.rows > WINDOW_ROWS or size + pending.bytes > WINDOW_BYTES
+            if pending.lease.run_id in window or (window and is_full):
                 self._waiting.append(pending)
                 continue
             window[pending.lease.run_id] = pending
-            rows += pending.rows
+            rows, size = rows + pending.rows, size + pending.bytes
         if not self._waiting:
             self._arrived.clear()
         return list(window.values())

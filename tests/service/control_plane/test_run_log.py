@@ -11,10 +11,10 @@ import asyncpg
 import pytest
 
 from control_plane.domain.lifecycle import Signal
-from control_plane.domain.news import Move, Stop
+from control_plane.domain.news import FromExecutor, Move, Stop
 from control_plane.domain.recording import Change
 from control_plane.domain.run import Lease, Placement
-from control_plane.runs.record import WINDOW_ROWS, LeaseLost, Recorder
+from control_plane.runs.record import WINDOW_BYTES, WINDOW_ROWS, LeaseLost, Recorder
 from control_plane.storage.run_log import Refused, RunLog, Write
 from shared.contracts.interactions import InteractionStatus, Reply
 from shared.contracts.runs import RunStatus
@@ -110,13 +110,15 @@ async def test_one_refused_run_does_not_hold_up_the_others(stores: Stores) -> No
 
 
 class CountedLog(RunLog):
-    """Knows how many rows each of its transactions held."""
+    """Knows how many rows, and bytes of them, each of its transactions held."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         super().__init__(pool, on_commit=[])
         self.windows: list[int] = []
+        self.bytes: list[int] = []
 
     async def write(self, writes: Sequence[Write]) -> list[Change | None]:
+        self.bytes.append(sum(len(news.data) for each in writes for news in each.news if isinstance(news, FromExecutor)))
         self.windows.append(sum(len(each.news) for each in writes))
         return await super().write(writes)
 
@@ -142,6 +144,24 @@ async def test_many_runs_share_windows_and_keep_their_own_order(stores: Stores) 
     assert sum(log.windows) == runs * records * rows
     assert max(log.windows) <= WINDOW_ROWS
     assert len(log.windows) < runs * records / 4, "one transaction is for many runs"
+
+
+async def test_what_is_large_shares_no_window_that_would_take_too_long(stores: Stores) -> None:
+    sizes = [WINDOW_BYTES // 4] * 9 + [WINDOW_BYTES + 1]
+    leases = [await stores.started() for _ in sizes]
+    log = CountedLog(stores.pool)
+    recorder = Recorder(log)
+    loop = asyncio.ensure_future(recorder.run())
+    large = [frame(1, data=json.dumps({"text": "x" * size})) for size in sizes]
+    try:
+        await asyncio.gather(*(recorder.record(lease, [said]) for lease, said in zip(leases, large, strict=True)))
+    finally:
+        loop.cancel()
+    assert sum(log.windows) == len(sizes)
+    *shared, alone = sorted(log.bytes)
+    assert max(shared) <= WINDOW_BYTES < alone, "only what is too large by itself is written beyond the bound"
+    for lease in leases:
+        assert (await stores.kinds(lease.run_id))[-1] == "message.completed"
 
 
 async def test_a_writer_whose_lease_is_gone_is_told_so(stores: Stores) -> None:
