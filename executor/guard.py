@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 from executor.processes import procfs
 from executor.state_dir import GUARD_PID, INSTANCE, MARK, STATE_DIR, StateDir, write_whole
+from shared.clock import monotonic_ms
 from shared.private_process import become_private
 
 WAKE_SECONDS = 0.25
@@ -163,19 +164,19 @@ class Pulse:
     last: bytes = b""
     silent_seconds: float = 0.0
     leash_until_ms: int = 0
-    leaves_by: float = 0.0  # on the monotonic clock, seconds; 0: it was not asked to
+    leaves_by_ms: int = 0  # 0: it was not asked to
 
     def look(self, elapsed: float) -> str | None:
         """Why the executor must be ended, or None. ``elapsed``: seconds since the last look."""
         beat = self._read()
         if beat and beat != self.last:
             self.last, self.silent_seconds = beat, 0.0
-            self.leash_until_ms, self.leaves_by = _number(beat, 1), _number(beat, 2) / 1000
+            self.leash_until_ms, self.leaves_by_ms = _number(beat, 1), _number(beat, 2)
         else:
             self.silent_seconds += min(elapsed, 2 * WAKE_SECONDS)
         if self.silent_seconds > (SILENCE_SECONDS if self.last else START_SECONDS):
             return f"the executor gave no heartbeat for {self.silent_seconds:.1f} s"
-        if self.leash_until_ms and time.monotonic() * 1000 > self.leash_until_ms + LEASH_OVERRUN_MS:
+        if self.leash_until_ms and monotonic_ms() > self.leash_until_ms + LEASH_OVERRUN_MS:
             return "the executor let a leash pass"
         return None
 
@@ -253,9 +254,9 @@ class _Guard:
         if self.wishes.hurry:
             return None
         child.send_signal(signal.SIGTERM)
-        asked = time.monotonic()
+        asked_ms = monotonic_ms()
         return self._watch(
-            child, pulse, lambda: self.wishes.hurry or time.monotonic() > max(asked, pulse.leaves_by) + STOP_SECONDS
+            child, pulse, lambda: self.wishes.hurry or monotonic_ms() > max(asked_ms, pulse.leaves_by_ms) + STOP_SECONDS * 1000
         )
 
     def _stop(self, child: subprocess.Popen[bytes]) -> str:

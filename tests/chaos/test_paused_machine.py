@@ -1,5 +1,8 @@
-"""An executor's whole machine is paused (a virtual machine that is moved, a laptop that sleeps) and goes on after its attempt was
-counted lost: nothing of what was frozen there works on, and nothing it says counts any more.
+"""All processes of an executor's machine are frozen (a cgroup, a host without time) and go on after their attempt was counted
+lost: nothing of what was frozen there works on, and nothing it says counts any more.
+
+The machine's clocks go on meanwhile. They do not for a machine that sleeps: that leashes lapse there too is tested with such a
+clock, beside the guard and the executor.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import uvicorn
 
 from executor.adapters.base import Adapter
@@ -135,6 +136,16 @@ def wait_until(is_so: Callable[[], object], bound: float = BOUND) -> None:
     while not is_so():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
+
+
+def suspend(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    """A machine that wakes: of its clocks only the one that counts since its start has moved."""
+    read = time.clock_gettime_ns
+
+    def woken(clock: int) -> int:
+        return read(clock) + (seconds * 1_000_000_000 if clock == time.CLOCK_BOOTTIME else 0)
+
+    monkeypatch.setattr(time, "clock_gettime_ns", woken)
 
 
 def is_running(pid: int) -> bool:

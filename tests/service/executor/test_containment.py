@@ -21,7 +21,7 @@ from executor.processes.engine_process import MAX_UNREAD_INPUT_BYTES
 from executor.processes.process_tree import Forest
 from executor.settings import ExecutorSettings
 from shared.clock import monotonic_ms
-from tests.service.executor.kit import KILLED, Inside, executor_inside, is_running, until
+from tests.service.executor.kit import KILLED, Inside, executor_inside, is_running, suspend, until
 
 
 @pytest.fixture
@@ -135,6 +135,12 @@ async def test_an_unrenewed_attempt_is_ended_as_lost(executor: Inside) -> None:
     assert (ended["outcome"], ended["errorCode"]) == ("lost", "executor_lost")
     assert ended["exitCode"] in KILLED
     assert (await executor.ended("renewed"))["outcome"] == "success"
+
+
+async def test_a_machine_that_slept_ends_what_it_froze(executor: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    await executor.begin("sleep 300")
+    suspend(monkeypatch, 60)
+    assert (await executor.ended())["outcome"] == "lost"
 
 
 @pytest.mark.parametrize("shift", [{"instance": "another"}, {"clockMs": 10**15}])

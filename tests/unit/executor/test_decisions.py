@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import time
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,12 @@ from executor.engines.environment import credentials_for, engine_environment, re
 from executor.guard import LEASH_OVERRUN_MS, SILENCE_SECONDS, START_SECONDS, WAKE_SECONDS, Pulse, _sweep_once
 from executor.processes import procfs
 from executor.state_dir import StateDir
+from shared.clock import monotonic_ms
 from shared.contracts.events import AttemptOutcome, Kind, Timeouts
 from shared.contracts.interactions import InteractionType
 from shared.contracts.provider_runs import LeashQuote
 from shared.errors import RunyardError
+from tests.service.executor.kit import suspend
 
 
 def quote(clock_ms: int, instance: str = "i") -> LeashQuote:
@@ -146,10 +147,18 @@ def test_an_executor_has_longer_for_its_first_heartbeat(pulse: Pulse) -> None:
 
 
 def test_a_leash_that_passed_without_an_act_is_the_executors_end(pulse: Pulse) -> None:
-    now_ms = int(time.monotonic() * 1000)
+    now_ms = monotonic_ms()
     beat(pulse, 1, now_ms - LEASH_OVERRUN_MS + 60_000)
     assert pulse.look(WAKE_SECONDS) is None
     beat(pulse, 2, now_ms - LEASH_OVERRUN_MS - 1)
+    assert pulse.look(WAKE_SECONDS) == "the executor let a leash pass"
+
+
+def test_a_leash_passes_while_the_machine_is_suspended(pulse: Pulse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its other clocks stand still meanwhile."""
+    beat(pulse, 1, monotonic_ms() + 12_000)
+    assert pulse.look(WAKE_SECONDS) is None
+    suspend(monkeypatch, 60)
     assert pulse.look(WAKE_SECONDS) == "the executor let a leash pass"
 
 
