@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 
 from control_plane.domain.plain_text import refuse_nul
 from control_plane.storage.keys import KeyStore, StoredKey
-from shared.contracts.runs import KeyMade, NewKey
+from shared.contracts.apps import Key, KeyList, KeyMade, NewKey
 from shared.errors import ErrorCode, RunyardError, invalid
 from shared.ids import NewId
 from shared.web import Caller, bearer
@@ -33,12 +33,43 @@ class MakeKey:
 
     async def __call__(self, request: NewKey, caller: Caller) -> KeyMade:
         """Raises ``permission_denied`` unless an admin asks, and ``invalid_request``."""
-        if not caller.admin:
-            raise RunyardError(ErrorCode.PERMISSION_DENIED, "only an admin key makes keys")
+        _must_be_admin(caller)
         refuse_nul(request)
         key_id, secret = self.new_id("key"), secrets.token_urlsafe(32)
         await self.keys.create(StoredKey(key_id, request.app_id, _digest(secret), list(request.scopes)), request.name)
         return KeyMade(key_id=key_id, key=f"{_PREFIX}.{key_id}.{secret}")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadKeys:
+    keys: KeyStore
+
+    async def __call__(self, caller: Caller, after: str, limit: int, app_id: str | None) -> KeyList:
+        """By id. Raises ``permission_denied`` unless an admin asks."""
+        _must_be_admin(caller)
+        found = await self.keys.page(after, limit + 1, app_id)
+        items = found[:limit]
+        return KeyList(items=items, next_cursor=items[-1].key_id if len(found) > limit else None)
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeKey:
+    """For ever: whoever still needs one makes another. What is open with it goes on until it is opened anew."""
+
+    keys: KeyStore
+
+    async def __call__(self, key_id: str, caller: Caller) -> Key:
+        """Idempotent. Raises ``permission_denied`` unless an admin asks, ``not_found``."""
+        _must_be_admin(caller)
+        revoked = await self.keys.revoke(key_id)
+        if revoked is None:
+            raise RunyardError(ErrorCode.NOT_FOUND, f"no key {key_id[:64]}")
+        return revoked
+
+
+def _must_be_admin(caller: Caller) -> None:
+    if not caller.admin:
+        raise RunyardError(ErrorCode.PERMISSION_DENIED, "only an admin key makes, shows and revokes keys")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from random import random
 import structlog
 from starlette.applications import Starlette
 
-from control_plane.access import CheckKey, MakeKey
+from control_plane.access import CheckKey, MakeKey, ReadKeys, RevokeKey
 from control_plane.apps import KeepApp, ReadApps
 from control_plane.domain.bounds import Bounds
 from control_plane.domain.line import Ageing, Caps
@@ -25,6 +25,7 @@ from control_plane.providers import ReadProviders
 from control_plane.readiness import Readiness
 from control_plane.routes.apps import app_routes
 from control_plane.routes.interactions import interaction_routes
+from control_plane.routes.keys import key_routes
 from control_plane.routes.messages import message_routes
 from control_plane.routes.page import page_routes
 from control_plane.routes.run_files import run_file_routes
@@ -159,7 +160,8 @@ def build_app(  # long: the composition root, read in one piece
         *run_file_routes(ReadFiles(runs, manager)),
         *interaction_routes(ReplyToQuestion(runs, interactions), ReadInbox(interactions)),
         *app_routes(KeepApp(apps, breakers), ReadApps(apps)),
-        *system_routes(MakeKey(keys, new_id), ReadProviders(manager, breakers), readiness.chain),
+        *key_routes(MakeKey(keys, new_id), ReadKeys(keys), RevokeKey(keys)),
+        *system_routes(ReadProviders(manager, breakers), readiness.chain),
     )
     operations = (*operations, *health_routes("control-plane", readiness))
     described = document("Runyard", release(), operations, (*PAYLOADS.values(), *FLAT_FRAMES))

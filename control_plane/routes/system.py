@@ -1,24 +1,17 @@
-"""Keys, the whole chain's readiness, the fleet as callers may see it, and the API's own description."""
+"""The whole chain's readiness, the fleet as callers may see it, and the API's own description."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from control_plane.access import MakeKey
 from control_plane.providers import ReadProviders
 from shared.contracts.providers import ProvidersShown
-from shared.contracts.runs import KeyMade, NewKey
 from shared.errors import ErrorCode
-from shared.web import Answer, Call, Operation, get, post
+from shared.web import Answer, Call, Operation, get
 
 
-def system_routes(
-    make_key: MakeKey, read_providers: ReadProviders, readiness: Callable[[], Awaitable[Mapping[str, Any]]]
-) -> tuple[Operation, ...]:
-    async def make(call: Call[NewKey]) -> Answer:
-        return Answer(await make_key(call.body, call.caller))
-
+def system_routes(read_providers: ReadProviders, readiness: Callable[[], Awaitable[Mapping[str, Any]]]) -> tuple[Operation, ...]:
     async def providers(call: Call[None]) -> Answer:
         return Answer(await read_providers(call.caller))
 
@@ -26,8 +19,6 @@ def system_routes(
         return Answer(await readiness())
 
     return (
-        post("/api/keys", make, body=NewKey, returns=KeyMade, status=201, errors=(ErrorCode.PERMISSION_DENIED,),
-             summary="Make a key; it is shown once"),
         get("/api/providers", providers, returns=ProvidersShown, errors=(ErrorCode.MANAGER_UNAVAILABLE,),
             summary="Providers and whether an executor can run them"),
         get("/api/system/readiness", chain, summary="The whole chain: database, manager, executors, providers"),

@@ -8,6 +8,7 @@ import asyncpg
 
 from control_plane.storage.failures import storage_errors
 from control_plane.storage.queries import load
+from shared.contracts.apps import Key
 
 _SQL = load("keys")
 
@@ -33,3 +34,15 @@ class KeyStore:
         with storage_errors():
             row = await self._pool.fetchrow(_SQL["one"], key_id)
         return None if row is None else StoredKey(*row)
+
+    async def page(self, after: str, limit: int, app_id: str | None) -> list[Key]:
+        """Those with ids after ``after``, revoked ones too; of one app, or of all."""
+        with storage_errors():
+            rows = await self._pool.fetch(_SQL["page"], after, limit, app_id)
+        return [Key(**row) for row in rows]
+
+    async def revoke(self, key_id: str) -> Key | None:
+        """The key, revoked now or before; None where there is no such key."""
+        with storage_errors():
+            row = await self._pool.fetchrow(_SQL["revoke"], key_id)
+        return None if row is None else Key(**row)

@@ -111,3 +111,32 @@ class App(Wire):
 class AppList(Wire):
     items: list[App]
     next_cursor: str | None = None
+
+
+class NewKey(Request):
+    app_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,64}$", description="None: an admin key.")
+    name: str = Field(min_length=1, max_length=128)
+    scopes: list[Literal["act-as"]] = Field(
+        default_factory=list[Literal["act-as"]], max_length=16, description="`act-as`: `X-User-Id` names the user it speaks for."
+    )
+
+
+class KeyMade(Wire):
+    key_id: str
+    key: str = Field(description="Shown once.")
+
+
+class Key(Wire):
+    """A key as operators see it: never the key itself."""
+
+    key_id: str
+    app_id: str | None = Field(default=None, description="Null: an admin key.")
+    name: str
+    scopes: list[str]
+    created_at: datetime
+    revoked_at: datetime | None = Field(default=None, description="From then on it opens nothing.")
+
+
+class KeyList(Wire):
+    items: list[Key]
+    next_cursor: str | None = None

@@ -196,16 +196,3 @@ class LogRange(Wire):
     gone_bytes: int = Field(default=0, description="So many of them, from the first on, are no longer kept.")
     text: str = Field(description="The bytes as UTF-8; what is not UTF-8 is replaced.")
     base64: str
-
-
-class NewKey(Request):
-    app_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,64}$", description="None: an admin key.")
-    name: str = Field(min_length=1, max_length=128)
-    scopes: list[Literal["act-as"]] = Field(
-        default_factory=list[Literal["act-as"]], max_length=16, description="`act-as`: `X-User-Id` names the user it speaks for."
-    )
-
-
-class KeyMade(Wire):
-    key_id: str
-    key: str = Field(description="Shown once.")

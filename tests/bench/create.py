@@ -124,5 +124,5 @@ BENCH = Bench(
     opened=opened,
     columns=("server us", "postgres us", "both us", "requests/s"),
     targets=(Target("T9", "CPU of the server over the bare endpoint's", between(OURS, BARE, "server us"), 1.5),),
-    notes=("Ours validates, resolves defaults, counts the queue and writes four rows in one transaction; the hint follows its commit.",),
+    notes=("Ours validates, resolves defaults, counts the queue and writes four rows in one transaction; a hint follows.",),
 )  # fmt: skip
