@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from executor.adapters import ADAPTERS  # noqa: E402
-from executor.adapters.base import Install  # noqa: E402
+from shared.contracts.installs import Install  # noqa: E402
 
 NPM_SECONDS = 900
 VERSION_SECONDS = 30

@@ -14,6 +14,7 @@ from typing import Any, Literal, NewType, Protocol
 
 from shared.contracts.credentials import Credentials
 from shared.contracts.events import AttemptOutcome, Payload, Usage
+from shared.contracts.installs import Install
 from shared.contracts.interactions import Reply
 from shared.contracts.provider_runs import Message
 from shared.contracts.providers import Capabilities, EngineMode, Provider
@@ -183,23 +184,6 @@ class Conversation(Protocol):
     def ended(self, exit_code: int | None) -> Outcome:
         """The process is gone (negative: by that signal; None: never started). Exactly one outcome, from events first."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Install:
-    """Where an engine's program is found and which version we recorded.
-
-    ``globs`` are tried under the engines folder (the npm prefix), then ``command`` on PATH. ``version_pattern`` is a regular
-    expression over what ``version_argv`` prints; its first group is the version. An empty ``globs`` and ``command``: it is us.
-    ``closed``: why nobody can install it any more.
-    """
-
-    command: str = ""
-    globs: tuple[str, ...] = ()
-    version_argv: tuple[str, ...] = ("--version",)
-    version_pattern: str = r"(\d+\.\d+\.\d+)"
-    pinned: str | None = None
-    closed: str | None = None
 
 
 class Adapter(Protocol):

@@ -8,11 +8,12 @@ from executor.adapters.acp.conversation import AcpConversation
 from executor.adapters.acp.profile import AcpProfile, UsageFrom
 from executor.adapters.acp.protocol import RpcError
 from executor.adapters.acp.settings import AcpSetup
-from executor.adapters.base import Command, Install, StartRequest
+from executor.adapters.base import Command, StartRequest
 from executor.adapters.engine_modes import words
 from executor.adapters.options import base_url_of
 from shared.contracts.credentials import CREDENTIALS
-from shared.contracts.providers import CLOSED, Capabilities, Provider
+from shared.contracts.installs import INSTALLS
+from shared.contracts.providers import Capabilities, Provider
 from shared.errors import ErrorCode, RunyardError
 
 ENGINE = "iflow-cli"
@@ -34,7 +35,7 @@ PROFILE = AcpProfile(
 class IflowAdapter:
     provider = Provider.IFLOW_CLI
     capabilities = Capabilities()  # nothing that a real engine has shown
-    install = Install(command="iflow", closed=CLOSED[Provider.IFLOW_CLI])
+    install = INSTALLS[Provider.IFLOW_CLI]
     credentials = CREDENTIALS[Provider.IFLOW_CLI]
 
     def start(self, request: StartRequest) -> AcpConversation:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from executor.adapters.base import STDOUT, CloseInput, Command, Emit, Install, Outcome, Send, StartRequest, Step, Stream
+from executor.adapters.base import STDOUT, CloseInput, Command, Emit, Outcome, Send, StartRequest, Step, Stream
 from executor.adapters.capping import MAX_TOOL_BYTES, capped
 from executor.adapters.exits import outcome_of_exit
 from executor.adapters.framing import Framed, Line, Lines, LineTooLong
@@ -34,6 +34,7 @@ from shared.contracts.events import (
     Usage,
     UsageUpdated,
 )
+from shared.contracts.installs import INSTALLS
 from shared.contracts.interactions import AskedTool, InteractionType, Option, Reply
 from shared.contracts.providers import Capabilities, EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError
@@ -48,7 +49,7 @@ CAPABILITIES = Capabilities(
 class ScriptedAdapter:
     provider = Provider.SCRIPTED
     capabilities = CAPABILITIES
-    install = Install(version_argv=(), pinned=None)
+    install = INSTALLS[Provider.SCRIPTED]
     credentials = CREDENTIALS[Provider.SCRIPTED]
 
     def start(self, request: StartRequest) -> ScriptedConversation:

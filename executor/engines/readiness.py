@@ -10,19 +10,20 @@ import asyncio
 import errno
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from executor.adapters.base import Adapter, Install
+from executor.adapters.base import Adapter
 from executor.engines.credentials import CredentialStore
 from executor.engines.environment import engine_environment
 from executor.processes.answering import Printed, answer_of
 from executor.processes.engine_process import Launch
 from executor.processes.process_tree import Forest
 from executor.state_dir import MARK, RUN_MARK
+from shared.contracts.installs import Install
 from shared.contracts.providers import Provider, ProviderReadiness, ReadinessCategory
+from shared.engine_programs import executable_of
 
 VERSION_SECONDS = 10.0
 PATIENT_SECONDS = 30.0  # for one that was too slow before
@@ -31,18 +32,6 @@ LONGEST_AGAIN_SECONDS = 600.0
 MAX_VERSION_BYTES = 64 * 1024
 # What the machine lacks for a moment, and an engine that is being installed: no word on the engine itself.
 PASSING = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY})
-
-
-def executable_of(install: Install, engines_dir: Path | None) -> str | None:
-    """Absolute path of an engine's program: under the engines folder, else on PATH; None when it is not installed."""
-    if install.closed is not None:
-        return None
-    for pattern in install.globs if engines_dir is not None else ():
-        for path in sorted((engines_dir or Path()).glob(pattern)):
-            if os.access(path, os.X_OK) and path.is_file():
-                return os.path.abspath(path)
-    found = shutil.which(install.command) if install.command else None
-    return os.path.abspath(found) if found else None
 
 
 def growing_waits() -> Iterator[float]:

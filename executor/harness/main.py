@@ -26,11 +26,11 @@ from executor.adapters import ADAPTERS
 from executor.adapters.base import STDERR, STDOUT, Emit, Stream
 from executor.adapters.forms import FORMS
 from executor.adapters.passed_through import Form, PassedThrough
-from executor.engines.readiness import executable_of
 from executor.harness.record import Attempt, Record, Records
 from executor.processes import procfs
 from shared.contracts.problems import problem_of
 from shared.contracts.providers import Provider, provider_named
+from shared.engine_programs import executable_of
 from shared.errors import ErrorCode, RunyardError, invalid
 
 REFUSED = 2

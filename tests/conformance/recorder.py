@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 from executor.adapters import ADAPTERS
 from executor.adapters.base import STDERR, STDOUT, Call, Conversation, Outcome, StartRequest, Step, Stream
-from executor.engines.readiness import executable_of
 from shared.contracts.events import AttemptOutcome, Payload, SessionStarted
 from shared.contracts.interactions import Reply
 from shared.contracts.providers import EngineMode
+from shared.engine_programs import executable_of
 from tests.conformance.cases import WORD, Case
 from tests.conformance.engines import Engine
 from tests.conformance.ground import ENGINES_DIR, KEYS

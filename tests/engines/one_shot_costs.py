@@ -26,10 +26,10 @@ from executor.adapters import ADAPTERS
 from executor.adapters.base import CloseInput, Conversation, Emit, StartRequest, Step
 from executor.adapters.forms import FORMS
 from executor.adapters.passed_through import PassedThrough
-from executor.engines.readiness import executable_of
 from executor.processes import procfs
 from shared.contracts.events import AttemptOutcome, MessageCompleted, MessageDelta
 from shared.contracts.providers import Provider
+from shared.engine_programs import executable_of
 from tests.engines.drive import Driven, driven, request_for
 from tests.model_stub.server import ModelStub, serving
 

@@ -25,6 +25,7 @@ AT = "2026-01-01T00:00:00Z"
 KEY = "ry_test_key"
 SNAPSHOT: Json = {"attempt": 1, "source": "chat", "provider": "scripted", "createdAt": AT, "pendingQuestions": []}
 
+READINESS: Json = {"ready": True, "database": {"ready": True}, "manager": {"ready": True}, "executors": [], "providers": []}
 RAW: Json = {
     "runId": "run_1", "attempt": 1, "stream": "stdout", "byteFrom": 0, "byteTo": 11, "totalBytes": 11, "text": "raw output\n",
     "base64": "cmF3IG91dHB1dAo=",
@@ -124,6 +125,7 @@ class FakeApi:
             "/api/human-loop/pending": {"items": self.pending, "nextCursor": None},
             "/api/runs/run_1/human-loop/reply": {"runId": "run_1", "status": "answered", "duplicate": False},
             "/api/runs/run_1/logs/stdout": RAW,
+            "/api/system/readiness": READINESS,
             "/api/runs/run_1/stop": {"runId": "run_1", "status": "stopping"},
         }
         return answers.get(path, snapshot)

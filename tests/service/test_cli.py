@@ -196,7 +196,7 @@ async def test_doctor_outlives_an_engine_that_cannot_be_run(home: Path, monkeypa
         assert (engines[name]["installed"], engines[name]["version"]) == (True, None)
     assert engines["codex"]["reason"].startswith("does not run: ")
     assert engines["claude"]["reason"].startswith("does not run: ")
-    assert engines["gemini"]["reason"] == "exit status 7"
+    assert engines["gemini"]["reason"] == "did not say its version (exit status 7)"
 
 
 @pytest.mark.parametrize("arguments", [["runs", "--json"], ["attach", "run_1", "--json"], ["runs"], ["logs", "run_1"]])

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from shared.contracts.credentials import CREDENTIALS
+from shared.contracts.installs import INSTALLS
 from shared.contracts.providers import Provider
+from tests.service.fake_api import KEY, FakeApi, serving
 
 BOUND_SECONDS = 60
 VERSIONS = {"codex": "0.169.0", "claude": "2.1.197", "opencode": "1.18.33", "gemini": "0.61.0", "qwen": "0.24.4"}
@@ -21,6 +23,8 @@ PROVIDERS = {
     "codex": "codex-app-server", "claude": "claude-code", "opencode": "opencode", "gemini": "gemini-cli", "qwen": "qwen-code",
 }  # fmt: skip
 KEYS = {"OPENAI_API_KEY": "sk-openai-0123456789", "ANTHROPIC_API_KEY": "sk-anthropic-0123456789"}
+SAYS = {"codex": "codex-cli {}", "claude": "{} (Claude Code)"}
+NOT_TAKEN = ("OPENROUTER_API_KEY", "GOOGLE_CLOUD_PROJECT", "GOOGLE_APPLICATION_CREDENTIALS", "CODEX_HOME")
 KNOWN = {name for each in CREDENTIALS.values() for name in each.names}
 
 
@@ -32,16 +36,22 @@ def machine(tmp_path: Path) -> Path:
 
 
 def install_engines(machine: Path) -> None:
+    """Where their npm packages put them, which is where an executor takes them from."""
     for name, version in VERSIONS.items():
-        program = machine / "engines" / "node_modules" / ".bin" / name
-        program.parent.mkdir(parents=True, exist_ok=True)
-        program.write_text(f"#!/bin/sh\necho {name} {version}\n")
-        program.chmod(0o755)
+        place = INSTALLS[Provider(PROVIDERS[name])].globs[0].replace("*", "x64")
+        install(machine / "engines" / place, SAYS.get(name, "{}").format(version))
 
 
-async def doctor(machine: Path, *arguments: str, **variables: str) -> str:
-    """What it prints; no engine of this machine is on its PATH, no credential in its environment."""
-    kept = {name: value for name, value in os.environ.items() if name not in KNOWN and not name.startswith("RUNYARD_")}
+def install(program: Path, says: str) -> None:
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text(f"#!/bin/sh\necho '{says}'\n")
+    program.chmod(0o755)
+
+
+async def ran(machine: Path, *arguments: str, **variables: str) -> tuple[int | None, str]:
+    """Its exit status and what it prints; no engine of this machine is on its PATH, no credential in its environment."""
+    not_kept = {*KNOWN, *NOT_TAKEN, "DATABASE_URL", "EXECUTOR_ENGINES_DIR"}
+    kept = {name: value for name, value in os.environ.items() if name not in not_kept and not name.startswith("RUNYARD_")}
     places = {"PATH": "/usr/bin:/bin", "HOME": str(machine), "XDG_STATE_HOME": str(machine / "state")}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "runyard.cli.main", "doctor", *arguments, cwd=machine, stdin=DEVNULL, stdout=PIPE, stderr=PIPE,
@@ -49,8 +59,14 @@ async def doctor(machine: Path, *arguments: str, **variables: str) -> str:
     )  # fmt: skip
     async with asyncio.timeout(BOUND_SECONDS):
         stdout, stderr = await process.communicate()
-    assert (process.returncode, stderr) == (0, b""), stderr
-    return stdout.decode()
+    assert stderr == b""
+    return process.returncode, stdout.decode()
+
+
+async def doctor(machine: Path, *arguments: str, **variables: str) -> str:
+    status, report = await ran(machine, *arguments, **variables)
+    assert status == 0, report
+    return report
 
 
 async def found(machine: Path, **variables: str) -> dict[str, Any]:
@@ -120,3 +136,46 @@ async def test_root_is_warned_of_what_an_engine_could_read(machine: Path) -> Non
     warned = (await found(machine))["warnings"]
     assert [text.split(":")[0] for text in warned] == (["this is root"] if os.geteuid() == 0 else [])
     assert ("this is root" in await doctor(machine)) == (os.geteuid() == 0)
+
+
+async def test_an_engine_that_no_executor_would_find_is_not_installed(machine: Path) -> None:
+    install(machine / "engines" / "node_modules" / ".bin" / "codex", "codex-cli 0.169.0")
+    assert (await found(machine, **KEYS))["engines"]["codex"]["reason"] == "not installed"
+
+
+async def test_an_engine_whose_version_no_executor_would_understand_is_not_ready(machine: Path) -> None:
+    install_engines(machine)
+    install(machine / "engines" / INSTALLS[Provider.CODEX_APP_SERVER].globs[0].replace("*", "x64"), "another 0.169.0")
+    engine = (await found(machine, **KEYS))["engines"]["codex"]
+    assert (engine["ready"], engine["reason"]) == (False, "did not say its version (exit status 0)")
+
+
+async def test_only_what_an_engine_can_sign_in_with_is_told_as_a_credential(machine: Path) -> None:
+    assert (await found(machine, **dict.fromkeys(NOT_TAKEN, "set")))["credentials"] == []
+
+
+async def test_a_database_that_is_named_needs_no_programs_here(machine: Path) -> None:
+    assert (await ran(machine, PG_BIN="/nowhere"))[0] == 1
+    assert (await ran(machine, PG_BIN="/nowhere", DATABASE_URL="postgresql://somewhere"))[0] == 0
+
+
+async def test_why_a_stack_is_not_up_or_not_ready_stands_beside_its_address(machine: Path) -> None:
+    parts = {"database": {"ready": False}, "manager": {"ready": True}, "providers": []}
+    dead = {"executorId": "executor-2", "ready": False, "draining": None, "reason": "no answer"}
+    refuse = {"/api/system/readiness": (503, {"ready": False, **parts, "executors": [dead]})}
+    async with serving(FakeApi(refuse=refuse)) as api:
+        unready = await doctor(machine, "--url", api.url, "--key", KEY)
+        api.refuse = {}
+        refused = await doctor(machine, "--url", api.url, "--key", "ry_wrong")
+    assert _line(unready, "  database") == "✗   database          does not answer"
+    assert _line(unready, "  executor executor-2").endswith("no answer")
+    assert _line(refused, "stack") == f"✗ stack               {api.url} · no valid key"
+    gone = await doctor(machine, "--url", api.url, "--key", KEY)
+    assert _line(gone, "stack").startswith(f"· stack               {api.url} · no answer from")
+
+
+@pytest.mark.parametrize("answer", [(404, {"detail": "Not Found"}), (200, {"hello": "world"})])
+async def test_another_web_server_at_the_address_is_no_stack(machine: Path, answer: tuple[int, dict[str, Any]]) -> None:
+    async with serving(FakeApi(refuse={"/api/system/readiness": answer})) as other:
+        status, report = await ran(machine, "--json", "--url", other.url, "--key", KEY, PG_BIN="/nowhere")
+    assert (status, json.loads(report)["stack"]["reachable"]) == (1, False)

@@ -17,15 +17,17 @@ from runyard.api import Json, Runyard, RunyardApiError, RunyardUnreachableError
 from runyard.cli.exits import Exit
 from runyard.cli.server import find_server
 from runyard.cli.show import brief
-from runyard.local_stack.environment import credentials_present
+from runyard.local_stack.environment import credentials_present, engines_dir, secret
 from runyard.local_stack.postgres_place import PostgresError, major_version, postgres_binaries
+from runyard.local_stack.stack import StackError
 from shared.contracts.credentials import CREDENTIALS, Credentials
+from shared.contracts.installs import INSTALLS
 from shared.contracts.providers import CLOSED, Provider, provider_named
+from shared.engine_programs import executable_of
 
 MIN_PYTHON = (3, 11)
 MIN_POSTGRES = 15
 ENGINES = ("codex", "claude", "opencode", "gemini", "iflow", "qwen")
-ENGINE_FOLDERS = ("node_modules/.bin", "*/node_modules/.bin", "bin")
 VERSION_SECONDS = 15.0
 
 
@@ -61,22 +63,28 @@ def _warnings() -> Iterator[str]:
 
 
 def _postgres() -> Json:
+    """The database a stack started here would have: the one that is named, else the embedded one."""
     try:
+        if secret("DATABASE_URL"):
+            return {"ok": True, "version": None, "binaries": None, "reason": "the one that DATABASE_URL names, not looked at"}
         folder = postgres_binaries()
         version = major_version(folder)
-    except PostgresError as error:
+    except (PostgresError, StackError) as error:
         return {"ok": False, "reason": str(error)}
     return {"ok": version >= MIN_POSTGRES, "version": version, "binaries": str(folder)}
 
 
 async def _engine(name: str) -> Json:
-    path = _find_engine(name)
+    """As an executor would find it and ask it."""
+    install = INSTALLS[provider_named(name)]
+    path = executable_of(install, engines_dir())
     if path is None:
         return {"installed": False}
     try:
         process = await asyncio.create_subprocess_exec(
-            path, "--version", stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-        )
+            path, *install.version_argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
     except OSError as error:
         return {"installed": True, "path": path, "version": None, "reason": f"does not run: {error.strerror}"}
     try:
@@ -85,10 +93,11 @@ async def _engine(name: str) -> Json:
         process.kill()
         await process.wait()
         return {"installed": True, "path": path, "version": None, "reason": f"no version within {VERSION_SECONDS:.0f} s"}
-    said = re.search(r"\d+\.\d+\.\d+\S*", output.decode(errors="replace"))
+    said = re.search(install.version_pattern, output.decode(errors="replace"))
     if said is not None and process.returncode == 0:
-        return {"installed": True, "path": path, "version": said[0]}
-    return {"installed": True, "path": path, "version": None, "reason": f"exit status {process.returncode}"}
+        return {"installed": True, "path": path, "version": said[1]}
+    reason = f"did not say its version (exit status {process.returncode})"
+    return {"installed": True, "path": path, "version": None, "reason": reason}
 
 
 def _judged(name: str, engine: Json) -> Json:
@@ -110,26 +119,41 @@ def _files_of(table: Credentials) -> list[str]:
     return [file.source for file in table.files if folder and (Path(folder) / file.source).is_file()]
 
 
-def _find_engine(name: str) -> str | None:
-    """The pinned one before whatever is on PATH."""
-    folder = Path(os.environ.get("RUNYARD_ENGINES_DIR") or "engines")
-    pinned = (path for pattern in ENGINE_FOLDERS for path in sorted(folder.glob(f"{pattern}/{name}")))
-    return next((str(path.absolute()) for path in pinned if os.access(path, os.X_OK)), None) or shutil.which(name)
-
-
 async def _stack(url: str | None, key: str | None) -> Json:
+    """``reachable``: a Runyard answers there, whatever it says; another web server is none."""
     try:
         found_url, found_key = find_server(url, key)
     except RunyardUnreachableError as error:
         return {"reachable": False, "reason": str(error)}
+    found: Json = {"reachable": False, "url": found_url, "ready": False}
     try:
-        async with Runyard(found_url, found_key) as runyard:
+        runyard = Runyard(found_url, found_key)
+    except (RunyardUnreachableError, RunyardApiError) as error:
+        return {**found, "reason": str(error)}
+    try:
+        async with runyard:
             chain = await runyard.readiness()
     except RunyardUnreachableError as error:
-        return {"reachable": False, "reason": str(error)}
+        return {**found, "reason": str(error)}
     except RunyardApiError as error:
-        return {"reachable": True, "url": found_url, "ready": False, "reason": str(error)}
-    return {"reachable": True, "url": found_url, "ready": bool(chain.get("ready")), "chain": chain}
+        return {**found, "reachable": error.code is not None, "reason": str(error)}
+    if "ready" not in chain:
+        return {**found, "reason": "what answers there is no Runyard"}
+    return {**found, "reachable": True, "ready": bool(chain["ready"]), "chain": chain}
+
+
+def _unready(chain: Json) -> Iterator[tuple[str, str]]:
+    """The parts of a stack that are not ready, and why, as far as it is known."""
+    for name in ("database", "manager"):
+        part: Json = chain.get(name) or {}
+        if not part.get("ready"):
+            yield name, part.get("reason") or "does not answer"
+    for executor in chain.get("executors", []):
+        if not executor.get("ready") or executor.get("draining"):
+            name = f"executor {executor.get('executorId') or ''}".strip()
+            yield name, executor.get("reason") or ("is draining" if executor.get("draining") else "does not answer")
+    if chain.get("manager", {}).get("ready") and not chain.get("executors"):
+        yield "executors", "none is known to the manager"
 
 
 def _print(found: Json) -> None:
@@ -153,8 +177,11 @@ def _print(found: Json) -> None:
     for warning in found["warnings"]:
         line(False, "warning", warning)
     stack = found["stack"]
-    line(stack.get("ready") if stack["reachable"] else None, "stack", stack.get("url") or stack["reason"])
+    said = " · ".join(each for each in (stack.get("url"), stack.get("reason")) if each)
+    line(stack["ready"] if stack["reachable"] else None, "stack", said)
     chain: Json = stack.get("chain") or {}
+    for name, why in _unready(chain) if chain else ():
+        line(False, f"  {name}", why)
     for provider in chain.get("providers", []):
         ready = provider.get("readinessCategory") == "ready"
         line(ready or None, f"  {provider.get('provider')}", provider.get("blockingReason") or provider.get("version") or "ready")

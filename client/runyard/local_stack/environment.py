@@ -18,12 +18,7 @@ MACHINE = (
 )  # fmt: skip
 
 # What engines sign in with. Executors only; these names may be shown, their values never.
-CREDENTIALS = tuple(
-    sorted(
-        {name for each in SIGN_IN.values() for name in each.names}
-        | {"CODEX_HOME", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "OPENROUTER_API_KEY"}
-    )
-)
+CREDENTIALS = tuple(sorted({name for each in SIGN_IN.values() for name in each.names}))
 
 # Settings an operator may set for all services at once, and the callers' own variables, which are no setting.
 OURS = "RUNYARD_"

@@ -13,7 +13,7 @@ from uuid import NAMESPACE_URL, uuid5
 import msgspec
 
 from executor.adapters.asked_waits import asked_wait
-from executor.adapters.base import STDOUT, CloseInput, Emit, Install, Outcome, Send, StartRequest, Step, Stream
+from executor.adapters.base import STDOUT, CloseInput, Emit, Outcome, Send, StartRequest, Step, Stream
 from executor.adapters.claude import config, protocol
 from executor.adapters.claude.errors import code_of, code_of_retry, reason_of, reason_of_retry
 from executor.adapters.claude.events import TurnEvents
@@ -39,6 +39,7 @@ from executor.adapters.replies import decision_of
 from executor.adapters.skills import prompt_with_skills
 from executor.adapters.unclaimed import note, raw, too_long, undecodable, untaken
 from shared.contracts.events import AttemptOutcome, InteractionResolved, SessionStarted
+from shared.contracts.installs import INSTALLS
 from shared.contracts.interactions import Decision, Reply
 from shared.contracts.providers import Capabilities, EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError
@@ -57,16 +58,7 @@ INTERRUPT = "req_2"
 class ClaudeAdapter:
     provider = Provider.CLAUDE_CODE
     capabilities = CAPABILITIES
-    install = Install(
-        command="claude",
-        # the program itself first: the other one is made of it by an install script, which may not have run
-        globs=(
-            "node_modules/@anthropic-ai/claude-code-linux-*/claude",
-            "node_modules/@anthropic-ai/claude-code/bin/claude.exe",
-        ),
-        version_pattern=r"(\d+\.\d+\.\d+) \(Claude Code\)",
-        pinned="2.1.197",
-    )
+    install = INSTALLS[Provider.CLAUDE_CODE]
     credentials = config.CREDENTIALS
 
     def start(self, request: StartRequest) -> ClaudeConversation:

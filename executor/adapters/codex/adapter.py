@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from executor.adapters.base import STDOUT, CloseInput, Emit, Install, Outcome, Send, StartRequest, Step, Stream
+from executor.adapters.base import STDOUT, CloseInput, Emit, Outcome, Send, StartRequest, Step, Stream
 from executor.adapters.codex import config, protocol
 from executor.adapters.codex.asks import REFUSALS, Asked, AskEdit, AskMcp, AskUser, read_request
 from executor.adapters.codex.errors import code_of, code_of_text, reason_of
@@ -39,6 +39,7 @@ from executor.adapters.questions import Questions
 from executor.adapters.replies import reason_of as reason_of_reply
 from executor.adapters.unclaimed import note, raw, too_long, undecodable, untaken
 from shared.contracts.events import AttemptOutcome, InteractionResolved, SessionStarted
+from shared.contracts.installs import INSTALLS
 from shared.contracts.interactions import Decision, Reply
 from shared.contracts.providers import Capabilities, EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError
@@ -54,15 +55,7 @@ CAPABILITIES = Capabilities(
 class CodexAdapter:
     provider = Provider.CODEX_APP_SERVER
     capabilities = CAPABILITIES
-    install = Install(
-        command="codex",
-        globs=(
-            "node_modules/@openai/codex-linux-*/vendor/*/bin/codex",
-            "node_modules/@openai/codex/node_modules/@openai/codex-linux-*/vendor/*/bin/codex",
-        ),
-        version_pattern=r"codex-cli (\d+\.\d+\.\d+)",
-        pinned="0.169.0",
-    )
+    install = INSTALLS[Provider.CODEX_APP_SERVER]
     credentials = config.CREDENTIALS
 
     def start(self, request: StartRequest) -> CodexConversation:

@@ -12,10 +12,11 @@ from executor.adapters.acp.conversation import AcpConversation
 from executor.adapters.acp.profile import AcpProfile, UsageFrom
 from executor.adapters.acp.protocol import RpcError
 from executor.adapters.acp.settings import AcpSetup
-from executor.adapters.base import Command, File, Install, StartRequest
+from executor.adapters.base import Command, File, StartRequest
 from executor.adapters.engine_modes import words
 from executor.adapters.options import base_url_of
 from shared.contracts.credentials import CREDENTIALS
+from shared.contracts.installs import INSTALLS
 from shared.contracts.providers import Capabilities, EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError
 
@@ -93,7 +94,7 @@ class GeminiAdapter:
         deltas=True, reasoning=True, tools=True, permissions=True, messages=True, interrupt=True, resume=True, usage=True,
         engine_modes=tuple(EngineMode),
     )  # fmt: skip
-    install = Install(command="gemini", globs=("node_modules/@google/gemini-cli/bundle/gemini.js",), pinned="0.61.0")
+    install = INSTALLS[Provider.GEMINI_CLI]
     credentials = CREDENTIALS[Provider.GEMINI_CLI]
 
     def start(self, request: StartRequest) -> AcpConversation:

@@ -18,11 +18,12 @@ from executor.adapters.acp.conversation import AcpConversation
 from executor.adapters.acp.profile import AcpProfile, LogLine, UsageFrom
 from executor.adapters.acp.protocol import RpcError
 from executor.adapters.acp.settings import AcpSetup
-from executor.adapters.base import Command, Install, StartRequest
+from executor.adapters.base import Command, StartRequest
 from executor.adapters.engine_modes import MODES, words
 from executor.adapters.opencode.conversation import OpenCodeConversation
 from executor.adapters.options import EVERYWHERE, base_url_of
 from shared.contracts.credentials import CREDENTIALS
+from shared.contracts.installs import INSTALLS
 from shared.contracts.providers import Capabilities, EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError, invalid
 
@@ -92,7 +93,7 @@ class OpenCodeAdapter:
         deltas=True, reasoning=True, tools=True, permissions=True, questions=True, plan=True, messages=True, interrupt=True,
         resume=True, usage=True, engine_modes=tuple(EngineMode),
     )  # fmt: skip
-    install = Install(command="opencode", globs=("node_modules/opencode-ai/bin/opencode.exe",), pinned="1.18.33")
+    install = INSTALLS[Provider.OPENCODE]
     credentials = CREDENTIALS[Provider.OPENCODE]
 
     def start(self, request: StartRequest) -> OpenCodeConversation:

@@ -13,10 +13,11 @@ from executor.adapters.acp.conversation import AcpConversation
 from executor.adapters.acp.profile import AcpProfile, LogLine, UsageFrom
 from executor.adapters.acp.protocol import RpcError
 from executor.adapters.acp.settings import AcpSetup
-from executor.adapters.base import Command, File, Install, StartRequest
+from executor.adapters.base import Command, File, StartRequest
 from executor.adapters.engine_modes import words
 from executor.adapters.options import base_url_of
 from shared.contracts.credentials import CREDENTIALS
+from shared.contracts.installs import INSTALLS
 from shared.contracts.providers import Capabilities, EngineMode, Provider
 from shared.errors import ErrorCode, RunyardError
 
@@ -90,7 +91,7 @@ class QwenAdapter:
         deltas=True, reasoning=True, tools=True, permissions=True, questions=True, messages=True, interrupt=True, resume=True,
         usage=True, engine_modes=tuple(EngineMode),
     )  # fmt: skip
-    install = Install(command="qwen", globs=("node_modules/@qwen-code/qwen-code/cli-entry.js",), pinned="0.24.4")
+    install = INSTALLS[Provider.QWEN_CODE]
     credentials = CREDENTIALS[Provider.QWEN_CODE]
 
     def start(self, request: StartRequest) -> AcpConversation:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from executor.adapters.base import STDOUT, CloseInput, Command, Emit, File, Install, Outcome, Send, StartRequest, Step, Stream
+from executor.adapters.base import STDOUT, CloseInput, Command, Emit, File, Outcome, Send, StartRequest, Step, Stream
 from shared.contracts.credentials import Credentials
 from shared.contracts.events import (
     AttemptOutcome,
@@ -20,6 +20,7 @@ from shared.contracts.events import (
     RawStdout,
     SessionStarted,
 )
+from shared.contracts.installs import Install
 from shared.contracts.interactions import InteractionType, Reply
 from shared.contracts.providers import Capabilities, Provider
 from shared.errors import ErrorCode, RunyardError

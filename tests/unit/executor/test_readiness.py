@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from executor.adapters.base import Install
 from executor.engines import readiness as module
 from executor.engines.credentials import CredentialStore
 from executor.engines.readiness import Readiness, growing_waits
 from executor.processes.process_tree import Forest
 from shared.contracts.credentials import CREDENTIALS, Credentials
+from shared.contracts.installs import Install
 from shared.contracts.providers import Capabilities, Provider, ReadinessCategory
 from tests.e2e.kit import processes_with
 
