@@ -144,8 +144,7 @@ class EventLog:
             due = self._written_at.get(key, 0.0) + COALESCE_SECONDS
             pending = self._deltas[key] = _PendingDelta(delta, [delta.text], raw_ref, due, len(delta.text))
         if pending.due <= self._loop.time() or pending.size >= MAX_PENDING_TEXT:
-            self._flush_raw()
-            self._flush_delta(key)
+            self._flush()
         else:
             self._within(pending.due - self._loop.time())
 
@@ -160,15 +159,11 @@ class EventLog:
 
     def _on_time(self) -> None:
         self._timer = None
-        self._flush_raw()
-        now = self._loop.time()
-        for key in [key for key, pending in self._deltas.items() if pending.due <= now]:
-            self._flush_delta(key)
-        if self._deltas:
-            self._within(min(pending.due for pending in self._deltas.values()) - now)
+        self._flush()
         self.commit()
 
     def _flush(self) -> None:
+        """All that is pending: none of it overtakes what was said before it."""
         self._flush_raw()
         for key in list(self._deltas):
             self._flush_delta(key)

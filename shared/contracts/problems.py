@@ -13,6 +13,9 @@ from shared.contracts.wire import Wire
 from shared.errors import ErrorCode, FieldError, RunyardError
 
 
+MAX_RETRY_DIGITS = 9
+
+
 class FieldProblem(Wire):
     field: str = Field(description="Where it is in the request, e.g. `metadata.color`.")
     message: str
@@ -71,9 +74,9 @@ def error_of(status: int, content: bytes, retry_after: str | None = None) -> Run
     known = {"type", "title", "status", "detail", "code", "retryable", "hint", "errors"}
     return RunyardError(
         _code(body.get("code"), status),
-        str(body.get("detail") or f"answered {status}"),
+        _text(body.get("detail")) or f"answered {status}",
         tuple(_fields(body.get("errors"))),
-        int(retry_after) if retry_after is not None and retry_after.isdecimal() else None,
+        _seconds(retry_after),
         {name: value for name, value in body.items() if name not in known},
     )
 
@@ -81,9 +84,20 @@ def error_of(status: int, content: bytes, retry_after: str | None = None) -> Run
 def _object(content: bytes) -> dict[str, Any] | None:
     try:
         body = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return cast(dict[str, Any], body) if isinstance(body, dict) else None
+
+
+def _seconds(retry_after: str | None) -> int | None:
+    """None for a date, and for what nobody waits for."""
+    if retry_after is None or not retry_after.isdecimal() or len(retry_after) > MAX_RETRY_DIGITS:
+        return None
+    return int(retry_after)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _code(name: Any, status: int) -> ErrorCode:
@@ -97,4 +111,4 @@ def _fields(errors: Any) -> list[FieldError]:
     if not isinstance(errors, list):
         return []
     given = [cast(dict[str, Any], each) for each in cast(list[Any], errors) if isinstance(each, dict)]
-    return [FieldError(str(each.get("field", "")), str(each.get("message", ""))) for each in given]
+    return [FieldError(_text(each.get("field")), _text(each.get("message"))) for each in given]

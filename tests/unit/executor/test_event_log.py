@@ -99,6 +99,14 @@ async def test_deltas_are_joined_per_message_and_flushed_by_any_other_event(jour
     assert written(journal)[2]["rawRef"] == {"attempt": 2, "stream": "stdout", "byteFrom": 98, "byteTo": 100}
 
 
+async def test_a_delta_never_overtakes_what_was_said_before_it(journal: Journal, events: EventLog) -> None:
+    events.emit(ReasoningDelta(message_id="r", text="think 1"))
+    events.emit(ReasoningDelta(message_id="r", text="think 2"))
+    events.emit(MessageDelta(message_id="m", text="say 1"))
+    events.commit()
+    assert [event["data"]["text"] for event in written(journal)] == ["think 1", "think 2", "say 1"]
+
+
 async def test_deltas_that_are_much_text_do_not_wait_for_their_time(
     journal: Journal, events: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
