@@ -77,3 +77,21 @@ def test_a_message_of_a_later_attempt_is_shown_although_its_id_was_used_before(c
     live.event(Event(5, "message.delta", "run_1", 3, "", {"messageId": "m2", "text": "Whole"}, ""))
     live.event(Event(6, "message.completed", "run_1", 3, "", {"messageId": "m2", "text": "Whole"}, ""))
     assert capsys.readouterr().out == "One\nTwo\nHalf\nWhole\n"
+
+
+def test_nothing_of_an_event_reaches_the_terminal_with_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    live, evil = Live("run_1"), "a\x1b[2Jb"
+    said = [
+        ("tool.started", {"name": evil, "input": evil}),
+        ("interaction.requested", {"questionId": evil, "type": "permission", "tool": {"name": evil, "input": evil}}),
+        ("interaction.requested", {"questionId": "q2", "type": "question", "prompt": evil, "options": [{"label": evil}]}),
+        ("interaction.resolved", {"questionId": evil, "how": evil, "answer": {"answer": evil}}),
+        ("plan.updated", {"items": [{"status": evil, "text": evil}]}),
+        ("run.status", {"status": "error", "errorCode": evil, "errorMessage": evil, "hint": evil}),
+    ]
+    for cursor, (kind, data) in enumerate(said, 1):
+        live.event(Event(cursor, kind, "run_1", 1, "", data, ""))
+    live.note(evil)
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.out + shown.err
+    assert shown.err.count("a[2Jb") >= 12

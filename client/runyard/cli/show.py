@@ -112,7 +112,7 @@ class Live:
 
     def _message(self, data: Json) -> None:
         if data.get("parentToolId"):
-            self._aside(f"{_indent(data)}{clean(str(data.get('text', '')))}", "dim")
+            self._aside(f"{_indent(data)}{data.get('text', '')}", "dim")
         elif self._message_of(data) not in self._streamed:
             self._end_line()
             self._say(str(data.get("text", "")) + "\n")
@@ -123,7 +123,7 @@ class Live:
         return self._attempt, str(data.get("messageId"))
 
     def _reasoning(self, data: Json) -> None:
-        self._aside(f"{_indent(data)}{clean(str(data.get('text', '')))}", "dim italic")
+        self._aside(f"{_indent(data)}{data.get('text', '')}", "dim italic")
 
     def _tool_started(self, data: Json) -> None:
         given = "" if data.get("input") is None else f" {brief(data['input'])}"
@@ -142,7 +142,7 @@ class Live:
     def _question(self, data: Json) -> None:
         tool = data.get("tool")
         about = f"{tool.get('name')} {brief(tool.get('input', {}))}" if tool else ""
-        self._aside(f"? {clean(str(data.get('prompt') or about))}", "bold magenta")
+        self._aside(f"? {data.get('prompt') or about}", "bold magenta")
         if about and data.get("prompt"):
             self._aside(f"  {about}", "magenta")
         for number, option in enumerate(data.get("options") or [], 1):
@@ -178,9 +178,7 @@ class Live:
             result = data["result"]
             self._say((result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)) + "\n")
         why = "".join(f" {part}" for part in (data.get("errorCode"), data.get("errorMessage")) if part)
-        self._aside(
-            f"{_MARKS['completed'] if status == 'success' else _MARKS['failed']} {status}{clean(why)}", STATUS_STYLES[status]
-        )
+        self._aside(f"{_MARKS['completed'] if status == 'success' else _MARKS['failed']} {status}{why}", STATUS_STYLES[status])
         if data.get("hint") and status != "success":
             self._aside(f"  {data['hint']}", "dim")
 
@@ -191,7 +189,7 @@ class Live:
 
     def _aside(self, text: str, style: str) -> None:
         self._end_line()
-        self._console.print(Text(text, style))
+        self._console.print(Text(clean(text), style))
 
     def _end_line(self) -> None:
         if self._open is not None:
