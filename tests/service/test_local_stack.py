@@ -92,6 +92,19 @@ def test_the_demo_does_all_it_shows_and_leaves_nothing(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+def test_an_interrupted_demo_stops_its_stack_and_leaves_nothing(folder: Path) -> None:
+    with subprocess.Popen(
+        [*RUNYARD, "demo"], stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(folder)}
+    ) as demo:
+        until(lambda: list(folder.glob("runyard-demo-*/postgres/data")))
+        everything = below(demo.pid)
+        demo.send_signal(signal.SIGINT)
+        _, stderr = demo.communicate(timeout=BOUND_SECONDS)
+    assert (demo.returncode, "Interrupted" in stderr, "Traceback" in stderr) == (130, True, False)
+    assert not [pid for pid in everything if lives(pid)]
+    assert list(folder.iterdir()) == []
+
+
 def test_a_demo_of_a_stack_that_cannot_start_fails(folder: Path) -> None:
     environment = {**os.environ, "RUNYARD_LOG_LEVEL": "nonsense"}
     command = [*RUNYARD, "demo", "--state-dir", str(folder)]

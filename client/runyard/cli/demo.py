@@ -31,6 +31,7 @@ from runyard.local_stack.ready_file import read_ready_file
 START_SECONDS = 90.0
 RUN_SECONDS = 60.0
 STOP_SECONDS = 15.0
+INTERRUPTED = 130
 ANSWER = "blue"
 WORDS = ["A run is a row ", "in Postgres ", "before anything ", "else happens."]
 SCRIPT: list[dict[str, Any]] = [
@@ -47,19 +48,22 @@ class DemoError(Exception):
 
 
 def play(state_dir: Path | None) -> int:
-    """The exit status: 0 only if all of it happened and everything ended."""
+    """The exit status: 0 only if all of it happened and everything ended. What failed keeps its folder, to be looked at."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     folder = state_dir or _own_folder()
+    status, last = 0, Text("Everything stopped. The demo worked.", "bold green")
     try:
         _play(folder, console)
+    except KeyboardInterrupt:
+        status, last = INTERRUPTED, Text("Interrupted. Everything stopped.", "bold")
     except (DemoError, RunyardApiError, RunyardUnreachableError, TimeoutError, OSError) as error:
         console.print(Text(f"The demo failed: {error or type(error).__name__}", "bold red"))
         console.print(Text(f"What the services said is in {folder / 'logs'}", "dim"))
         return 1
     if state_dir is None:
         shutil.rmtree(folder)
-    console.print(Text("Everything stopped. The demo worked.", "bold green"))
-    return 0
+    console.print(last)
+    return status
 
 
 def _own_folder() -> Path:
