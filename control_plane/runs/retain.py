@@ -17,7 +17,6 @@ from control_plane.domain.retention import DAY_SECONDS, Keep
 from control_plane.manager_client import ManagerClient
 from control_plane.storage.retention import (
     DELETED_RUNS_A_BATCH,
-    RUNS_A_BATCH,
     THE_FLEET,
     LeftWorkspace,
     NotOurTurnError,
@@ -70,7 +69,7 @@ class Retain:
     async def _sweep(self) -> None:
         left = _Batches(self.pause)
         if await self.store.is_wanted(self.default):
-            await left.while_full(self.store.weigh, RUNS_A_BATCH)
+            await left.while_more(self.store.weigh)
             keeps = await self.store.keeps(self.default)
             for app_id, keep in keeps.items():
                 if keep.lets_go:

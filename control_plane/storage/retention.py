@@ -17,6 +17,7 @@ from control_plane.domain.retention import Keep
 from control_plane.storage.failures import storage_errors
 from control_plane.storage.queries import load
 from shared.contracts.apps import Retention
+from shared.errors import RunyardError
 
 _SQL = load("retention")
 RUNS_A_BATCH = 100
@@ -46,6 +47,7 @@ class RetentionStore:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
+        self._weighed_at_once = RUNS_A_BATCH
 
     @asynccontextmanager
     async def _turn(self) -> AsyncGenerator[Any]:
@@ -62,10 +64,19 @@ class RetentionStore:
         with storage_errors():
             return await self._pool.fetchval(_SQL["any_word"])
 
-    async def weigh(self) -> int:
-        """Take up runs that have ended, ``RUNS_A_BATCH`` at most."""
-        async with self._turn() as connection:
-            return len(await connection.fetch(_SQL["weigh"], RUNS_A_BATCH))
+    async def weigh(self) -> bool:
+        """Take up runs that have ended: half as many where counting what they hold took too long. True: there may be more."""
+        batch = self._weighed_at_once
+        try:
+            async with self._turn() as connection:
+                weighed = len(await connection.fetch(_SQL["weigh"], batch))
+        except RunyardError as error:
+            if batch == 1 or not isinstance(error.__cause__, TimeoutError):
+                raise
+            self._weighed_at_once = batch // 2
+            return True
+        self._weighed_at_once = min(batch + 1, RUNS_A_BATCH)
+        return weighed == batch
 
     async def keeps(self, default: Keep) -> dict[str, Keep]:
         """What applies to each app that has finished runs; "" is the operator's own."""

@@ -45,6 +45,19 @@ async def test_output_goes_first_then_events_then_the_run(kept: Kept) -> None:
     assert await kept.exists(two)
 
 
+async def test_runs_that_hold_too_much_to_be_counted_together_go_all_the_same(
+    kept: Kept, database: str, manager_client: ManagerClient
+) -> None:
+    runs = [await kept.run(days_ago=4) for _ in range(8)]
+    await kept.stores.pool.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.1); RETURN new; END';"
+        "CREATE TRIGGER slow BEFORE INSERT ON kept_runs FOR EACH ROW EXECUTE FUNCTION slow()"
+    )
+    async with make_pool(database, command_seconds=0.5) as hurried:
+        await Retain(RetentionStore(hurried), manager_client, ALL, sweep_every=60, pause=0)()
+    assert [run_id for run_id in runs if await kept.exists(run_id)] == []
+
+
 async def test_a_run_that_is_not_over_keeps_everything_however_old_it_is(kept: Kept) -> None:
     lease = await kept.living()
     await kept.stores.log.write([Write(lease.run_id, [frame(1), frame(2)], lease.token)])
@@ -67,7 +80,6 @@ async def test_of_a_deleted_run_no_row_is_left(kept: Kept) -> None:
 async def test_more_than_a_batch_goes_in_one_sweep(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, size in (("RUNS_A_BATCH", 2), ("EVENTS_A_BATCH", 3), ("CHUNKS_A_BATCH", 1)):
         monkeypatch.setattr(retention, name, size)
-    monkeypatch.setattr("control_plane.runs.retain.RUNS_A_BATCH", 2)
     made = [await kept.run(messages=5, days_ago=2.5) for _ in range(5)]
     await kept.sweep(ALL)
     assert [await kept.cursors(run_id) for run_id in made] == [[10]] * 5
