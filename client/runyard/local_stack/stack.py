@@ -23,7 +23,7 @@ class StackError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StackOptions:
-    """``port`` 0: free ports everywhere; None: the defaults. ``database_url`` None: an embedded Postgres."""
+    """``port`` 0: free ports everywhere; None: the defaults. ``database_url`` None: what the environment names, else embedded."""
 
     state_dir: Path
     port: int | None = None
