@@ -109,7 +109,7 @@ SIZES = {
     "small rings": {"TAIL_EVENTS": 3},
     "rings of few bytes": {"TAIL_BYTES": 300},
     "no room at all": {"TAIL_BYTES": 1},
-    "pages of few bytes": {"PAGE_BYTES": 1, "TAIL_EVENTS": 2},
+    "pages of few bytes": {"BLOCK_BYTES": 1, "TAIL_EVENTS": 2},
 }
 HOW: dict[str, Callable[[int], str]] = {
     "here": lambda _: "here",
