@@ -24,7 +24,7 @@ from executor.engines.command_profiles import load_command_profiles
 from executor.engines.credentials import CredentialStore
 from executor.engines.readiness import Readiness
 from executor.forgetting import Forgetting
-from executor.heartbeat import Heartbeat, keep_beating, keep_counting
+from executor.heartbeat import Heartbeat, keep_at, keep_beating, keep_counting
 from executor.processes.cgroups import Cgroups, cgroups
 from executor.processes.containment import Containment, containment
 from executor.processes.process_tree import Forest
@@ -108,9 +108,9 @@ def build_app(
         tasks = [
             asyncio.create_task(keep_beating(heartbeat, runs)),
             asyncio.create_task(keep_counting(forest)),
-            asyncio.create_task(forgetting.run()),
-            asyncio.create_task(known.keep_looking()),
-            asyncio.create_task(readiness.keep_finding(_probe_home(state))),
+            asyncio.create_task(keep_at("forgetting", forgetting.run)),
+            asyncio.create_task(keep_at("looking", known.keep_looking)),
+            asyncio.create_task(keep_at("versions", lambda: readiness.keep_finding(_probe_home(state)))),
         ]
         try:
             yield

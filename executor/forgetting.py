@@ -89,8 +89,9 @@ class Forgetting:
                 await asyncio.to_thread(self._delete)
                 await self._work.wait()
                 self._work.clear()
-        finally:
+        except asyncio.CancelledError:
             self._is_stopping = True
+            raise
 
     def _delete(self) -> None:
         """In a thread. What cannot be deleted is tried again with the next one, and keeps no other."""

@@ -31,6 +31,7 @@ LEASH_OVERRUN_MS = 2_000
 STOP_SECONDS = 4.0
 SWEEP_SECONDS = 30.0
 SEEN_EVERY_SECONDS = 1.0
+HEARTBEAT_BYTES = 128
 
 LOCKED_EXIT = 3
 LEFTOVERS_EXIT = 4
@@ -183,7 +184,7 @@ class Pulse:
     def _read(self) -> bytes:
         try:
             with open(self.state.heartbeat, "rb") as file:
-                return file.read(128)
+                return file.read(HEARTBEAT_BYTES).strip()
         except OSError:
             return b""
 
@@ -203,7 +204,7 @@ class _Guard:
     _seen: frozenset[tuple[int, int]] = field(default_factory=frozenset[tuple[int, int]])
 
     def run(self) -> int:
-        self.state.heartbeat.unlink(missing_ok=True)
+        self._blank_heartbeat()
         child = self._start()
         pulse = Pulse(self.state)
         reason = self._watch(child, pulse, lambda: self.wishes.stop)
@@ -219,6 +220,14 @@ class _Guard:
             return LEFTOVERS_EXIT
         return 1 if reason else 0
 
+    def _blank_heartbeat(self) -> None:
+        """That of an earlier life says nothing. Its place on the disk is kept: the next one needs no other."""
+        try:
+            with open(self.state.heartbeat, "r+b") as file:
+                file.write(b" " * HEARTBEAT_BYTES)
+        except OSError:
+            self.state.heartbeat.unlink(missing_ok=True)
+
     def _start(self) -> subprocess.Popen[bytes]:
         """The executor, as a child with a session of its own. A new instance id exists only from here on: after the sweep."""
         marks = {MARK: self.state.mark, INSTANCE: f"inst_{secrets.token_hex(8)}", GUARD_PID: str(os.getpid())}
@@ -228,7 +237,10 @@ class _Guard:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
-        write_whole(self.state.pid, str(child.pid))
+        try:
+            write_whole(self.state.pid, str(child.pid))
+        except OSError as error:  # who cannot be told lives all the same
+            _say(f"cannot write the executor's pid: {error.strerror}")
         self._note_what_is_below()  # nobody but root finds a private process by its mark
         return child
 

@@ -1,10 +1,11 @@
-"""The executor's sign of life, for its guard: written from the event loop, so that a loop that hangs falls silent."""
+"""The executor's sign of life, for its guard, written from the event loop, so that a loop that hangs falls silent; and its other
+loops, which no single failure ends."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -18,6 +19,7 @@ BEAT_SECONDS = 0.25
 BEATS_A_SECOND = 4
 CENSUS_SECONDS = 1.0
 BEATS_AN_HOUR = 3600 * BEATS_A_SECOND
+AGAIN_SECONDS = 5.0
 
 log = structlog.get_logger("heartbeat")
 
@@ -58,6 +60,16 @@ async def keep_counting(forest: Forest) -> None:
         except Exception as error:
             log.error("census.failed", error=type(error).__name__, exc_info=error)
         await asyncio.sleep(CENSUS_SECONDS)
+
+
+async def keep_at(task: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Until it is done, or cancelled. What breaks says so, and is begun anew after a while."""
+    while True:
+        try:
+            return await work()
+        except Exception as error:  # the outermost loop of a task
+            log.error("task.failed", task=task, error=type(error).__name__, exc_info=error)
+        await asyncio.sleep(AGAIN_SECONDS)
 
 
 def _surely(act: Callable[[], object]) -> None:

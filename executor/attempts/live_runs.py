@@ -6,7 +6,7 @@ One engine process per (runId, attempt), however often a start is sent: the rese
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -144,6 +144,7 @@ class LiveRuns:
         self._attempts.add(attempt)
         laying = partial(self._lay, way, attempt, plan, runner)
         attempt.task = asyncio.create_task(self._live(attempt, runner, older, laying))
+        attempt.task.add_done_callback(lambda _ended: self._forget_secrets(request.workspace.key, plan.passing))
         return self._accepted(attempt), True
 
     def _others_at(self, workspace_key: str, known: list[Attempt]) -> bool:
@@ -173,6 +174,11 @@ class LiveRuns:
         while len(self._secrets) >= REMEMBERED_SECRETS:
             del self._secrets[next(iter(self._secrets))]
         self._secrets[workspace_key] = tuple(dict.fromkeys((*known, *secrets)))
+
+    def _forget_secrets(self, workspace_key: str, passing: Sequence[str]) -> None:
+        known = self._secrets.get(workspace_key)
+        if known is not None:
+            self._secrets[workspace_key] = tuple(each for each in known if each not in passing)
 
     def _older(self, request: StartProviderRun) -> list[Attempt]:
         if request.run_id in (".", ".."):

@@ -12,7 +12,8 @@ from shared.contracts.events import AttemptStarted
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``secrets``: what nobody may be shown. ``fit``: how the engine's own outcome is judged."""
+    """``secrets``: what nobody may be shown; the ``passing`` ones of them are worth nothing when it has ended. ``fit``: how the
+    engine's own outcome is judged."""
 
     conversation: Conversation
     launch: Launch
@@ -21,3 +22,4 @@ class Plan:
     started: AttemptStarted
     output_quota_bytes: int
     fit: Fit = as_it_is
+    passing: tuple[str, ...] = ()

@@ -95,6 +95,7 @@ class Prepare:
             launch=_placed(self.containment.wrapped(bare, workspace), cgroup),
             run_mark=run_mark,
             secrets=secrets_in((*sign_in.values(), door_key)),
+            passing=secrets_in((door_key,)),
             started=self._started(request),
             output_quota_bytes=self.output_quota_bytes,
             fit=self._fit(fit, cgroup, asked.model),

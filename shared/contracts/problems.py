@@ -12,7 +12,6 @@ from pydantic import Field
 from shared.contracts.wire import Wire
 from shared.errors import ErrorCode, FieldError, RunyardError
 
-
 MAX_RETRY_DIGITS = 9
 
 

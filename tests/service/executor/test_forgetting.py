@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from executor import forgetting
+from executor import forgetting, heartbeat
 from executor.snapshots.blobs import BlobName, FolderBlobs
 from tests.deep_folders import a_bomb
 from tests.service.executor.kit import Inside, executor_inside, until
@@ -175,3 +175,24 @@ async def test_a_snapshot_of_a_session_that_began_again_is_not_taken_for_an_old_
 
 def test_forgetting_a_group_that_is_not_there_is_done(tmp_path: Path) -> None:
     assert FolderBlobs(tmp_path / "store").forget(BlobName("ws", SHA).group, 0)
+
+
+async def test_what_breaks_a_loop_of_the_executor_ends_it_for_a_while_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delete = forgetting.Forgetting._delete
+    failures = ["can't start new thread"]
+
+    def refused(self: forgetting.Forgetting) -> None:
+        if failures:
+            raise RuntimeError(failures.pop())
+        delete(self)
+
+    monkeypatch.setattr(forgetting.Forgetting, "_delete", refused)
+    monkeypatch.setattr(heartbeat, "AGAIN_SECONDS", 0.01)
+    async with executor_inside(tmp_path / "state") as here:
+        await ran(here, "echo done")
+        assert await forget(here, "ws", "run_1") == "gone"
+        await until(lambda: is_empty(tmp_path / "state" / "workspaces"))
+    assert not failures
+    assert "task.failed" in "".join(capsys.readouterr())

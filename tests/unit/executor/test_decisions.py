@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import errno
+import sys
 from pathlib import Path
 
 import pytest
 
+from executor import guard
 from executor.adapters.base import Outcome
 from executor.attempts.endings import ENDINGS, Cause, decided
 from executor.attempts.leash import LEASH_MS, Leash, is_ours
 from executor.attempts.limits import SECOND_LOOK_SECONDS, Limit, Limits
 from executor.attempts.questions import Questions
 from executor.engines.environment import credentials_for, engine_environment, refuse_reserved
-from executor.guard import LEASH_OVERRUN_MS, SILENCE_SECONDS, START_SECONDS, WAKE_SECONDS, Pulse, _sweep_once
+from executor.guard import LEASH_OVERRUN_MS, SILENCE_SECONDS, START_SECONDS, WAKE_SECONDS, Pulse, Wishes, _Guard, _sweep_once
 from executor.processes import procfs
 from executor.state_dir import StateDir
 from shared.clock import monotonic_ms
@@ -245,3 +247,31 @@ def test_the_next_look_is_at_the_nearest_limit_and_never_later_than_asked() -> N
     clock.now = 58.5
     limits.heard()
     assert limits.next_check(9) == 1.5
+
+
+@pytest.fixture
+def starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _Guard:
+    """A guard about to start an executor that ends at once."""
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    return _Guard(StateDir.at(tmp_path), Wishes(wakeup=0))
+
+
+def test_a_guard_on_a_full_disk_keeps_the_executor_it_started(starting: _Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_given: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(guard, "write_whole", full)
+    assert starting._start().wait(20) == 0
+
+
+def test_the_heartbeat_of_an_earlier_life_says_nothing_and_its_place_on_the_disk_is_kept(starting: _Guard) -> None:
+    pulse = Pulse(starting.state)
+    beat(pulse, 1, 1)
+    place = pulse.state.heartbeat.stat().st_ino
+    starting._blank_heartbeat()
+    assert pulse.look(WAKE_SECONDS) is None, "its leash passed long ago"
+    assert pulse.last == b""
+    assert pulse.state.heartbeat.stat().st_ino == place
+    beat(pulse, 2)
+    assert pulse.look(WAKE_SECONDS) is None
+    assert pulse.last
