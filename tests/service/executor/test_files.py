@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.executor.kit import Inside, executor_inside
+from tests.service.executor.kit import Inside, executor_inside, until
 
 SECRET = 'quo"ted-secret-of-an-app'
 RUN = "/provider-runs/run_1"
@@ -65,3 +65,15 @@ async def test_a_head_is_answered_without_a_body_and_leaves_no_file_open(executo
 
 def open_files() -> list[str]:
     return [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.exists()]
+
+
+async def test_the_secrets_of_a_session_do_not_grow_with_its_runs(executor: Inside) -> None:
+    """Each attempt has a key of its own to its engine's door, and none outlives it."""
+    runs = executor.app.runs
+    for number in range(5):
+        key, credentials = {"key": "session"}, {"SHELL_KEY": "a-secret-of-the-session"}
+        await executor.begin("sleep 300", f"run_{number}", workspace=key, credentialEnv=credentials)
+        assert len(runs.secrets_of("session")) == 2
+        await executor.stop(f"run_{number}")
+        await executor.ended(f"run_{number}")
+        await until(lambda: runs.secrets_of("session") == ("a-secret-of-the-session",))

@@ -220,18 +220,6 @@ async def test_of_the_starts_it_will_refuse_an_executor_remembers_only_the_last_
     assert [(await executor.start("echo done", name)).status_code for name in "bcd"] == [409] * 3
 
 
-async def test_the_secrets_of_a_session_do_not_grow_with_its_runs(executor: Inside) -> None:
-    """Each attempt has a key of its own to its engine's door, and none outlives it."""
-    runs = executor.app.runs
-    for number in range(5):
-        more = {"workspace": {"key": "session"}, "credentialEnv": {"SHELL_KEY": "a-secret-of-the-session"}}
-        await executor.begin("sleep 300", f"run_{number}", **more)
-        assert len(runs.secrets_of("session")) == 2
-        await executor.stop(f"run_{number}")
-        await executor.ended(f"run_{number}")
-        await until(lambda: runs.secrets_of("session") == ("a-secret-of-the-session",))
-
-
 async def test_of_the_secrets_of_workspaces_an_executor_remembers_only_the_last_ones(
     executor: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
