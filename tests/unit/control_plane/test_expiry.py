@@ -49,7 +49,7 @@ def test_one_text_answers_each_of_several_questions() -> None:
     assert declared_reply(question(schema=TWO)) == Reply(answer={"colour": "blue", "size": "blue"})
 
 
-@pytest.mark.parametrize("schema", [{"type": "string"}, {"enum": ["red", "blue"]}, {}])
+@pytest.mark.parametrize("schema", [{"type": "string"}, {"type": ["string", "array"]}, {"enum": ["red", "blue"]}, {}])
 def test_a_text_that_is_asked_for_stays_one(schema: dict[str, Any]) -> None:
     assert declared_reply(question(schema=schema)) == Reply(answer="blue")
 
