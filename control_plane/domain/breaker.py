@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from shared.errors import ERRORS, ErrorCode
 
-PROBE_SECONDS = 30.0  # a try that has not come to an end by then may be followed by another, once its run is over
+PROBE_SECONDS = 30.0  # how long a turn to try is kept for a run; then another may have it, unless an attempt of the first works
 
 
 class Meeting(StrEnum):

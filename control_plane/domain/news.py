@@ -45,6 +45,8 @@ class Locked:
     lender: str = ""  # whose credentials it uses
     provider: str = ""
     is_watched: bool = False  # a breaker counts what becomes of them
+    is_trying: bool = False  # it tries that breaker for all others
+    held: bool = False  # it waits for something else than room, and has said so
     chance: float = 1.0  # spreads the waits before further attempts
 
 
@@ -78,17 +80,25 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Someone asked for the end; ``reason`` decides which end it will be, ``detail`` is its message to people."""
+    """Someone asked for the end; ``reason`` decides which end it will be, ``detail`` is its message to people.
+
+    ``seen``: the status and the attempt its asker judged by; without effect on a run that has gone on since.
+    """
 
     reason: ErrorCode = ErrorCode.USER_CANCELED
     detail: str | None = None
+    seen: tuple[RunStatus, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """An event of our own that moves nothing."""
+class Hold:
+    """Something else keeps it back: nobody is to drive it for so long, and it says why unless it is held already.
 
-    event: Payload
+    One that was asked to stop is only let go.
+    """
+
+    seconds: float
+    why: Diagnostic
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,4 +118,4 @@ class Told:
     answers: tuple[InteractionResolved, ...]
 
 
-News = FromExecutor | Move | Stop | Note | Settle | Told | MessagesSettled
+News = FromExecutor | Move | Stop | Hold | Settle | Told | MessagesSettled

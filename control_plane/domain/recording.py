@@ -28,7 +28,7 @@ from control_plane.domain.endings import (
 )
 from control_plane.domain.lifecycle import SIGNAL_OF_OUTCOME, Signal, advance
 from control_plane.domain.messages import RUN_OVER, MessagesSettled, told
-from control_plane.domain.news import FromExecutor, Locked, Move, News, Note, Settle, Stop, Told
+from control_plane.domain.news import FromExecutor, Hold, Locked, Move, News, Settle, Stop, Told
 from control_plane.domain.questions import Asked
 from control_plane.domain.retrying import SILENT_CURSOR, Again, Failure, again, last_word
 from control_plane.domain.standing import Kept
@@ -82,18 +82,15 @@ class Change:
     ending: Ending | None = None
     parked: bool = False
     attempt_over: bool = False
-    acted: bool = False
+    acted: bool = False  # for the first time
+    was_answered: bool = False  # the model took what it was asked with: it has called a tool, asked a person, or finished
+    hold_seconds: float | None = None  # let go, for so long
     again: Again | None = None
     blamed: Failure | None = None  # what the model refused, where a breaker counts it
 
     @property
     def ended(self) -> bool:
         return self.ending is not None
-
-    @property
-    def was_answered(self) -> bool:
-        """The model took what it was asked with: it has called a tool, asked a person, or finished."""
-        return self.acted or self.status is RunStatus.SUCCESS
 
     @property
     def waits(self) -> bool:
@@ -103,7 +100,7 @@ class Change:
     @property
     def lets_go(self) -> bool:
         """The lease went with this write: nobody is to drive the run now."""
-        return self.ended or self.parked or self.waits
+        return self.ended or self.parked or self.waits or self.hold_seconds is not None
 
 
 def absorb(run: Locked, news: Sequence[News]) -> Change:
@@ -138,6 +135,7 @@ class _Absorbing:
                 break
             self._take(each)
         self._change.attempt_over = not self._attempt_living
+        self._change.was_answered |= self._change.status is RunStatus.SUCCESS
         return self._change
 
     def _take(self, news: News) -> None:
@@ -147,9 +145,9 @@ class _Absorbing:
             case Move():
                 self._move(news)
             case Stop():
-                self._stop(news.reason, news.detail)
-            case Note():
-                self._append(news.event.KIND, news.event.wire_json())
+                self._stop(news)
+            case Hold():
+                self._hold(news)
             case Settle():
                 self._settle(news)
             case Told():
@@ -174,7 +172,9 @@ class _Absorbing:
         if event.kind in _OURS or self._is_settled(event):
             return
         self._tell_of_late_reply(event)
-        change.acted = change.acted or (event.kind in _ACTS and not self._run.tried.acted)
+        if event.kind in _ACTS:
+            change.acted = change.acted or not self._run.tried.acted
+            change.was_answered = change.acted or self._run.is_trying
         reaction = _REACTIONS.get(event.kind)
         data = event.data if reaction is None else self._completed(event)
         self._append(event.kind, data, event.at, event.raw_ref)
@@ -238,6 +238,12 @@ class _Absorbing:
 
     # ---- our own signals ----
 
+    def _hold(self, hold: Hold) -> None:
+        is_to_wait = self._stop_reason is None
+        if is_to_wait and not self._run.held:
+            self._append(hold.why.KIND, hold.why.wire_json())
+        self._change.hold_seconds = hold.seconds if is_to_wait else 0
+
     def _resolve(self, event: InteractionResolved) -> None:
         self._append(event.KIND, event.wire_json())
         self._open.discard(event.question_id)
@@ -260,7 +266,7 @@ class _Absorbing:
             self._append(settle.why.KIND, settle.why.wire_json())
         self._resolve(settle.event)
         if settle.stop is not None:
-            self._stop(settle.stop)
+            self._stop(Stop(settle.stop))
         else:
             self._go_on()
 
@@ -334,10 +340,12 @@ class _Absorbing:
         event = scheduled(failure, following, run.attempt + 1, run.now)
         self._append(event.KIND, event.wire_json())
 
-    def _stop(self, reason: ErrorCode, detail: str | None = None) -> None:
+    def _stop(self, stop: Stop) -> None:
+        if stop.seen not in (None, (self._change.status, self._run.attempt)):
+            return
         if self._stop_reason is None:
-            self._stop_reason = self._change.stop_reason = reason
-            self._stop_detail = self._change.stop_detail = detail
+            self._stop_reason = self._change.stop_reason = stop.reason
+            self._stop_detail = self._change.stop_detail = stop.detail
         claimed = self._run.has_lease or self._run.attempt_living
         self._signal(Signal.STOP_REQUESTED if claimed else Signal.STOP_UNCLAIMED, ErrorCode(self._stop_reason))
 

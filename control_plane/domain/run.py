@@ -96,7 +96,6 @@ class DrivenRun:
     is_to_park: bool = False
     failures: int = 0
     lender: str = ""
-    held: bool = False
     meets_breaker: bool = False
     stopping_seconds: float = 0.0  # since someone asked for its end
 
@@ -112,6 +111,15 @@ class Stuck:
     run_id: str
     attempt: int
     executor_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """A run whose time is up as it stands: ``attempt`` is its newest. ``waited_for``: in vain; None: it worked."""
+
+    status: RunStatus
+    attempt: int
+    waited_for: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import structlog
 
 from control_plane.domain.lifecycle import Signal
-from control_plane.domain.news import Move, Note
+from control_plane.domain.news import Hold, Move
 from control_plane.domain.run import DrivenRun, Lease
 from control_plane.runs.record import Recorder
 from control_plane.storage.breakers import BreakerStore
@@ -16,6 +16,7 @@ from shared.contracts.events import Diagnostic
 log = structlog.get_logger("gate")
 
 SHORTEST_WAIT_SECONDS = 1.0
+TRYING_SECONDS = 10.0  # between two looks at a try that works; who is held is let go when it closes the breaker
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,11 @@ class Gate:
         if breaker.refuses(now):
             await self.recorder.record(lease, [Move(Signal.START_REFUSED, breaker.code, breaker.said())])
             return True
-        wait = max(SHORTEST_WAIT_SECONDS, (breaker.try_at - now).total_seconds()) if breaker.try_at else SHORTEST_WAIT_SECONDS
-        if not run.held:
-            said = f"it waits for {run.provider}, which was refused {breaker.said()}"
-            await self.recorder.record(lease, [Note(Diagnostic(code="provider_paused", message=said))])
+        wait = TRYING_SECONDS if breaker.trying else SHORTEST_WAIT_SECONDS
+        if breaker.try_at is not None:
+            wait = max(wait, (breaker.try_at - now).total_seconds())
+        said = f"it waits for {run.provider}, which was refused {breaker.said()}"
+        held = await self.recorder.record(lease, [Hold(wait, Diagnostic(code="provider_paused", message=said))])
+        if held.events:
             log.info("gate.held", run_id=run.run_id, provider=run.provider, code=breaker.code)
-        await self.breakers.hold(lease, wait)
         return True

@@ -56,10 +56,10 @@ class Reaper:
         await self.interrupt()
         await self.ask_to_park()
         overdue = await self.runs.overdue(OVERDUE_GRACE_SECONDS, self.queue_seconds)
-        for run_id, waited_for in overdue.items():
-            log.warning("reap.overdue", run_id=run_id, waited_for=waited_for)
-            why = f"it waited {self.queue_seconds:.0f} s for {waited_for}" if waited_for is not None else None
+        for run_id, late in overdue.items():
+            log.warning("reap.overdue", run_id=run_id, waited_for=late.waited_for)
+            why = f"it waited {self.queue_seconds:.0f} s for {late.waited_for}" if late.waited_for is not None else None
             try:
-                await self.run_log.write([Write(run_id, [Stop(ErrorCode.TIMEOUT, why)])])
+                await self.run_log.write([Write(run_id, [Stop(ErrorCode.TIMEOUT, why, (late.status, late.attempt))])])
             except Refused as refusal:
                 log.error("reap.refused", run_id=run_id, reason=str(refusal))

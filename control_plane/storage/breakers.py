@@ -11,13 +11,11 @@ import asyncpg
 from control_plane.domain.breaker import PROBE_SECONDS, Breaker, after_failure
 from control_plane.domain.news import Locked
 from control_plane.domain.recording import Change
-from control_plane.domain.run import Lease
 from control_plane.storage.failures import storage_errors
 from control_plane.storage.queries import load
 from shared.errors import ErrorCode
 
 _SQL = load("breakers")
-_HOLD_LEASE = load("runs")["hold_lease"]
 
 
 class BreakerStore:
@@ -40,13 +38,6 @@ class BreakerStore:
         """Whether this run is now the one that tries an open breaker."""
         with storage_errors():
             return await self._pool.fetchval(_SQL["try"], lender, provider, run_id, PROBE_SECONDS) is not None
-
-    async def hold(self, lease: Lease, seconds: float) -> None:
-        """Hand the run back, to be claimed after a while or when its breaker closes; at once if it was asked to stop."""
-        with storage_errors():
-            async with self._pool.acquire() as connection, connection.transaction():
-                await connection.execute(_HOLD_LEASE, lease.run_id, lease.token)
-                await connection.execute(_SQL["hold"], lease.run_id, lease.token, seconds)
 
     async def let_go(self) -> int:
         """Let go of the runs that wait for a breaker which is open no more. Returns how many."""

@@ -17,7 +17,7 @@ import asyncpg
 import msgspec
 
 from control_plane.domain.lifecycle import IllegalTransition
-from control_plane.domain.news import FromExecutor, Locked, News, Note, Settle, Told
+from control_plane.domain.news import FromExecutor, Hold, Locked, News, Settle, Told
 from control_plane.domain.recording import Change, absorb
 from control_plane.domain.retrying import Policy, Tried
 from control_plane.storage.breakers import judge
@@ -135,7 +135,7 @@ def _about_questions(news: News) -> bool:
 
 def _may_settle_messages(news: News) -> bool:
     """Whatever can end a run, and what names messages."""
-    return not isinstance(news, Note) and (not isinstance(news, FromExecutor) or news.kind == Kind.ATTEMPT_ENDED)
+    return not isinstance(news, Hold) and (not isinstance(news, FromExecutor) or news.kind == Kind.ATTEMPT_ENDED)
 
 
 def _locked(row: Any, questions: Sequence[Any], messages: Sequence[str], chance: float) -> Locked:
@@ -156,6 +156,8 @@ def _locked(row: Any, questions: Sequence[Any], messages: Sequence[str], chance:
         lender=row["lender"],
         provider=row["provider"] or "",
         is_watched=row["is_watched"],
+        is_trying=row["is_trying"],
+        held=row["held"],
         chance=chance,
     )  # fmt: skip
 
@@ -229,6 +231,8 @@ async def _apply_rare(connection: Any, run: Locked, change: Change) -> None:
     await _apply_to_session(connection, attempt, change)
     await _apply_to_people(connection, attempt, change)
     await _apply_to_tries(connection, attempt, change)
+    if change.hold_seconds is not None:
+        await connection.execute(_SQL["hold"], run_id, change.hold_seconds)
     if change.outcome is not None:
         await connection.execute(_SQL["end_attempt"], run_id, attempt, change.outcome)
         await connection.execute(_SQL["rest_active_time"], run_id)

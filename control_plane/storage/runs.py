@@ -15,7 +15,18 @@ import asyncpg
 
 from control_plane.domain.line import Ageing, Caps
 from control_plane.domain.profile import Profile
-from control_plane.domain.run import DrivenRun, IdempotencyKey, Lease, NewRun, Placement, Resumable, RunFilter, RunRow, Stuck
+from control_plane.domain.run import (
+    DrivenRun,
+    IdempotencyKey,
+    Lease,
+    NewRun,
+    Overdue,
+    Placement,
+    Resumable,
+    RunFilter,
+    RunRow,
+    Stuck,
+)
 from control_plane.domain.standing import NO_WORK
 from control_plane.storage.claims import Asked, claim_within
 from control_plane.storage.failures import storage_errors
@@ -207,11 +218,11 @@ class RunStore:
         with storage_errors():
             return [(row["id"], row["by"]) for row in await self._pool.fetch(_SQL["interrupted"], by)]
 
-    async def overdue(self, grace_seconds: float, queue_seconds: float) -> dict[str, str | None]:
-        """Running runs whose time was up more than ``grace_seconds`` ago, and runs that waited ``queue_seconds`` for
-        nothing: what each of those waited for, in words."""
+    async def overdue(self, grace_seconds: float, queue_seconds: float) -> dict[str, Overdue]:
+        """Running runs whose time was up more than ``grace_seconds`` ago, and runs that waited ``queue_seconds`` for nothing."""
         with storage_errors():
-            return {row["id"]: row["waited_for"] for row in await self._pool.fetch(_SQL["overdue"], grace_seconds, queue_seconds)}
+            rows = await self._pool.fetch(_SQL["overdue"], grace_seconds, queue_seconds)
+        return {row["id"]: Overdue(RunStatus(row["status"]), row["attempt"], row["waited_for"]) for row in rows}
 
     async def stuck(self, stop_seconds: float) -> list[Stuck]:
         """Runs that were asked to stop more than ``stop_seconds`` ago and are not over; not all at once, the oldest first."""
@@ -295,7 +306,7 @@ def _driven(row: Any) -> DrivenRun:
         placement=Placement(row["executor_id"], row["executor_instance"], row["executor_url"]) if placed else None,
         attempt_started=row["attempt_started_at"] is not None, attempt_ended=row["attempt_ended"],
         is_to_park=row["is_to_park"],
-        failures=row["failures"], lender=row["lender"], held=row["held"], meets_breaker=row["meets_breaker"],
+        failures=row["failures"], lender=row["lender"], meets_breaker=row["meets_breaker"],
         stopping_seconds=row["stopping_seconds"],
     )  # fmt: skip
 

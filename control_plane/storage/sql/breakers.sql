@@ -24,21 +24,15 @@ DELETE FROM breakers WHERE lender = $1 AND provider = $2;
 DELETE FROM breakers WHERE lender = $1;
 
 -- name: try
--- One run at a time tries an open breaker, and no other while that one lives.
-UPDATE breakers AS breaker SET trying = $3, try_at = now() + make_interval(secs => $4::float8)
-WHERE lender = $1 AND provider = $2 AND opened_at IS NOT NULL AND try_at <= now()
-  AND (trying IS NULL OR trying = $3 OR NOT EXISTS (
-      SELECT FROM agent_runs WHERE id = breaker.trying AND status IN ('queued', 'running', 'waiting_user', 'stopping')))
+-- One run at a time tries an open breaker. It keeps its turn while it looks for an executor and between its attempts; once the turn
+-- is over another may have it, unless an attempt of the one before still works.
+UPDATE breakers AS breaker
+SET trying = $3, try_at = CASE WHEN try_at <= now() THEN now() + make_interval(secs => $4::float8) ELSE try_at END
+WHERE lender = $1 AND provider = $2 AND opened_at IS NOT NULL
+  AND (trying = $3 OR try_at <= now() AND NOT EXISTS (
+      SELECT FROM run_heads AS head JOIN attempts AS attempt USING (run_id, attempt)
+      WHERE head.run_id = breaker.trying AND attempt.ended_at IS NULL))
 RETURNING lender;
-
--- name: hold
--- Hand a run back until its breaker may be tried, at most $3 seconds from now. One that was asked to stop meanwhile waits for
--- nothing. Its lease is held by the statement before: a stop that was waited for there is seen here.
-UPDATE run_heads AS head
-SET lease_token = NULL, lease_until = NULL, held = run.stop_requested_at IS NULL,
-    claim_after = CASE WHEN run.stop_requested_at IS NULL THEN now() + make_interval(secs => $3::float8) ELSE now() END
-FROM agent_runs AS run
-WHERE head.run_id = $1 AND head.lease_token = $2 AND run.id = head.run_id;
 
 -- name: let_go
 -- Runs whose breaker is open no more, or was forgotten, need not wait to its end.

@@ -15,7 +15,9 @@ FOR UPDATE OF head;
 SELECT head.run_id, head.last_cursor, head.executor_cursor, head.attempt, head.lease_until > now() AS has_lease,
        run.status::text AS status, run.stop_reason, run.stop_detail, run.interaction_ms, run.on_expiry, run.expiry_answer,
        attempt.run_id IS NOT NULL AS attempt_living, attempt.engine_session IS NOT NULL AS has_session, clock_timestamp() AS now,
-       run.max_attempts, run.retry_after_side_effects, run.lender, run.provider, breaker.lender IS NOT NULL AS is_watched, head.failures, head.crashes, head.unbegun, head.acted,
+       run.max_attempts, run.retry_after_side_effects, run.lender, run.provider,
+       breaker.lender IS NOT NULL AS is_watched, coalesce(breaker.trying = run.id, false) AS is_trying, head.held,
+       head.failures, head.crashes, head.unbegun, head.acted,
        (run.active_ms_left - coalesce(extract(epoch FROM now() - run.active_since) * 1000, 0))::bigint AS active_ms_left
 FROM run_heads AS head
 JOIN agent_runs AS run ON run.id = head.run_id
@@ -99,6 +101,12 @@ SET failures = $2, crashes = $3, unbegun = $4,
     lease_token = CASE WHEN $5 = 0 THEN lease_token END,
     lease_until = CASE WHEN $5 = 0 THEN lease_until END,
     claim_after = CASE WHEN $5 = 0 THEN claim_after ELSE now() + make_interval(secs => $5 / 1000.0) END
+WHERE run_id = $1;
+
+-- name: hold
+-- Nobody is to drive it for $2 seconds; 0: it waits for nothing any more.
+UPDATE run_heads
+SET lease_token = NULL, lease_until = NULL, held = $2 > 0, claim_after = now() + make_interval(secs => $2::float8)
 WHERE run_id = $1;
 
 -- name: forget_session

@@ -181,7 +181,7 @@ UPDATE run_heads AS head SET attempt = gone.attempt - 1 FROM gone WHERE head.run
 SELECT run.id, run.status::text AS status, run.provider, run.model, run.session_id, run.app_id, run.active_ms_left,
        run.stop_requested_at IS NOT NULL AS stop_requested,
        coalesce(extract(epoch FROM now() - run.stop_requested_at), 0)::float8 AS stopping_seconds,
-       head.attempt, head.executor_cursor, head.failures, head.held, run.lender, breaker.lender IS NOT NULL AS meets_breaker,
+       head.attempt, head.executor_cursor, head.failures, run.lender, breaker.lender IS NOT NULL AS meets_breaker,
        request.workspace_key, request.resume_session, request.request,
        request.profile::text AS profile,
        attempt.executor_id, attempt.executor_instance, attempt.executor_url, attempt.started_at AS attempt_started_at,
@@ -285,8 +285,9 @@ SELECT run_id, last_cursor FROM run_heads WHERE run_id = ANY ($1::text[]);
 -- name: overdue
 -- Runs whose executor should have ended them by now: the sweeper's turn comes some seconds later than the executor's.
 -- And runs that have waited for an executor for longer than $2 seconds, in the queue, since they lost one, or since a person
--- answered all that a parked one had asked: nobody may ever be able to run them. Each with what it waited for; NULL: it worked.
-(SELECT id, NULL AS waited_for FROM agent_runs
+-- answered all that a parked one had asked: nobody may ever be able to run them. Each with what it waited for (NULL: it worked), and
+-- as it stands.
+WITH late AS ((SELECT id, NULL AS waited_for FROM agent_runs
  WHERE status = 'running' AND active_since + make_interval(secs => active_ms_left / 1000.0 + $1::float8) < now()
    AND stop_requested_at IS NULL
  LIMIT 100)
@@ -315,7 +316,9 @@ UNION ALL
      FROM interactions WHERE run_id = run.id AND status IN ('pending', 'answered')) AS asked
  WHERE run.status = 'waiting_user' AND attempt.ended_at IS NOT NULL AND run.stop_requested_at IS NULL
    AND NOT asked.is_open AND asked.answered_at + make_interval(secs => $2::float8) < now()
- LIMIT 100);
+ LIMIT 100))
+SELECT late.id, late.waited_for, run.status::text AS status, head.attempt
+FROM late JOIN agent_runs AS run ON run.id = late.id JOIN run_heads AS head ON head.run_id = late.id;
 
 -- name: stuck
 -- Runs that were asked to stop more than $1 seconds ago, with the attempt that has not ended.

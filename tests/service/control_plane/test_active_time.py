@@ -10,7 +10,7 @@ import pytest
 from control_plane.domain.lifecycle import Signal
 from control_plane.domain.news import Move, Stop
 from control_plane.domain.placing import provider_run
-from control_plane.domain.run import Lease
+from control_plane.domain.run import Lease, Overdue
 from control_plane.domain.timeouts import INTERACTION_MS
 from control_plane.storage.run_log import Write
 from shared.contracts.events import AttemptLost
@@ -118,7 +118,7 @@ async def test_the_sweeper_comes_ten_seconds_after_the_executors_turn(run: Clock
     await run.after(65)
     assert await stores.runs.overdue(10, 3600) == {}
     await run.after(6)
-    assert await stores.runs.overdue(10, 3600) == {run.lease.run_id: None}
+    assert await stores.runs.overdue(10, 3600) == {run.lease.run_id: Overdue(RunStatus.RUNNING, 1, None)}
 
 
 async def test_a_run_between_two_attempts_is_not_overdue_until_it_has_waited_as_long_as_a_queued_one_may(
@@ -129,7 +129,7 @@ async def test_a_run_between_two_attempts_is_not_overdue_until_it_has_waited_as_
     await run.news(LOST)
     assert await stores.runs.overdue(10, 3600) == {}
     await stores.pool.execute("UPDATE attempts SET ended_at = now() - interval '2 hours'")
-    assert await stores.runs.overdue(10, 3600) == {run.lease.run_id: "an executor"}
+    assert await stores.runs.overdue(10, 3600) == {run.lease.run_id: Overdue(RunStatus.RUNNING, 1, "an executor")}
     await stores.log.write([Write(run.lease.run_id, [Stop(ErrorCode.TIMEOUT)])])
     assert await stores.runs.overdue(10, 3600) == {}, "it was asked to stop"
 

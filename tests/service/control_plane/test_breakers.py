@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from control_plane.domain.breaker import BREAKING
-from control_plane.domain.news import Stop
+from control_plane.domain.breaker import BREAKING, PROBE_SECONDS
+from control_plane.domain.news import Hold, Stop
+from control_plane.domain.run import Lease
 from control_plane.runs.gate import Gate
 from control_plane.runs.record import Recorder
 from control_plane.storage.breakers import BreakerStore
 from control_plane.storage.run_log import Write
+from shared.contracts.events import Diagnostic
 from shared.errors import ErrorCode
-from tests.service.control_plane.conftest import Replica, Stores, new_run, replica_at
-from tests.service.control_plane.fake_manager import FakeManager
+from tests.service.control_plane.conftest import Replica, Stores, frame, new_run, replica_at
+from tests.service.control_plane.fake_manager import FakeManager, refuse
 
+HOLD = Hold(300, Diagnostic(code="provider_paused", message="it waits"))
 ONCE = {"retry": {"maxAttempts": 1}}
 LIMIT = BREAKING[ErrorCode.RATE_LIMITED].failures
 REFUSALS = BREAKING[ErrorCode.AUTH_FAILED].failures
@@ -43,6 +47,19 @@ async def try_is_due(stores: Stores) -> None:
     """The rest of every breaker is over, and its waiting runs may be claimed."""
     await stores.pool.execute("UPDATE breakers SET try_at = now() - interval '1 second'")
     await stores.pool.execute("UPDATE run_heads SET claim_after = now() WHERE held")
+
+
+async def opens(stores: Stores, try_in: float, trying: str | None = None) -> None:
+    await stores.pool.execute(
+        "INSERT INTO breakers VALUES ('', 'scripted', 'rate_limited', 5, now(), now(), now() + make_interval(secs => $1), $2, 3)",
+        try_in, trying,
+    )  # fmt: skip
+
+
+async def passes(stores: Stores, seconds: float) -> None:
+    """Waits and rests have so much less before them."""
+    await stores.pool.execute("UPDATE breakers SET try_at = try_at - make_interval(secs => $1)", seconds)
+    await stores.pool.execute("UPDATE run_heads SET claim_after = claim_after - make_interval(secs => $1)", seconds)
 
 
 async def held(replica: Replica, run_id: str) -> list[dict[str, Any]]:
@@ -191,40 +208,116 @@ async def test_a_held_run_can_be_stopped_at_once(replica: Replica, manager: Fake
     assert (await replica.stop(run_id)).json()["status"] == "canceled"
 
 
-async def test_a_run_that_is_stopped_on_its_way_to_the_gate_is_not_held(stores: Stores) -> None:
-    await stores.pool.execute(
-        "INSERT INTO breakers VALUES ('', 'scripted', 'rate_limited', 5, now(), now(), now() + interval '300 s', NULL, 3)"
-    )
-    run_id = await stores.runs.create(new_run(), None)
-    [lease] = await stores.runs.claim(1, 60)
-    read_before = await stores.runs.driven(run_id)
-    await stores.log.write([Write(run_id, [Stop()])])
+@pytest.fixture
+async def gate(stores: Stores) -> AsyncIterator[Gate]:
     recorder = Recorder(stores.log)
     loop = asyncio.ensure_future(recorder.run())
-    try:
-        assert await Gate(BreakerStore(stores.pool), recorder)(lease, read_before)
-    finally:
-        loop.cancel()
-    assert [each.run_id for each in await stores.runs.claim(1, 60)] == [run_id]  # whoever claims it ends it
+    yield Gate(BreakerStore(stores.pool), recorder)
+    loop.cancel()
+
+
+async def claimed(stores: Stores) -> Lease:
+    """The next run of the line."""
+    [lease] = await stores.runs.claim(1, 60)
+    return lease
+
+
+async def held_back(stores: Stores, gate: Gate) -> bool:
+    """Whether the gate keeps the next run of the line back, which is one that was just made."""
+    made = await stores.runs.create(new_run(), None)
+    lease = await claimed(stores)
+    assert lease.run_id == made
+    return await gate(lease, await stores.runs.driven(made))
+
+
+async def test_a_run_that_is_stopped_on_its_way_to_the_gate_is_not_held(stores: Stores, gate: Gate) -> None:
+    await opens(stores, 300)
+    run_id = await stores.runs.create(new_run(), None)
+    lease = await claimed(stores)
+    read_before = await stores.runs.driven(run_id)
+    await stores.log.write([Write(run_id, [Stop()])])
+    assert await gate(lease, read_before)
+    assert (await claimed(stores)).run_id == run_id  # whoever claims it ends it
 
 
 async def test_a_stop_the_hold_waited_for_is_seen(stores: Stores) -> None:
     run_id = await stores.runs.create(new_run(), None)
-    [lease] = await stores.runs.claim(1, 60)
-    breakers = BreakerStore(stores.pool)
+    lease = await claimed(stores)
     async with stores.pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM run_heads WHERE run_id = $1 FOR UPDATE", run_id)
         await other.execute(
             "UPDATE agent_runs SET status = 'stopping', stop_requested_at = now(), stop_reason = 'user_canceled' WHERE id = $1",
             run_id,
         )
-        holding = asyncio.ensure_future(breakers.hold(lease, 300))
+        holding = asyncio.ensure_future(stores.log.write([Write(run_id, [HOLD], lease.token)]))
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         async with asyncio.timeout(10):
             while not await stores.pool.fetchval(waiting):
                 await asyncio.sleep(0.01)  # polling a condition with a bound
     await holding
-    assert [each.run_id for each in await stores.runs.claim(1, 60)] == [run_id]
+    assert (await claimed(stores)).run_id == run_id
+
+
+async def test_a_hold_whose_commit_nobody_heard_of_is_told_once(stores: Stores) -> None:
+    run_id = await stores.runs.create(new_run(), None)
+    window = [Write(run_id, [HOLD], (await claimed(stores)).token)]
+    assert await stores.log.write(window) != [None]
+    assert await stores.log.write(window) == [None]  # it was let go with the first
+    await passes(stores, 301)
+    await stores.log.write([Write(run_id, [HOLD], (await claimed(stores)).token)])
+    assert await stores.kinds(run_id) == ["run.status", "diagnostic"]
+
+
+async def test_who_tries_keeps_its_turn_while_it_looks_for_an_executor(stores: Stores, gate: Gate) -> None:
+    await opens(stores, 0)
+    run_id = await stores.runs.create(new_run(), None)
+    for _ in range(3):
+        lease = await claimed(stores)
+        assert not await gate(lease, await stores.runs.driven(run_id))
+        assert await held_back(stores, gate)  # and nobody else has it
+        await stores.runs.let_go(lease)  # there was no room
+
+
+async def test_who_waits_for_an_executor_does_not_try_for_ever(stores: Stores, gate: Gate) -> None:
+    await opens(stores, 0)
+    assert not await held_back(stores, gate)
+    await passes(stores, PROBE_SECONDS - 1)
+    assert await held_back(stores, gate)
+    await passes(stores, 1)
+    assert not await held_back(stores, gate)
+
+
+async def test_who_waits_for_a_try_that_works_is_claimed_at_most_twice_in_ten_seconds(stores: Stores, gate: Gate) -> None:
+    lease = await stores.started()
+    await opens(stores, -60, trying=lease.run_id)
+    assert await held_back(stores, gate)
+    await passes(stores, 9)
+    assert await stores.runs.claim(10, 60) == []
+    await passes(stores, 2)
+    again = await claimed(stores)
+    assert await gate(again, await stores.runs.driven(again.run_id))
+
+
+async def test_a_try_by_a_run_that_has_worked_before_closes_the_breaker_with_its_first_tool(stores: Stores) -> None:
+    lease = await stores.started()
+    await opens(stores, 30, trying=lease.run_id)
+    await stores.pool.execute("UPDATE run_heads SET acted = true")
+    tool = frame(1, "tool.started", '{"toolId":"t","name":"shell"}')
+    await stores.log.write([Write(lease.run_id, [tool], lease.token)])
+    assert await BreakerStore(stores.pool).one("", "scripted") is None
+
+
+async def test_who_tries_and_finds_no_room_at_first_is_placed_soon_after(
+    replica: Replica, manager: FakeManager, stores: Stores
+) -> None:
+    await opened(replica, manager, "rate_limited")
+    await try_is_due(stores)
+    manager.moods["propose"].append(refuse(ErrorCode.QUEUE_FULL, sent=False))
+    run_id = await replica.start()
+    async with asyncio.timeout(5):
+        (await manager.begun(run_id)).end()
+    await replica.until(run_id, "success")
+    assert await held(replica, run_id) == []
 
 
 async def test_a_try_whose_run_is_gone_is_followed_by_another(replica: Replica, manager: FakeManager, stores: Stores) -> None:

@@ -13,7 +13,7 @@ import pytest
 from control_plane.domain.lifecycle import Signal
 from control_plane.domain.news import FromExecutor, Move, Stop
 from control_plane.domain.recording import Change
-from control_plane.domain.run import Lease, Placement
+from control_plane.domain.run import Lease, Overdue, Placement
 from control_plane.runs.record import WINDOW_BYTES, WINDOW_ROWS, LeaseLost, Recorder
 from control_plane.storage.run_log import Refused, RunLog, Write
 from shared.contracts.interactions import InteractionStatus, Reply
@@ -217,7 +217,7 @@ async def test_active_time_is_settled_and_waiting_does_not_count(stores: Stores)
 async def test_a_run_that_nobody_could_ever_run_times_out_in_the_queue(stores: Stores) -> None:
     young, old = await stores.runs.create(new_run(), None), await stores.runs.create(new_run(), None)
     await stores.pool.execute("UPDATE agent_runs SET created_at = now() - interval '2 hours' WHERE id = $1", old)
-    assert await stores.runs.overdue(10, 3600) == {old: "an executor"}
+    assert await stores.runs.overdue(10, 3600) == {old: Overdue(RunStatus.QUEUED, 0, "an executor")}
     await stores.log.write([Write(old, [Stop(ErrorCode.TIMEOUT)])])
     row = await stores.runs.snapshot(old)
     assert row is not None
@@ -234,7 +234,10 @@ async def test_what_a_run_waited_for_in_vain_is_told_apart(stores: Stores) -> No
     await stores.log.write([Write(earlier, [Move(Signal.ATTEMPT_ACCEPTED)], lease.token)])
     later, alone = await stores.runs.create(new_run(**workspace), None), await stores.runs.create(new_run(), None)
     await stores.pool.execute("UPDATE agent_runs SET created_at = created_at - interval '2 hours'")
-    assert await stores.runs.overdue(10, 3600) == {later: "an earlier run in its workspace", alone: "an executor"}
+    assert await stores.runs.overdue(10, 3600) == {
+        later: Overdue(RunStatus.QUEUED, 0, "an earlier run in its workspace"),
+        alone: Overdue(RunStatus.QUEUED, 0, "an executor"),
+    }
 
 
 async def test_the_same_idempotency_key_makes_one_run(stores: Stores) -> None:
@@ -289,7 +292,7 @@ async def test_a_parked_run_that_nobody_can_go_on_with_times_out_after_its_last_
     await stores.interactions.answer(lease.run_id, "q1-2", Reply(answer="yes"), None)
     assert await stores.runs.overdue(10, 3600) == {}
     await stores.pool.execute(long_ago)
-    assert await stores.runs.overdue(10, 3600) == {lease.run_id: "an executor"}
+    assert await stores.runs.overdue(10, 3600) == {lease.run_id: Overdue(RunStatus.WAITING_USER, 1, "an executor")}
     await stores.log.write([Write(lease.run_id, [Stop(ErrorCode.TIMEOUT)])])
     row = await stores.runs.snapshot(lease.run_id)
     assert row is not None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from control_plane.domain.endings import Ending
 from control_plane.domain.lifecycle import Signal
-from control_plane.domain.news import FromExecutor, Locked, Move, News, Note, Stop
+from control_plane.domain.news import FromExecutor, Hold, Locked, Move, News, Stop
 from control_plane.domain.recording import Change, absorb
 from control_plane.domain.retrying import Policy, Tried
 from shared.contracts.events import AttemptLost, Diagnostic
@@ -223,9 +223,24 @@ def test_a_message_for_people_holds_no_nul_and_has_a_length() -> None:
     assert len(change.ending.error_message) <= 4096
 
 
-def test_a_note_of_ours_moves_nothing() -> None:
-    change = absorb(RUN, [Note(Diagnostic(code="reply_undeliverable", message="late"))])
-    assert (change.status, kinds(change)) == (RunStatus.RUNNING, ["diagnostic"])
+def test_a_run_that_is_held_says_so_once_and_one_that_is_to_stop_is_only_let_go() -> None:
+    hold = Hold(9.0, Diagnostic(code="provider_paused", message="it waits"))
+    cases = [RUN, replace(RUN, held=True), replace(RUN, stop_reason="timeout")]
+    changes = [absorb(case, [hold]) for case in cases]
+    assert [(kinds(change), change.hold_seconds) for change in changes] == [(["diagnostic"], 9.0), ([], 9.0), ([], 0)]
+    assert {(change.status, change.lets_go) for change in changes} == {(RunStatus.RUNNING, True)}
+
+
+@pytest.mark.parametrize(("acted_before", "is_trying", "was_answered"), [
+    (False, False, True), (True, False, False), (True, True, True),
+])  # fmt: skip
+def test_a_model_has_answered_with_a_runs_first_tool_and_with_each_of_the_run_that_tries(
+    acted_before: bool, is_trying: bool, was_answered: bool
+) -> None:
+    run = replace(RUN, tried=Tried(acted=acted_before), is_trying=is_trying)
+    assert not absorb(run, [said(2)]).was_answered
+    change = absorb(run, [said(2, "tool.started", toolId="t", name="shell")])
+    assert (change.was_answered, change.acted) == (was_answered, not acted_before)
 
 
 NEWS = st.one_of(
