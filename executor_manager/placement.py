@@ -15,22 +15,22 @@ _BEST_FIRST = (ReadinessCategory.READY, ReadinessCategory.ENVIRONMENT_NOT_READY,
 def propose(members: Sequence[FleetMember], request: Propose) -> ExecutorState | None:
     """The executor that has the workspace's newest files, if it can run this; else the least loaded one with a free slot.
 
-    That one is proposed even when it is full, unless the files can be had elsewhere too: going elsewhere without them would lose
-    them, and whether to wait is not for us to say. It says 429 itself, and a caller that will not wait names it in ``avoid``.
+    None also where that one is full and the files cannot be had elsewhere: going elsewhere would lose them, and whether to wait
+    is not for us to say. A caller that will not wait names it in ``avoid``.
     """
     able = [(state, taken) for state, taken in _able(members, request.provider) if state.executor_id not in request.avoid]
     free = [(not _is_ready(state, request), taken / state.slots, state.executor_id, state)
             for state, taken in able if taken < state.slots]  # fmt: skip
     best = min(free, key=lambda each: each[:3])[3] if free else None
-    owner = _owner([state for state, _ in able], request)
-    if owner is None:
-        return best
-    has_room = any(state is owner for *_, state in free)
-    return best if request.movable and best is not None and not has_room else owner
+    owner = _owner(members, request)
+    if any(state is owner for *_, state in free):
+        return owner
+    return best if owner is None or request.movable else None
 
 
-def _owner(able: Sequence[ExecutorState], request: Propose) -> ExecutorState | None:
-    """Where the newest files are; who does not know that takes whoever worked there last."""
+def _owner(members: Sequence[FleetMember], request: Propose) -> ExecutorState | None:
+    """Where the newest files are; who does not know that takes whoever worked there last. Full or not."""
+    able = [state for state, _ in _able(members, request.provider) if state.executor_id not in request.avoid]
     named = [state for state in able if state.executor_id == request.newest_at]
     if named or request.movable:
         return named[0] if named else None
@@ -40,10 +40,12 @@ def _owner(able: Sequence[ExecutorState], request: Propose) -> ExecutorState | N
 
 
 def refusal(members: Sequence[FleetMember], request: Propose) -> RunyardError:
-    """Why ``propose`` found none: everyone who could is full (or just refused), or nobody can."""
+    """Why ``propose`` found none: who has the files is full (``executorId``), everyone is (or just refused), or nobody can."""
     if _able(members, request.provider):
-        detail = f"every executor that can run {request.provider} is full"
-        return RunyardError(ErrorCode.QUEUE_FULL, detail, retry_after=RETRY_SECONDS, extra={"sent": False})
+        owner = None if request.movable else _owner(members, request)
+        who = f"every executor that can run {request.provider}" if owner is None else f"{owner.executor_id}, which has the files,"
+        extra = {"sent": False} if owner is None else {"sent": False, "executorId": owner.executor_id}
+        return RunyardError(ErrorCode.QUEUE_FULL, f"{who} is full", retry_after=RETRY_SECONDS, extra=extra)
     detail = "; ".join(f"{_name(member)}: {_why_unable(member, request.provider)}" for member in members)
     return RunyardError(
         ErrorCode.PROVIDER_UNAVAILABLE,

@@ -21,6 +21,20 @@ class Ageing:
     most: float = MOST_RISE
 
 
+# ---- those that wait for one executor ----
+
+FIRST_ASKS_AGAIN_SECONDS = 0.5
+LAST_LOOKS_AGAIN_SECONDS = 2.0
+
+
+def looks_again_in(before: int) -> float:
+    """Seconds until a run asks again for the one executor that has its files, with so many runs before it.
+
+    Only the first asks; the others look whether it is their turn.
+    """
+    return min(FIRST_ASKS_AGAIN_SECONDS * (1 + before), LAST_LOOKS_AGAIN_SECONDS)
+
+
 # ---- how many may live at once ----
 
 ANY = "*"

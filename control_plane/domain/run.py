@@ -75,7 +75,10 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class DrivenRun:
-    """What a driver needs to know of its run. ``attempt`` 0: there was none yet."""
+    """What a driver needs to know of its run. ``attempt`` 0: there was none yet.
+
+    ``waits_at``: the full executor it waits for, which alone has its files; ``awaited``: those of the runs before it in the line.
+    """
 
     run_id: str
     status: RunStatus
@@ -97,6 +100,8 @@ class DrivenRun:
     failures: int = 0
     lender: str = ""
     meets_breaker: bool = False
+    waits_at: str | None = None
+    awaited: tuple[str, ...] = ()
     stopping_seconds: float = 0.0  # since someone asked for its end
 
     @property

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from control_plane.domain.lifecycle import Signal
+from control_plane.domain.line import looks_again_in
 from control_plane.domain.messages import Heard, MessagesSettled
 from control_plane.domain.news import Move, News, Told
 from control_plane.domain.placing import NextStep, next_step, provider_run
@@ -36,7 +37,6 @@ from shared.http import NeverSentError, UnknownOutcomeError
 
 log = structlog.get_logger("drive")
 
-NO_ROOM_SECONDS = 0.25
 UNAVAILABLE_SECONDS = 1.0
 
 
@@ -85,12 +85,17 @@ class DriveRun:
 
     async def _not_here(self, lease: Lease, run: DrivenRun, tried: _Tried) -> bool:
         """Its executor refused the attempt for now: another one may take it, unless its workspace is there only."""
-        if _goes_on(run) and not (await self.snapshots.standing(run, run.attempt)).is_movable:
-            await self.runs.let_go(lease, NO_ROOM_SECONDS)
-            return True
-        if run.placement is not None:
-            tried.refusing.append(run.placement.executor_id)
+        assert run.placement is not None
+        if _needs_its_files(run, await self.snapshots.standing(run, run.attempt)):
+            return await self._wait_at(lease, run, run.placement.executor_id)
+        tried.refusing.append(run.placement.executor_id)
         return False
+
+    async def _wait_at(self, lease: Lease, run: DrivenRun, executor_id: str | None) -> bool:
+        """It waits for one executor, in the line; runs that go elsewhere need not wait behind it."""
+        before = sum(each == executor_id for each in run.awaited)
+        await self.runs.let_go(lease, looks_again_in(before), executor_id)
+        return True
 
     async def _after(self, run: DrivenRun, change: Change) -> bool:
         """Its attempt has ended. Where the next one may begin at once the drive goes on; else the lease went with that write."""
@@ -115,17 +120,21 @@ class DriveRun:
 
     async def _place(self, lease: Lease, run: DrivenRun, tried: _Tried) -> bool:
         """Write the next attempt at a proposed executor, or hand the run back until there is one."""
+        if run.waits_at in run.awaited:
+            return await self._wait_at(lease, run, run.waits_at)
         if run.attempt == 0 and run.workspace_key != run.run_id:
             run = await self.runs.follow(run)
         standing = await self.snapshots.standing(run, run.attempt + 1)
+        if standing.newest_at in run.awaited and _needs_its_files(run, standing):
+            return await self._wait_at(lease, run, standing.newest_at)
         request = Propose(
-            provider=run.provider, workspace=WorkspaceRef(key=run.workspace_key), avoid=tried.refusing,
+            provider=run.provider, workspace=WorkspaceRef(key=run.workspace_key), avoid=sorted({*tried.refusing, *run.awaited}),
             newest_at=standing.newest_at, movable=standing.is_movable,
         )  # fmt: skip
         try:
             proposal = await self.manager.propose(request)
         except RunyardError as error:
-            return await self._not_placed(lease, run, standing, error)
+            return await self._not_placed(lease, run, tried, error)
         except UnknownOutcomeError:
             await self.runs.let_go(lease, UNAVAILABLE_SECONDS)
             return True
@@ -137,13 +146,16 @@ class DriveRun:
             raise LeaseLost(lease.run_id)
         return False
 
-    async def _not_placed(self, lease: Lease, run: DrivenRun, standing: Standing, error: RunyardError) -> bool:
+    async def _not_placed(self, lease: Lease, run: DrivenRun, tried: _Tried, error: RunyardError) -> bool:
         if error.code is not ErrorCode.QUEUE_FULL:
             await self.runs.let_go(lease, UNAVAILABLE_SECONDS)
             return True
-        if _goes_on(run) and not standing.is_movable:
-            await self.runs.let_go(lease, NO_ROOM_SECONDS)  # it waits for one executor; others need not wait behind it
-            return True
+        full: str | None = error.extra.get("executorId")
+        if full is not None and _goes_on(run):
+            return await self._wait_at(lease, run, full)
+        if full is not None:
+            tried.refusing.append(full)  # it has files there, and no session that needs them
+            return False
         self.room.none_for(run.provider)
         await self.runs.let_go(lease)  # its place in the line is its age
         return True
@@ -226,6 +238,11 @@ class DriveRun:
 def _goes_on(run: DrivenRun) -> bool:
     """With an engine session, and so with the files that belong to it."""
     return (run.engine_session or run.resume_session) is not None
+
+
+def _needs_its_files(run: DrivenRun, standing: Standing) -> bool:
+    """And they are at one executor only."""
+    return _goes_on(run) and not standing.is_movable
 
 
 def _resolution(answered: Answered) -> InteractionResolved:

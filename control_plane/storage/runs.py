@@ -174,10 +174,10 @@ class RunStore:
             )
         return {row["run_id"] for row in rows}
 
-    async def let_go(self, lease: Lease, after_seconds: float = 0) -> None:
-        """Hand a run back to whoever claims it next, at once or after a while."""
+    async def let_go(self, lease: Lease, after_seconds: float = 0, waits_at: str | None = None) -> None:
+        """Hand a run back to whoever claims it next, at once or after a while. ``waits_at``: it waits for that executor."""
         with storage_errors():
-            await self._pool.execute(_SQL["let_go"], lease.run_id, lease.token, after_seconds)
+            await self._pool.execute(_SQL["let_go"], lease.run_id, lease.token, after_seconds, waits_at)
         if not after_seconds:
             self._tell(Channel.WORK, "")
 
@@ -203,7 +203,7 @@ class RunStore:
 
     async def driven(self, run_id: str) -> DrivenRun:
         with storage_errors():
-            row = await self._pool.fetchrow(_SQL["driven"], run_id)
+            row = await self._pool.fetchrow(_SQL["driven"], run_id, self._ageing.seconds, self._ageing.most)
         if row is None:
             raise RunyardError(ErrorCode.NOT_FOUND, f"no run {run_id}")
         return _driven(row)
@@ -307,7 +307,7 @@ def _driven(row: Any) -> DrivenRun:
         attempt_started=row["attempt_started_at"] is not None, attempt_ended=row["attempt_ended"],
         is_to_park=row["is_to_park"],
         failures=row["failures"], lender=row["lender"], meets_breaker=row["meets_breaker"],
-        stopping_seconds=row["stopping_seconds"],
+        stopping_seconds=row["stopping_seconds"], waits_at=row["waits_at"], awaited=tuple(row["awaited"]),
     )  # fmt: skip
 
 

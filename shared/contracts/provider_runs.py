@@ -246,7 +246,7 @@ class Propose(Request):
 
     provider: Provider
     workspace: WorkspaceRef
-    avoid: list[str] = Field(default_factory=list[str], description="Executor ids that just refused.")
+    avoid: list[str] = Field(default_factory=list[str], description="Executor ids that just refused, or that others wait for.")
     newest_at: str | None = Field(default=None, description="The executor that has the workspace's newest files.")
     movable: bool = Field(default=False, description="Another executor can have them too: nothing is newer than their snapshot.")
 

@@ -106,7 +106,7 @@ WHERE run_id = $1;
 -- name: hold
 -- Nobody is to drive it for $2 seconds; 0: it waits for nothing any more.
 UPDATE run_heads
-SET lease_token = NULL, lease_until = NULL, held = $2 > 0, claim_after = now() + make_interval(secs => $2::float8)
+SET lease_token = NULL, lease_until = NULL, held = $2 > 0, waits_at = NULL, claim_after = now() + make_interval(secs => $2::float8)
 WHERE run_id = $1;
 
 -- name: forget_session

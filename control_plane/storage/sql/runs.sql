@@ -123,8 +123,9 @@ FROM ours WHERE head.run_id = ours.run_id
 RETURNING head.run_id;
 
 -- name: let_go
--- Hand a run back: at once ($3 = 0), or not before some seconds have passed.
-UPDATE run_heads SET lease_token = NULL, lease_until = NULL, claim_after = now() + make_interval(secs => $3::float8)
+-- Hand a run back: at once ($3 = 0), or not before some seconds have passed. $4 the executor it waits for.
+UPDATE run_heads
+SET lease_token = NULL, lease_until = NULL, claim_after = now() + make_interval(secs => $3::float8), waits_at = $4
 WHERE run_id = $1 AND lease_token = $2;
 
 -- name: hold_lease
@@ -134,7 +135,7 @@ SELECT run_id FROM run_heads WHERE run_id = $1 AND lease_token = $2 FOR UPDATE;
 -- name: next_attempt
 -- Written before the executor hears of it. No row: the lease is lost, or the run is over or about to be.
 WITH held AS (
-    UPDATE run_heads AS head SET attempt = head.attempt + 1, executor_cursor = 0, held = false
+    UPDATE run_heads AS head SET attempt = head.attempt + 1, executor_cursor = 0, held = false, waits_at = NULL
     FROM agent_runs AS run
     WHERE head.run_id = $1 AND head.lease_token = $2 AND run.id = head.run_id
       AND run.status IN ('queued', 'running', 'waiting_user')
@@ -177,7 +178,8 @@ WITH gone AS (
 UPDATE run_heads AS head SET attempt = gone.attempt - 1 FROM gone WHERE head.run_id = gone.run_id;
 
 -- name: driven
--- What a driver needs to know of its run.
+-- What a driver needs to know of its run. awaited: the executors that runs before it in the line ($2, $3: as in the claim) wait for;
+-- one that nobody has claimed for a while, whatever keeps it back, keeps no executor for itself.
 SELECT run.id, run.status::text AS status, run.provider, run.model, run.session_id, run.app_id, run.active_ms_left,
        run.stop_requested_at IS NOT NULL AS stop_requested,
        coalesce(extract(epoch FROM now() - run.stop_requested_at), 0)::float8 AS stopping_seconds,
@@ -189,7 +191,17 @@ SELECT run.id, run.status::text AS status, run.provider, run.model, run.session_
        coalesce(attempt.parking = 'asked' AND attempt.ended_at IS NULL, false) AS is_to_park,
        (SELECT latest.engine_session FROM attempts AS latest
         WHERE latest.run_id = run.id AND latest.engine_session IS NOT NULL
-        ORDER BY latest.attempt DESC LIMIT 1) AS engine_session
+        ORDER BY latest.attempt DESC LIMIT 1) AS engine_session,
+       head.waits_at,
+       ARRAY(SELECT other.waits_at
+             FROM run_heads AS other JOIN agent_runs AS waiting ON waiting.id = other.run_id
+             WHERE other.waits_at IS NOT NULL AND other.claim_after IS NOT NULL
+               AND (other.claim_after > now() - interval '3 seconds' OR other.lease_until > now())
+               AND waiting.status IN ('queued', 'running', 'waiting_user')
+               AND (other.priority + least(extract(epoch FROM now() - waiting.created_at)::float8 / $2::float8, $3::float8),
+                    run.created_at, run.id)
+                 > (head.priority + least(extract(epoch FROM now() - run.created_at)::float8 / $2::float8, $3::float8),
+                    waiting.created_at, waiting.id)) AS awaited
 FROM agent_runs AS run
 JOIN run_heads AS head ON head.run_id = run.id
 JOIN run_requests AS request ON request.run_id = run.id
@@ -227,7 +239,7 @@ FROM tail JOIN run_requests AS request ON request.run_id = tail.id;
 -- name: follow
 -- The first attempt of a run goes on with the engine session in which what it follows stands now: that was not over when the run was
 -- created. A run that names another one stands where a further attempt of that one would begin; one that names an engine session
--- keeps to it; any other stands where its session does, if that is in its workspace.
+-- keeps to it; any other stands where its session does, if that is in its workspace. No row: as it is.
 UPDATE run_requests AS request SET resume_session = tail.engine_session
 FROM agent_runs AS run
 JOIN run_requests AS asked ON asked.run_id = run.id
@@ -254,6 +266,7 @@ CROSS JOIN LATERAL (
     WHERE asked.request ->> 'resumeRunId' IS NULL AND asked.request ->> 'resumeSessionId' IS NULL
 ) AS tail
 WHERE run.id = $1 AND request.run_id = run.id AND tail.provider = run.provider
+  AND request.resume_session IS DISTINCT FROM tail.engine_session
 RETURNING request.resume_session;
 
 -- name: resumable_run

@@ -88,11 +88,16 @@ class FakeExecutor:
     renewals: list[dict[str, Any]] = field(default_factory=list)
     forgotten: list[dict[str, Any]] = field(default_factory=list)
     forgets: str = "gone"
+    slots: int = 1000
     gone: bool = False
     deaf_to_renewals: bool = False
 
     def clock_ms(self) -> int:
         return int((time.monotonic() - self.clock_started) * 1000) + 100_000
+
+    @property
+    def live(self) -> int:
+        return sum(not attempt.over for attempt in self.attempts.values())
 
     def find(self, run_id: str, number: int) -> FakeAttempt:
         if (run_id, number) not in self.attempts:
@@ -167,10 +172,15 @@ class FakeManager:
         self.proposals.append(asked)
         if self.moods["propose"]:
             await self.moods["propose"].popleft()(self, next(iter(self.executors.values())), asked)
-        free = [each for name, each in self.executors.items() if not each.gone and name not in asked["avoid"]]
+        able = {name: each for name, each in self.executors.items() if not each.gone and name not in asked["avoid"]}
+        free = [each for each in able.values() if each.live < each.slots]
+        owner = None if asked.get("movable") else able.get(asked.get("newestAt", ""))
+        if owner is not None and owner not in free:
+            named = {"executorId": owner.executor_id}
+            raise RunyardError(ErrorCode.QUEUE_FULL, "it is full", retry_after=1, extra={"sent": False, **named})
         if not free:
             raise RunyardError(ErrorCode.QUEUE_FULL, "all are full", retry_after=1, extra={"sent": False})
-        chosen = min(free, key=lambda each: sum(not attempt.over for attempt in each.attempts.values()))
+        chosen = min(free, key=lambda each: each.live)
         return JSONResponse({
             "executorId": chosen.executor_id, "instance": chosen.instance, "url": "http://127.0.0.1:1",
             "clockMs": chosen.clock_ms(),
@@ -188,6 +198,8 @@ class FakeManager:
                 raise RunyardError(ErrorCode.CONFLICT, "this attempt was stopped before it came")
             if quote and (quote["instance"] != executor.instance or executor.clock_ms() - quote["clockMs"] > self.leash_ms):
                 raise RunyardError(ErrorCode.CONFLICT, "the quoted clock reading is not from this executor, or too old")
+            if executor.live >= executor.slots:
+                raise RunyardError(ErrorCode.QUEUE_FULL, "no slot", retry_after=1)
             attempt = executor.attempts[key] = FakeAttempt(*key, request=body)
             attempt.say("attempt.started", {**STARTED, "executorId": executor.executor_id})
         return JSONResponse({

@@ -57,15 +57,15 @@ TABLE = {
     "no one where it is not installed": ([member("a", providers=ABSENT)], asked(), None),
     "the holder of the workspace": ([member("a"), member("b", 3, workspaces=["v", "w"])], asked(), "b"),
     "the holder of it newest": ([member("a", workspaces=["v", "w"]), member("b", 3, workspaces=["w"])], asked(), "b"),
-    "the holder even when it is full": ([member("a"), member("b", 4, workspaces=["w"])], asked(), "b"),
+    "nobody instead of a holder that is full": ([member("a"), member("b", 4, workspaces=["w"])], asked(), None),
     "not a holder that just refused": ([member("a"), member("b", 4, workspaces=["w"])], asked("b"), "a"),
     "not a holder that drains": ([member("a"), member("b", workspaces=["w"], draining=True)], asked(), "a"),
     "not a holder that is gone": ([member("a"), member("b", workspaces=["w"], reachable=False)], asked(), "a"),
     "who has the newest files": ([member("a", workspaces=["w"]), member("b", 3)], of_session(), "b"),
-    "who has them even when it is full": ([member("a"), member("b", 4)], of_session(), "b"),
+    "nobody instead of who has them and is full": ([member("a"), member("b", 4)], of_session(), None),
     "who has them before one that could have them": ([member("a"), member("b", 3)], of_session(movable=True), "b"),
     "another that can have them when it is full": ([member("a"), member("b", 4)], of_session(movable=True), "a"),
-    "to it all the same when all are full": ([member("a", 4), member("b", 4)], of_session(movable=True), "b"),
+    "nobody when all are full that could have them": ([member("a", 4), member("b", 4)], of_session(movable=True), None),
     "another that can have them when it drains": ([member("a", 3), member("b", draining=True)], of_session(movable=True), "a"),
     "another when it is gone": ([member("a"), member("b", reachable=False)], of_session(movable=True), "a"),
     "another when it just refused": ([member("a"), member("b")], of_session("b", movable=True), "a"),
@@ -89,6 +89,20 @@ def test_an_attempt_goes_to(fleet: list[FleetMember], request_: Propose, expecte
     for members in (fleet, fleet[::-1]):
         found = propose(members, request_)
         assert (found.executor_id if found is not None else None) == expected
+
+
+@pytest.mark.parametrize(("fleet", "request_", "executor_id"), [
+    ([member("a"), member("b", 4)], of_session(), "b"),
+    ([member("a", 4), member("b", 4)], of_session(), "b"),
+    ([member("a"), member("b", 4, workspaces=["w"])], asked(), "b"),
+    ([member("a", 4), member("b", 4)], of_session(movable=True), None),
+    ([member("a", 4), member("b", 4)], of_session("b"), None),
+    ([member("a", 4), member("b", draining=True)], of_session(), None),
+])  # fmt: skip
+def test_a_refusal_names_the_executor_whose_files_hold_the_attempt_there(fleet, request_, executor_id) -> None:
+    assert propose(fleet, request_) is None
+    error = refusal(fleet, request_)
+    assert (error.code, error.extra.get("executorId")) == (ErrorCode.QUEUE_FULL, executor_id)
 
 
 @pytest.mark.parametrize(
