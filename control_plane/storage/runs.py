@@ -37,6 +37,7 @@ from shared.contracts.runs import OnSessionBusy, RunStatus
 from shared.errors import ErrorCode, RunyardError, invalid
 
 _SQL = load("runs")
+_SWEEPS = load("sweeps")
 _NO_WORK = sorted(NO_WORK)
 UNHURRIED = Ageing()
 NO_CAPS = Caps()
@@ -221,13 +222,13 @@ class RunStore:
     async def overdue(self, grace_seconds: float, queue_seconds: float) -> dict[str, Overdue]:
         """Running runs whose time was up more than ``grace_seconds`` ago, and runs that waited ``queue_seconds`` for nothing."""
         with storage_errors():
-            rows = await self._pool.fetch(_SQL["overdue"], grace_seconds, queue_seconds)
+            rows = await self._pool.fetch(_SWEEPS["overdue"], grace_seconds, queue_seconds)
         return {row["id"]: Overdue(RunStatus(row["status"]), row["attempt"], row["waited_for"]) for row in rows}
 
     async def stuck(self, stop_seconds: float) -> list[Stuck]:
         """Runs that were asked to stop more than ``stop_seconds`` ago and are not over; not all at once, the oldest first."""
         with storage_errors():
-            return [Stuck(*row) for row in await self._pool.fetch(_SQL["stuck"], stop_seconds)]
+            return [Stuck(*row) for row in await self._pool.fetch(_SWEEPS["stuck"], stop_seconds)]
 
     # ---- resume ----
 
