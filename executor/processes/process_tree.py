@@ -13,6 +13,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -85,7 +86,13 @@ class Forest:
 
         Raises ``OSError``.
         """
-        popen, tree = await asyncio.get_running_loop().run_in_executor(self._thread, self._plant, what, run_mark)
+        planting = asyncio.get_running_loop().run_in_executor(self._thread, self._plant, what, run_mark)
+        try:
+            popen, tree = await asyncio.shield(planting)
+        except asyncio.CancelledError:  # whoever asked has gone; the process comes all the same
+            with suppress(OSError):
+                await self._uproot(*await planting)
+            raise
         try:
             return EngineProcess(popen, listener, what.is_wrapped), tree
         except OSError:

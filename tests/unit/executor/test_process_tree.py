@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from executor.adapters.base import STDERR, STDOUT, Stream
-from executor.processes import engine_process, procfs
+from executor.processes import engine_process, process_tree, procfs
 from executor.processes.cgroups import Cgroup
 from executor.processes.engine_process import EngineProcess, Launch
 from executor.processes.process_tree import Forest, Tree
@@ -199,6 +199,29 @@ async def test_a_process_that_cannot_be_watched_is_ended_and_not_left(
     await forest.census()
     below = [each.pid for each in procfs.snapshot().values() if each.ppid == os.getpid() and procfs.variable(each.pid, MARK)]
     assert below == []
+
+
+async def test_a_process_that_nobody_waits_for_any_more_while_it_starts_is_ended_and_not_left(
+    forest: Forest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow(what: Launch) -> subprocess.Popen[bytes]:
+        begun.set()
+        may_end.wait(10)
+        launched.append(engine_process.launch(what))
+        return launched[0]
+
+    launched: list[subprocess.Popen[bytes]] = []
+    monkeypatch.setattr(process_tree, "launch", slow)
+    planting = asyncio.create_task(planted(forest, "exec sleep 60", tmp_path))
+    await asyncio.to_thread(begun.wait, 10)
+    planting.cancel()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await planting
+    assert launched[0].returncode is not None
+    assert procfs.read_process(launched[0].pid) is None
 
 
 async def test_a_process_that_cannot_be_looked_at_after_its_launch_is_ended_and_not_left(
