@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from shared.http_protocol import BoundedHttpProtocol
 from shared.sse import ABORT, DIRECT
 
 SHUTDOWN_SECONDS = 2
@@ -70,8 +71,8 @@ def serve(build: Callable[[], ASGIApp], host: str, port: int, on_signal: OnSigna
     logging.getLogger("uvicorn.error").addFilter(_CutsAreMeant())
     allow_open_files()
     config = uvicorn.Config(
-        lambda: _abortable(build()), factory=True, host=host, port=port, loop="uvloop", http="httptools", ws="none",
-        lifespan="on", log_config=None, access_log=False, server_header=False, backlog=4096,
+        lambda: _abortable(build()), factory=True, host=host, port=port, loop="uvloop", http=BoundedHttpProtocol,
+        ws="none", lifespan="on", log_config=None, access_log=False, server_header=False, backlog=4096,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS, timeout_keep_alive=75,
     )  # fmt: skip
     server = _Server(config, on_signal)

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
+from shared.http_protocol import BoundedHttpProtocol
 from shared.server import _abortable, allow_open_files
 
 BOUND_SECONDS = 20.0
@@ -24,14 +25,16 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, port: int = 0, host: str = "127.0.0.1") -> AsyncGenerator[str]:
+async def serving(
+    app: ASGIApp, port: int = 0, host: str = "127.0.0.1", http: type[BoundedHttpProtocol] = BoundedHttpProtocol
+) -> AsyncGenerator[str]:
     """The base URL of ``app``, served as our services are, in this loop. Ends cutting off what is still open."""
     allow_open_files()
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, port))
     config = uvicorn.Config(
-        _abortable(app), http="httptools", ws="none", lifespan="on", log_config=None, access_log=False, backlog=4096,
+        _abortable(app), http=http, ws="none", lifespan="on", log_config=None, access_log=False, backlog=4096,
         timeout_graceful_shutdown=1, timeout_keep_alive=75,
     )  # fmt: skip
     server = _Server(config)

@@ -26,6 +26,7 @@ from executor.processes import procfs
 from executor.settings import ExecutorSettings
 from executor.state_dir import MARK, StateDir
 from shared.contracts.providers import Provider
+from shared.http_protocol import BoundedHttpProtocol
 from shared.server import _abortable
 from shared.sse import Frame, FrameReader
 from tests.service.executor.shell_engine import ShellAdapter
@@ -110,7 +111,8 @@ async def executor_inside(state: Path, adapter: Adapter | None = None, **setting
     adapters = {Provider.SCRIPTED: adapter or ShellAdapter(questions=True, resume=True, messages=True)}
     app = build_app(ExecutorSettings.model_validate({"state_dir": state, "auth": "off", **settings}), adapters=adapters)
     config = uvicorn.Config(
-        _abortable(app), host="127.0.0.1", port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=2
+        _abortable(app), host="127.0.0.1", port=0, http=BoundedHttpProtocol, log_config=None, lifespan="on",
+        timeout_graceful_shutdown=2,
     )  # fmt: skip
     server = _Server(config)
     serving = asyncio.create_task(server.serve())
