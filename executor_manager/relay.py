@@ -7,13 +7,13 @@ only be repeated at the same executor). A stream or file that is cut upstream is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from urllib.parse import urlencode
 
 from starlette.responses import Response
-from starlette.types import Send
 
-from shared.errors import ErrorCode, RunyardError
+from shared.downloads import Download
+from shared.errors import ErrorCode, RunyardError, invalid
 from shared.http import NeverSentError, NoAnswerError, Params, ServiceClient, UnknownOutcomeError
 from shared.sse import CutError, EventStream
 from shared.upstream import Upstream, open_stream
@@ -23,15 +23,7 @@ ANSWER_SECONDS = 4.0
 # The executor's heartbeat comes every 2 s; a connection that is silent this long has no executor behind it.
 SILENCE_SECONDS = 30.0
 _PASSED_ON = ("content-type", "retry-after", "location")
-_FILE_HEADERS = (
-    "content-type",
-    "content-length",
-    "content-disposition",
-    "content-range",
-    "accept-ranges",
-    "etag",
-    "last-modified",
-)
+_FILE_HEADERS = ("content-type", "content-length", "content-disposition", "etag", "last-modified")
 
 
 class Relay:
@@ -61,16 +53,19 @@ class Relay:
         return Response(raw.content, raw.status, {name: raw.headers[name] for name in _PASSED_ON if name in raw.headers})
 
     async def follow(self, url: str, params: Params, last_event_id: str | None) -> EventStream:
-        """The executor's event stream. Its heartbeats pass through, so none is added."""
-        passing = await self._open(url, params, {"last-event-id": last_event_id})
+        """The executor's event stream. Its heartbeats pass through, so none is added. Raises ``invalid_request`` for an id that
+        no header can carry on."""
+        if last_event_id is not None and not last_event_id.isprintable():
+            raise invalid("Last-Event-ID", "printable characters only")
+        passing = await self._open(url, params, {} if last_event_id is None else {"last-event-id": last_event_id})
         return EventStream(passing, heartbeat_seconds=SILENCE_SECONDS)
 
-    async def download(self, url: str, params: Params, byte_range: str | None) -> Download:
+    async def download(self, url: str, params: Params) -> Download:
         """A file or log of the executor, of any size."""
-        return Download(await self._open(url, params, {"range": byte_range}))
+        passing = await self._open(url, params, {})
+        return Download(passing, {name: passing.headers[name] for name in _FILE_HEADERS if name in passing.headers})
 
-    async def _open(self, url: str, params: Params, wanted: Mapping[str, str | None]) -> _Passing:
-        headers = {name: value for name, value in wanted.items() if value is not None}
+    async def _open(self, url: str, params: Params, headers: dict[str, str]) -> _Passing:
         if self._token is not None:
             headers["authorization"] = f"Bearer {self._token}"
         query = urlencode({name: value for name, value in params.items() if value is not None})
@@ -90,7 +85,6 @@ class _Passing:
     """Blocks of an upstream that is never silent for long: silence is a cut."""
 
     def __init__(self, upstream: Upstream, on_close: Callable[[_Passing], None]) -> None:
-        self.status = upstream.status
         self.headers = upstream.headers
         self._upstream = upstream
         self._on_close = on_close
@@ -107,22 +101,6 @@ class _Passing:
 
     def abort(self) -> None:
         self._upstream.abort()
-
-
-class Download(EventStream):
-    """Any answer of an executor, streamed with its own head; cut and stalled like an event stream."""
-
-    def __init__(self, passing: _Passing) -> None:
-        super().__init__(passing, SILENCE_SECONDS)
-        self._answer = passing
-
-    async def _pump(self, send: Send) -> None:
-        given = self._answer.headers
-        headers = [(name.encode(), given[name].encode("latin-1")) for name in _FILE_HEADERS if name in given]
-        await send({"type": "http.response.start", "status": self._answer.status, "headers": headers})
-        while (block := await self._blocks.next(SILENCE_SECONDS)) is not None:
-            await self._give(block)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _unanswered(error: NoAnswerError) -> RunyardError:

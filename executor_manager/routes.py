@@ -123,7 +123,7 @@ class Passage:
     def download(self, template: str) -> Handler:
         async def handler(call: Call[None]) -> Response:
             url = await self.url(template, call)
-            return await self.relay.download(url, call.query.passed_on(), call.headers.get("range"))
+            return await self.relay.download(url, call.query.passed_on())
 
         return handler
 

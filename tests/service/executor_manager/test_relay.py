@@ -154,7 +154,7 @@ async def test_a_file_that_breaks_off_is_cut_and_never_ends_short() -> None:
     async with scripted_server(script) as broken:
         client = ServiceClient("", None)
         relay = relay_module.Relay(client, None)
-        download = await relay.download(f"{broken}/f", {}, None)
+        download = await relay.download(f"{broken}/f", {})
         await client.close()
         sent, cuts = [], []
 
@@ -172,10 +172,22 @@ async def test_a_file_that_breaks_off_is_cut_and_never_ends_short() -> None:
     assert all(each.get("more_body", True) for each in sent)
 
 
-async def test_a_part_of_a_file_can_be_asked_for(stack: Stack) -> None:
+async def test_who_asks_for_a_files_head_only_gets_the_files_head(stack: Stack) -> None:
     stack.one.files["f"] = b"0123456789"
-    await stack.http.get("/api/provider-runs/r/files/f", params={"executor": "one"}, headers={"range": "bytes=2-3"})
-    assert stack.one.headers[-1]["range"] == "bytes=2-3"
+    head = await stack.http.head("/api/provider-runs/r/files/f", params={"executor": "one"})
+    assert (head.status_code, head.content) == (200, b"")
+    assert (head.headers["content-type"], head.headers["content-length"]) == ("application/octet-stream", "10")
+    missing = await stack.http.head("/api/provider-runs/r/files/none", params={"executor": "one"})
+    assert missing.status_code == 404
+
+
+@pytest.mark.parametrize("unspeakable", ["4\t2", "4\xa02"])
+async def test_an_id_that_no_header_can_carry_on_is_refused_by_the_headers_name(stack: Stack, unspeakable: str) -> None:
+    answer = await stack.http.get(
+        "/api/provider-runs/r/stream", params={"executor": "one"}, headers={b"last-event-id": unspeakable.encode("latin-1")}
+    )
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "Last-Event-ID")
+    assert stack.one.opened == 0
 
 
 async def test_a_manager_that_is_told_to_end_cuts_its_streams_before_anything_else() -> None:
