@@ -29,6 +29,7 @@ from shared.clock import monotonic_ms
 from shared.contracts.events import ExecutorEvent
 from shared.contracts.interactions import RunReply
 from shared.contracts.provider_runs import (
+    MAX_FILE_CURSOR,
     WORKSPACE_KEY,
     ExecutorState,
     ForgetWorkspace,
@@ -70,6 +71,10 @@ class OfWorkspace(OfAttempt):
     workspace: str | None = Field(
         default=None, pattern=WORKSPACE_KEY, description="Its workspace's key: a run that was released has no other."
     )
+
+
+class PageOfFiles(OfWorkspace):
+    cursor: str | None = Field(default=None, max_length=MAX_FILE_CURSOR, description="The `nextCursor` of the page before.")
 
 
 class FromCursor(OfAttempt):
@@ -225,7 +230,7 @@ def _left_behind(executor: Executor) -> tuple[Operation, ...]:
 def _files(executor: Executor) -> tuple[Operation, ...]:
     async def files(call: Call[None]) -> Answer:
         workspace, _ = executor.workspace(call)
-        return Answer(WorkspaceFileList(items=await asyncio.to_thread(workspace.files)))
+        return Answer(await asyncio.to_thread(workspace.files, call.query.cursor))
 
     async def file(call: Call[None]) -> Response:
         workspace, secrets = executor.workspace(call)
@@ -239,7 +244,7 @@ def _files(executor: Executor) -> tuple[Operation, ...]:
 
     missing = (_E.NOT_FOUND, _E.CONFLICT)
     return (
-        get(f"{RUN}/files", files, query=OfWorkspace, returns=WorkspaceFileList, errors=missing, summary="Its files."),
+        get(f"{RUN}/files", files, query=PageOfFiles, returns=WorkspaceFileList, errors=missing, summary="Its files."),
         get(f"{RUN}/files/{{path:path}}", file, query=OfWorkspace, errors=missing, summary="One file."),
         get(f"{RUN}/bundle", bundle, query=OfWorkspace, errors=(*missing, _E.PAYLOAD_TOO_LARGE), summary="All files, as a zip."),
     )

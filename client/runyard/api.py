@@ -141,9 +141,9 @@ class Runyard:
         """A further user message into a run: ``{runId, messageId, status, …}``; the run's events tell what becomes of it."""
         return await self._post(f"/api/runs/{_part(run_id)}/messages", {"text": text}, idempotency_key)
 
-    async def files(self, run_id: str) -> Json:
-        """``{items: [{path, bytes, modifiedAt}], nextCursor}``: the plain files of the run's workspace."""
-        return await self._call("GET", f"/api/runs/{_part(run_id)}/files")
+    async def files(self, run_id: str, *, cursor: str | None = None) -> Json:
+        """``{items: [{path, bytes, modifiedAt}], nextCursor}``: a page of the plain files of the run's workspace."""
+        return await self._call("GET", f"/api/runs/{_part(run_id)}/files", params=_given({"cursor": cursor}))
 
     async def download(self, run_id: str, path: str | None = None) -> AsyncGenerator[bytes]:
         """The bytes of one file, or of a zip of all; raises ``RunyardUnreachableError`` where they are cut off."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+from pydantic import Field
 from starlette.responses import Response
 
 from control_plane.runs.files import ReadFiles
-from shared.contracts.provider_runs import WorkspaceFileList
+from shared.contracts.provider_runs import MAX_FILE_CURSOR, WorkspaceFileList
+from shared.contracts.wire import Request
 from shared.downloads import Download
 from shared.errors import ErrorCode
 from shared.upstream import Upstream
@@ -18,9 +20,14 @@ _PASSED_ON = ("content-type", "content-length")
 _SAVED = {"x-content-type-options": "nosniff", "content-security-policy": "sandbox; default-src 'none'"}
 
 
+class FilesQuery(Request):
+    cursor: str | None = Field(default=None, max_length=MAX_FILE_CURSOR, description="The `nextCursor` of the page before.")
+
+
 def run_file_routes(read: ReadFiles) -> tuple[Operation, ...]:
     async def files(call: Call[None]) -> Response:
-        return _relayed(await read(call.path["run_id"], "files", call.caller), {"cache-control": "no-store"})
+        page = await read(call.path["run_id"], "files", call.caller, call.query.cursor)
+        return _relayed(page, {"cache-control": "no-store"})
 
     async def file(call: Call[None]) -> Response:
         path = call.path["path"]
@@ -34,7 +41,7 @@ def run_file_routes(read: ReadFiles) -> tuple[Operation, ...]:
     one, e = "/api/runs/{run_id}", ErrorCode
     missing = (e.NOT_FOUND, e.PROVIDER_UNAVAILABLE)
     return (
-        get(f"{one}/files", files, returns=WorkspaceFileList, errors=missing,
+        get(f"{one}/files", files, query=FilesQuery, returns=WorkspaceFileList, errors=(*missing, e.INVALID_REQUEST),
             summary="The plain files of the run's workspace"),
         get(f"{one}/files/{{path:path}}", file, errors=(*missing, e.INVALID_REQUEST), summary="One file, its secrets starred"),
         get(f"{one}/bundle", bundle, errors=(*missing, e.PAYLOAD_TOO_LARGE), summary="All files in one zip, secrets starred"),

@@ -20,8 +20,8 @@ class ReadFiles:
     runs: RunStore
     manager: ManagerClient
 
-    async def __call__(self, run_id: str, path: str, caller: Caller) -> Upstream:
-        """``path``: ``files``, ``files/<quoted path>`` or ``bundle``. The open answer; close it.
+    async def __call__(self, run_id: str, path: str, caller: Caller, cursor: str | None = None) -> Upstream:
+        """``path``: ``files``, from ``cursor`` on, ``files/<quoted path>`` or ``bundle``. The open answer; close it.
 
         Raises ``not_found`` for a run that is not the caller's and for what is gone, ``invalid_request`` for a path that
         leaves the workspace, ``payload_too_large``, and ``provider_unavailable`` while nobody can be asked.
@@ -33,7 +33,7 @@ class ReadFiles:
         if run.placement is None:
             raise RunyardError(ErrorCode.NOT_FOUND, "the run has no files: no executor has taken it yet")
         try:
-            named = {"workspace": run.workspace_key}
+            named = {"workspace": run.workspace_key, **({"cursor": cursor} if cursor is not None else {})}
             return await self.manager.download(run.placement.executor_id, run_id, path, named)
         except NoAnswerError as error:
             raise RunyardError(ErrorCode.PROVIDER_UNAVAILABLE, f"its executor gave no answer: {error}", retry_after=1) from error

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import IO, cast
 
 from executor.events.redaction import Redactor
-from executor.workspaces.workspace import MAX_LISTED_FILES, PlainFile, Workspace
+from executor.workspaces.workspace import PlainFile, Workspace
 from shared.contracts.provider_runs import WorkspaceFile
 from shared.errors import ErrorCode, RunyardError
 from shared.sse import CutError
@@ -68,12 +68,12 @@ def one_file(file: PlainFile, secrets: Sequence[str]) -> Generator[bytes]:
 
 def bundle_of(workspace: Workspace) -> list[WorkspaceFile]:
     """What an archive of all files holds. Raises ``payload_too_large``."""
-    files = workspace.files()
-    if len(files) >= MAX_LISTED_FILES:
-        raise RunyardError(ErrorCode.PAYLOAD_TOO_LARGE, f"more than {MAX_LISTED_FILES - 1} files: take them one by one")
-    if sum(file.bytes for file in files) > MAX_BUNDLE_BYTES:
+    listed = workspace.files()
+    if listed.next_cursor is not None:
+        raise RunyardError(ErrorCode.PAYLOAD_TOO_LARGE, f"more than {len(listed.items)} files: take them one by one")
+    if sum(file.bytes for file in listed.items) > MAX_BUNDLE_BYTES:
         raise RunyardError(ErrorCode.PAYLOAD_TOO_LARGE, f"more than {MAX_BUNDLE_BYTES} bytes: take the files one by one")
-    return files
+    return listed.items
 
 
 def zipped(workspace: Workspace, files: Iterable[WorkspaceFile], secrets: Sequence[str]) -> Generator[bytes]:

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import os
 import stat
+from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import nlargest
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from secrets import token_hex
 from typing import Self
 
 from executor.adapters.base import File
-from shared.contracts.provider_runs import WorkspaceFile
+from shared.contracts.provider_runs import WorkspaceFile, WorkspaceFileList
 from shared.errors import ErrorCode, RunyardError, invalid
 
 MAX_LISTED_FILES = 10_000
 MAX_LISTED_DEPTH = 64
 LISTED_WORKSPACES = 1_000
+_Place = tuple[tuple[int, str], ...]
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -73,15 +76,18 @@ class Workspace:
             except OSError as error:
                 raise RunyardError(ErrorCode.WORKSPACE_ERROR, f"cannot write {file.path}: {error.strerror}") from error
 
-    def files(self) -> list[WorkspaceFile]:
-        """The plain files of the working directory, by path; at most ``MAX_LISTED_FILES``, ``MAX_LISTED_DEPTH`` folders deep."""
-        found: list[WorkspaceFile] = []
+    def files(self, cursor: str | None = None) -> WorkspaceFileList:
+        """The plain files of the working directory, in one order, ``MAX_LISTED_DEPTH`` folders deep; a page of
+        ``MAX_LISTED_FILES``, the first one or the one behind a page's ``next_cursor``. Raises ``invalid_request``."""
+        after = _after(cursor) if cursor is not None else ()
         try:
             with _opened(self.base, (self.work.name,)) as top:
-                _list(top, found)
+                found = list(islice(_plain_files(top, after), MAX_LISTED_FILES + 1))
         except OSError:  # no folder, or none of its own
-            return []
-        return found
+            found = []
+        page = found[:MAX_LISTED_FILES]
+        next_cursor = _cursor_of(page[-1][0]) if len(found) > len(page) else None
+        return WorkspaceFileList(items=[_listed(path, entry) for path, entry in page], next_cursor=next_cursor)
 
     def open(self, path: str) -> PlainFile:
         """One file of the working directory, to be closed. Raises ``not_found``, also for what is not a plain file."""
@@ -140,19 +146,33 @@ def _aged(entry: os.DirEntry[str]) -> tuple[float, str] | None:
         return None
 
 
-def _list(top: int, found: list[WorkspaceFile]) -> None:
+def _plain_files(top: int, after: _Place) -> Iterator[tuple[str, os.stat_result]]:
     for folder, names, files, fd in os.fwalk(".", follow_symlinks=False, dir_fd=top):
         here = PurePosixPath(folder)
         names.sort()
         if len(here.parts) >= MAX_LISTED_DEPTH:
             names.clear()
         for name in sorted(files):
-            entry = _plain_file(name, fd)
-            if entry is None:
-                continue
-            found.append(_listed(str(here / name), entry))
-            if len(found) >= MAX_LISTED_FILES:
-                return
+            path = here / name
+            if _place(path) > after and (entry := _plain_file(name, fd)) is not None:
+                yield str(path), entry
+
+
+def _place(path: PurePosixPath) -> _Place:
+    """Where it comes in the order of a walk: the files of a folder first, then the folders in it."""
+    return (*((1, folder) for folder in path.parts[:-1]), *((0, name) for name in path.parts[-1:]))
+
+
+def _cursor_of(path: str) -> str:
+    """The last path of a page, whatever bytes its name has."""
+    return urlsafe_b64encode(os.fsencode(path)).decode()
+
+
+def _after(cursor: str) -> _Place:
+    try:
+        return _place(PurePosixPath(os.fsdecode(b64decode(cursor, b"-_", validate=True))))
+    except ValueError:
+        raise invalid("cursor", "give the nextCursor of the page before") from None
 
 
 def _plain_file(name: str, folder: int) -> os.stat_result | None:

@@ -16,6 +16,7 @@ MessageRole = Literal["system", "user", "assistant"]
 
 # One plain name of a folder; names that begin with a dot are ours, beside the workspaces.
 WORKSPACE_KEY = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"
+MAX_FILE_CURSOR = 32_768  # a path of 64 folders with the longest names
 
 
 class Message(Request):
@@ -208,6 +209,8 @@ class WorkspaceFile(Wire):
 
 
 class WorkspaceFileList(Wire):
+    """A page of them; ``next_cursor`` names the next one."""
+
     items: list[WorkspaceFile]
     next_cursor: str | None = None
 

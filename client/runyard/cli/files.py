@@ -21,7 +21,11 @@ async def say_to(url: str | None, key: str | None, run_id: str, text: str, as_js
 
 async def list_files(url: str | None, key: str | None, run_id: str, as_json: bool) -> None:
     async with open_server(url, key) as runyard:
-        found = (await runyard.files(run_id))["items"]
+        page = await runyard.files(run_id)
+        found = page["items"]
+        while page.get("nextCursor") is not None:
+            page = await runyard.files(run_id, cursor=page["nextCursor"])
+            found += page["items"]
     for each in found:
         print(json.dumps(each) if as_json else f"{each['bytes']:>12}  {clean(str(each['path']))}")
 

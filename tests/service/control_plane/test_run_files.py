@@ -38,6 +38,12 @@ async def test_the_workspace_of_a_session_is_named_by_its_key(replica: Replica, 
     assert answer.json()["query"]["workspace"].startswith("ses_")
 
 
+async def test_the_next_page_of_files_is_asked_for_by_its_cursor(replica: Replica, manager: FakeManager) -> None:
+    run_id = await ended(replica, manager)
+    answer = await replica.http.get(f"/api/runs/{run_id}/files", params={"cursor": "bWFueS8x_-=="})
+    assert answer.json()["query"]["cursor"] == "bWFueS8x_-=="
+
+
 async def test_a_run_that_no_executor_took_has_no_files(replica: Replica, manager: FakeManager) -> None:
     manager.executors.clear()
     run_id = await replica.start()

@@ -77,3 +77,14 @@ async def test_the_secrets_of_a_session_do_not_grow_with_its_runs(executor: Insi
         await executor.stop(f"run_{number}")
         await executor.ended(f"run_{number}")
         await until(lambda: runs.secrets_of("session") == ("a-secret-of-the-session",))
+
+
+async def test_more_files_than_a_page_holds_are_all_listed(executor: Inside) -> None:
+    await executor.begin("mkdir many; cd many; seq -w 10050 | xargs touch; echo done")
+    await executor.ended()
+    first = (await executor.http.get(f"{RUN}/files")).json()
+    second = (await executor.http.get(f"{RUN}/files", params={"cursor": first["nextCursor"]})).json()
+    assert second["nextCursor"] is None
+    listed = [each["path"] for each in (*first["items"], *second["items"])]
+    assert listed == [f"many/{number:05}" for number in range(1, 10_051)]
+    assert (await executor.http.get(f"{RUN}/files?cursor=x")).status_code == 422

@@ -6,6 +6,7 @@ import io
 import os
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from executor.adapters.base import File
 from executor.workspaces import downloads
+from executor.workspaces import workspace as workspaces
 from executor.workspaces.downloads import Produced, bundle_of, one_file, zipped
 from executor.workspaces.workspace import Workspace
 from shared.errors import ErrorCode, RunyardError
@@ -89,10 +91,12 @@ def test_a_file_that_shrinks_is_cut_and_not_ended(workspace: Workspace) -> None:
             list(one_file(file, []))
 
 
-@pytest.mark.parametrize("bound", ["MAX_BUNDLE_BYTES", "MAX_LISTED_FILES"])
-def test_more_than_an_archive_may_hold_is_refused(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+@pytest.mark.parametrize(("where", "bound"), [(downloads, "MAX_BUNDLE_BYTES"), (workspaces, "MAX_LISTED_FILES")])
+def test_more_than_an_archive_may_hold_is_refused(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, where: ModuleType, bound: str
+) -> None:
     put(workspace, a=b"1", b=b"2", c=b"3")
-    monkeypatch.setattr(downloads, bound, 2)
+    monkeypatch.setattr(where, bound, 2)
     with pytest.raises(RunyardError) as refused:
         bundle_of(workspace)
     assert refused.value.code is ErrorCode.PAYLOAD_TOO_LARGE

@@ -90,7 +90,7 @@ def test_nothing_is_written_or_read_through_a_link_that_comes_later(workspace: W
         workspace.write([File(root, "key", b"ours")])
     assert {path.read_text() for path in outside.rglob("key")} == {"untouched"}
     if root == "workspace":
-        assert workspace.files() == []
+        assert workspace.files().items == []
         with pytest.raises(RunyardError):
             workspace.open("key")
 
@@ -107,7 +107,7 @@ def test_plain_files_are_listed_and_nothing_else(workspace: Workspace) -> None:
     workspace.write([File("workspace", "b/c", b"12"), File("workspace", "a", b"1"), File("home", "x", b"")])
     (workspace.work / "link").symlink_to("a")
     os.mkfifo(workspace.work / "pipe")
-    assert [(file.path, file.bytes) for file in workspace.files()] == [("a", 1), ("b/c", 2)]
+    assert [(file.path, file.bytes) for file in workspace.files().items] == [("a", 1), ("b/c", 2)]
 
 
 def test_keys_are_listed_newest_first(tmp_path: Path) -> None:
@@ -131,3 +131,23 @@ def test_a_file_is_never_missing_while_it_is_replaced(workspace: Workspace, monk
     monkeypatch.undo()
     assert [entry.name for entry in workspace.home.iterdir()] == ["auth.json"]
     assert (workspace.home / "auth.json").read_bytes() == b"new"
+
+
+def test_all_files_are_listed_over_pages_whatever_their_names(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_LISTED_FILES", 2)
+    names = ("b", "a/z", "a/b/c", "a.b", "a-c/x", "a/b-c", "\udcff", "z\udc80/y", "\ue000", "c/ ")
+    for name in names:
+        (workspace.work / name).parent.mkdir(parents=True, exist_ok=True)
+        (workspace.work / name).touch()
+    pages = [workspace.files()]
+    while (cursor := pages[-1].next_cursor) is not None and len(pages) < 10:
+        pages.append(workspace.files(cursor))
+    assert [len(page.items) for page in pages] == [2] * (len(names) // 2)
+    seen = [file.path for page in pages for file in page.items]
+    assert sorted(seen) == sorted(os.fsencode(name).decode(errors="replace") for name in names)
+
+
+@pytest.mark.parametrize("cursor", ["a", "%", "é"])
+def test_a_cursor_of_files_that_is_none_is_refused(workspace: Workspace, cursor: str) -> None:
+    with pytest.raises(RunyardError, match="nextCursor"):
+        workspace.files(cursor)
