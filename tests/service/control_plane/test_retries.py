@@ -98,8 +98,8 @@ async def test_attempts_that_their_executors_never_had_use_up_none_of_the_runs_o
 ) -> None:
     manager.moods["start"] += [lose_the_call, refuse(ErrorCode.CONFLICT)] * 2
     run_id = await replica.start(retry={"maxAttempts": 2})
-    fail(await manager.begun(run_id, 3), "engine_exit_nonzero", exitCode=139)
-    fail(await manager.begun(run_id, 4), "engine_exit_nonzero", exitCode=139)
+    fail(await manager.begun(run_id), "engine_exit_nonzero", exitCode=139)
+    fail(await manager.begun(run_id, 2), "engine_exit_nonzero", exitCode=139)
     shown = await replica.until(run_id, "error")
     assert shown["errorMessage"] == "all 2 attempts broke, the last with engine_exit_nonzero: it was engine_exit_nonzero"
 
