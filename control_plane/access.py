@@ -14,7 +14,7 @@ from control_plane.storage.keys import KeyStore, StoredKey
 from shared.contracts.apps import Key, KeyList, KeyMade, NewKey
 from shared.errors import ErrorCode, RunyardError, invalid
 from shared.ids import NewId
-from shared.web import Caller, bearer
+from shared.web import Caller, bearer, refuse_foreign_pages
 
 _PREFIX = "ry"
 ACT_AS = "act-as"  # the scope of a gateway's key
@@ -82,8 +82,9 @@ class CheckKey:
     open_door: bool = False
 
     async def __call__(self, connection: HTTPConnection) -> Caller:
-        """Raises ``unauthorized``. A service that shows its token is an admin."""
+        """Raises ``unauthorized``, and ``permission_denied``. A service that shows its token is an admin."""
         if self.open_door:
+            refuse_foreign_pages(connection)
             return Caller(admin=True, user_id=_user(connection))
         given = bearer(connection)
         if given is None:

@@ -75,7 +75,9 @@ class ServiceSettings(BaseSettings):
         description="What the services show each other; the same for all, required while `RUNYARD_AUTH` is on.",
     )  # fmt: skip
     auth: Literal["on", "off"] = Field(
-        default="on", validation_alias="RUNYARD_AUTH", description="`off` lets everybody in; refused beyond loopback."
+        default="on",
+        validation_alias="RUNYARD_AUTH",
+        description="`off` lets everybody on this machine in, no page of the web; refused beyond loopback.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", validation_alias="RUNYARD_LOG_LEVEL",

@@ -9,6 +9,7 @@ import hmac
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import structlog
 from pydantic import BaseModel, ValidationError
@@ -20,6 +21,7 @@ from starlette.routing import BaseRoute, Route
 
 from shared.contracts.problems import problem_of
 from shared.errors import ErrorCode, FieldError, RunyardError, invalid
+from shared.settings import LOOPBACK
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 log = structlog.get_logger("web")
@@ -239,11 +241,31 @@ def bearer(connection: HTTPConnection) -> str | None:
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
+def refuse_foreign_pages(connection: HTTPConnection) -> None:
+    """For where no key is asked for: a page of the web must not act through its reader's browser, whatever name it gave us.
+
+    Raises ``permission_denied`` for an ``Origin`` or ``Host`` beyond this machine.
+    """
+    named = {"Origin": connection.headers.get("origin"), "Host": connection.headers.get("host")}
+    for name, value in named.items():
+        if value is not None and _host_of(value) not in LOOPBACK:
+            raise RunyardError(ErrorCode.PERMISSION_DENIED, f"without a key, {name} must be this machine (RUNYARD_AUTH=off)")
+
+
+def _host_of(value: str) -> str | None:
+    try:
+        return urlsplit(value if "//" in value else f"//{value}").hostname
+    except ValueError:
+        return None
+
+
 def service_guard(token: str | None) -> Guard:
     """Only callers with the service token; None: everyone (loopback development)."""
 
     async def guard(connection: HTTPConnection) -> Caller:
-        if token is not None:
+        if token is None:
+            refuse_foreign_pages(connection)
+        else:
             given = bearer(connection)
             if given is None or not hmac.compare_digest(given.encode(), token.encode()):
                 raise RunyardError(ErrorCode.UNAUTHORIZED, "this service takes calls with the service token only")
