@@ -107,7 +107,8 @@ class FakeExecutor:
 
     async def _recorded(self, request: Request) -> Response:
         await self._note(request)
-        return Response(b'{"ok" :  true}', 202, {"x-own": "kept here"}, media_type="application/json")
+        status = 200 if request.method == "GET" else 202
+        return Response(b'{"ok" :  true}', status, {"x-own": "kept here"}, media_type="application/json")
 
     async def _stream(self, request: Request) -> Response:
         await self._note(request)
