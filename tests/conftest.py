@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,11 @@ FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writ
 SERVER_STOP_SECONDS = 60
 # The same on every machine, and pids that mean something outside; tests/engines/test_bubblewrap.py asks for it by itself.
 environ.setdefault("EXECUTOR_CONTAINMENT", "none")
+# Started in the background, or by nohup, we are to ignore these. What we ignore our children would ignore too, and some are sent
+# them; a handler that does nothing is not inherited.
+for _signal in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, lambda _number, _frame: None)
 
 
 @pytest.fixture(scope="session")
