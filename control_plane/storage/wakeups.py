@@ -16,6 +16,7 @@ import asyncpg
 import structlog
 
 from control_plane.domain.recording import Change
+from control_plane.storage.failures import LOST_CONNECTION
 
 log = structlog.get_logger("wakeups")
 
@@ -111,7 +112,7 @@ class Wakeups:
         while True:
             try:
                 await self._listen()
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (*LOST_CONNECTION, asyncpg.PostgresError) as error:
                 log.warning("wakeups.lost", error=type(error).__name__)
             await asyncio.sleep(_RECONNECT_SECONDS)
 

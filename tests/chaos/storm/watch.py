@@ -109,7 +109,7 @@ class Watch:
                     found = {row["run_id"] for row in await connection.fetch(_DRIVERLESS)}
                 finally:
                     await connection.close()
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             self._driverless.clear()  # no database, no driver: its time begins when it is back
             return
         now = time.monotonic()

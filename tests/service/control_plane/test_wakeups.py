@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 from control_plane.app import Loops
@@ -145,3 +147,21 @@ async def test_a_link_that_falls_silent_while_it_begins_to_listen_is_left_for_an
             await until(lambda: network.connections >= 2)
             network.heal()
             await replica.connected()
+
+
+async def test_a_link_whose_server_dies_while_it_is_made_is_left_for_another(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failures = asyncpg.connect, [asyncpg.InternalClientError("cannot switch to state 11"), ConnectionResetError()]
+
+    async def dying(*given: Any, **named: Any) -> Any:
+        if failures:
+            raise failures.pop(0)
+        return await real(*given, **named)
+
+    monkeypatch.setattr(wakeups_module.asyncpg, "connect", dying)
+    monkeypatch.setattr(wakeups_module, "_RECONNECT_SECONDS", 0.01)
+    replica = Replica(database)
+    async with Loops({"here": replica.wakeups.run}).running():
+        await replica.connected()
+    assert failures == []
