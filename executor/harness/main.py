@@ -10,6 +10,7 @@ An engine whose output nobody reads any more, or no disk takes, is ended.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -54,6 +55,7 @@ class Asked:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The engine's exit status (128 + signal for one that was ended by it), or 2 for what could not be begun."""
+    _make_sayable()
     try:
         asked = parse(list(sys.argv[1:] if argv is None else argv))
         record, form, executable, arguments = _begin(asked, Records.here())
@@ -136,7 +138,7 @@ class _Harness:
         self._conversation = conversation
         self._attempt = attempt
         self._as_json = as_json
-        self._failure: OSError | None = None
+        self._failure: Exception | None = None
 
     async def run(self) -> int:
         procfs.become_subreaper()
@@ -168,7 +170,7 @@ class _Harness:
             try:
                 if self._failure is None:
                     self._take(stream, chunk)
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001  whatever it is: nobody else drains the pipe
                 self._failure = error
                 process.terminate()
                 asyncio.get_running_loop().call_later(GRACE_SECONDS, process.kill)
@@ -191,7 +193,8 @@ class _Harness:
         except OSError as error:
             self._failure = self._failure or error
         if self._failure is not None and not isinstance(self._failure, BrokenPipeError):
-            _complain({"code": "not_kept", "detail": f"{self._attempt.folder}: {self._failure.strerror}"})
+            why = getattr(self._failure, "strerror", None) or type(self._failure).__name__
+            _complain({"code": "not_kept", "detail": f"{self._attempt.folder}: {why}"})
         if code is None:
             _complain(problem_of(RunyardError(ErrorCode.ENGINE_START_FAILED, why or "")))
             return REFUSED
@@ -222,6 +225,15 @@ async def _end_what_is_left() -> None:
 def _left() -> list[procfs.Process]:
     processes = procfs.snapshot()
     return [processes[pid] for pid in procfs.descendants(processes, {os.getpid()})]
+
+
+def _make_sayable() -> None:
+    """What an engine says may hold more than the terminal can show; a stream that the shell closed leads to nobody."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _say(text: str) -> None:

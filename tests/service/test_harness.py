@@ -131,3 +131,20 @@ def test_the_folder_of_engines_has_the_names_it_has_elsewhere(place: Place, name
     place.engine("print('the pinned one')", "engines/node_modules/@openai/codex-linux-x64/vendor/any/bin/codex")
     place.env[name] = str(place.folder / "engines")
     assert "the pinned one" in place.harness("codex", "--", "x").stdout
+
+
+@pytest.mark.parametrize("shell", ["PYTHONIOENCODING=latin-1 exec", "exec >&-; exec"], ids=["latin-1", "closed"])
+def test_an_engine_whose_words_nobody_can_be_shown_is_read_to_its_end_and_its_outcome_kept(place: Place, shell: str) -> None:
+    place.engine(f"{TELLS_A_SESSION}\nfor _ in range(400): os.write(1, '\\u2192'.encode() * 300 + b'\\n')")
+    command = ["/bin/bash", "-c", f"{shell} {RUNYARD} harness codex -- x"]
+    ended = subprocess.run(
+        command,
+        cwd=place.project,
+        env=place.env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=BOUND_SECONDS,
+        check=False,
+    )
+    assert (ended.returncode, b"Traceback" in ended.stderr) == (0, False)
+    assert place.outcome()["exitCode"] == 0

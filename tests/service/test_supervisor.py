@@ -242,12 +242,15 @@ def test_what_an_operator_set_for_executors_stays_so(start: Callable[..., Stack]
     given = {
         "EXECUTOR_PRIVATE_PATHS": "/srv/hidden,secrets", "EXECUTOR_WORKSPACE_ROOT": "/srv/work", "EXECUTOR_ENGINES_DIR": "mine",
         "RUNYARD_ENGINES_DIR": "/srv/others", "EXECUTOR_SNAPSHOT_STORE": "s3://bucket/x", "AWS_SECRET_ACCESS_KEY": "signs in",
+        "EXECUTOR_CREDENTIALS_DIR": "creds", "EXECUTOR_PRICES": "mine.toml",
     }  # fmt: skip
     stack = start(NO_DATABASE, environment=given).up()
     executor, plane = environments(stack, "executor-1", "control-plane")
     assert executor["EXECUTOR_PRIVATE_PATHS"] == f"/srv/hidden,{Path('secrets').absolute()},{state}"
     assert executor["EXECUTOR_WORKSPACE_ROOT"] == "/srv/work"
     assert executor["EXECUTOR_ENGINES_DIR"] == str(Path("mine").absolute())
+    assert executor["EXECUTOR_CREDENTIALS_DIR"] == str(Path("creds").absolute())
+    assert executor["EXECUTOR_PRICES"] == str(Path("mine.toml").absolute())
     assert executor["AWS_SECRET_ACCESS_KEY"] == "signs in"
     assert "AWS_SECRET_ACCESS_KEY" not in plane
 

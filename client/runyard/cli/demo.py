@@ -32,6 +32,8 @@ START_SECONDS = 90.0
 RUN_SECONDS = 60.0
 STOP_SECONDS = 15.0
 INTERRUPTED = 130
+# The demo leaves nothing: neither in another one's database nor where somebody keeps workspaces.
+_NOT_THE_DEMOS = frozenset({"DATABASE_URL", "DATABASE_URL_FILE", "EXECUTOR_WORKSPACE_ROOT", "EXECUTOR_SNAPSHOT_STORE"})
 ANSWER = "blue"
 WORDS = ["A run is a row ", "in Postgres ", "before anything ", "else happens."]
 SCRIPT: list[dict[str, Any]] = [
@@ -77,7 +79,7 @@ def _play(folder: Path, console: Console) -> None:
     ready_file.unlink(missing_ok=True)
     console.print(Text("Starting Postgres, an executor, the executor manager and the control plane …", "bold"))
     command = [sys.executable, "-P", "-m", "runyard.cli.main", "up", "--state-dir", str(folder), "--port", "0"]
-    environment = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "DATABASE_URL_FILE")}
+    environment = {name: value for name, value in os.environ.items() if name not in _NOT_THE_DEMOS}
     with subprocess.Popen(
         [*command, "--ready-file", str(ready_file)], stdout=subprocess.DEVNULL, start_new_session=True, env=environment,
         preexec_fn=dies_with_parent(signal.SIGTERM),

@@ -1,4 +1,4 @@
-"""Lists as tables. What stands in a cell is data: never read as markup, never a control character, and never cut.
+"""Lists as tables. What stands in a cell is data: never read as markup, never a control character; what it names is never cut.
 
 A terminal that is too narrow gets fewer columns.
 """

@@ -78,7 +78,8 @@ def _managers(ports: Ports, given: Mapping[str, str]) -> list[Service]:
     return [
         Service(
             _numbered("executor-manager", index), Tier.MANAGER, base_url(port), _module("executor_manager"),
-            {**handed_down(["EXECUTOR_MANAGER_", "EXECUTOR_RUN_TIMEOUT_"]), **given, "EXECUTOR_MANAGER_HOST": HOST,
+            {**handed_down(["EXECUTOR_MANAGER_", "EXECUTOR_RUN_TIMEOUT_"]), **given,
+             **_whole("EXECUTOR_RUN_TIMEOUT_TEMPLATE_FILE"), "EXECUTOR_MANAGER_HOST": HOST,
              "EXECUTOR_MANAGER_PORT": str(port), "EXECUTOR_MANAGER_EXECUTORS": executors},
         )
         for index, port in enumerate(ports.managers)
@@ -107,8 +108,14 @@ def _folders(state_dir: Path) -> dict[str, str]:
     return {
         "EXECUTOR_WORKSPACE_ROOT": os.path.abspath(root) if root else str(state_dir / "workspaces"),
         "EXECUTOR_PRIVATE_PATHS": ",".join([*private, str(state_dir)]),
+        **_whole("EXECUTOR_CREDENTIALS_DIR", "EXECUTOR_COMMAND_PROFILES", "EXECUTOR_PRICES"),
         **({"EXECUTOR_ENGINES_DIR": str(engines)} if engines else {}),
     }
+
+
+def _whole(*names: str) -> dict[str, str]:
+    """Paths as they are meant where the stack is started: its services work in another folder."""
+    return {name: os.path.abspath(os.environ[name]) for name in names if os.environ.get(name)}
 
 
 def _numbered(name: str, index: int) -> str:
