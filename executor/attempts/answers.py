@@ -28,7 +28,8 @@ from shared.schemas import Schema
 
 JUDGE_SECONDS = 5.0
 MAX_VERDICT_BYTES = 8 * 1024
-_JUDGE = (sys.executable, "-I", "-m", "executor.attempts.judge")
+_JUDGE = (sys.executable, "-P", "-s", "-m", "executor.attempts.judge")
+_OUR_PATH = os.pathsep.join(os.path.abspath(each) for each in sys.path if each)  # wherever we are imported from, it is too
 
 # What an engine's own outcome is worth. The event: somebody is in a hurry, and waits for nothing more.
 Fit = Callable[[Outcome, asyncio.Event], Awaitable[Outcome]]
@@ -69,7 +70,8 @@ class Judging:
         return fit
 
     async def _wrong(self, question: bytes, run_mark: str, hurry: asyncio.Event) -> str | None:
-        env = engine_environment(os.environ, {}, {}, {}, {}, {MARK: self.mark, RUN_MARK: run_mark})
+        ours = {MARK: self.mark, RUN_MARK: run_mark, "PYTHONPATH": _OUR_PATH}
+        env = engine_environment(os.environ, {}, {}, {}, {}, ours)
         asking = asyncio.create_task(
             answer_of(self.forest, Launch(_JUDGE, env, "/"), run_mark, JUDGE_SECONDS, max_bytes=MAX_VERDICT_BYTES, stdin=question)
         )

@@ -264,7 +264,7 @@ class Runner:
         return AttemptEnded(
             outcome=outcome.outcome,
             error_code=outcome.error_code,
-            error_message=outcome.error_message,
+            error_message=outcome.error_message and self._spoken.clean(outcome.error_message),
             exit_code=self._process.exit_code if self._process is not None else None,
             usage=outcome.usage,
             result=result,

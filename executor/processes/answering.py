@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from executor.adapters.base import Stream
-from executor.processes.engine_process import Launch
-from executor.processes.process_tree import Forest
+from executor.processes.engine_process import EngineProcess, Launch
+from executor.processes.process_tree import Forest, Tree
 
 
 class Printed:
@@ -45,7 +45,20 @@ async def answer_of(
                 await printed.changed.wait()
         printed.exit_code = process.exit_code
     finally:
-        await forest.end_surely(tree, 0, asyncio.Event())
-        process.close()
-        forest.forget(tree)
+        await _all_of(asyncio.create_task(_take_down(forest, process, tree)))
     return printed
+
+
+async def _take_down(forest: Forest, process: EngineProcess, tree: Tree) -> None:
+    await forest.end_surely(tree, 0, asyncio.Event())
+    process.close()
+    forest.forget(tree)
+
+
+async def _all_of(work: asyncio.Task[None]) -> None:
+    """Whoever hurries us waits for this, too: half of it would leave a process that nobody knows."""
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait((work,))
+        raise

@@ -200,7 +200,7 @@ class Snapshots:
         try:
             patience = Patience(LIST_SECONDS, is_hurried)
             found = await self._calls.make(partial(self.store.group, request.workspace.key), patience.goes_on)
-        except (BlobError, RuntimeError) as error:
+        except BlobError as error:
             log.warning("snapshot.old_not_listed", run_id=request.run_id, reason=str(error))
             return ()
         return tuple(each for each in found if each.sha256 != named.sha256)
@@ -238,7 +238,7 @@ class Snapshots:
         try:
             for each in old:
                 await self._calls.make(partial(store.remove, each), patience.goes_on)
-        except (BlobError, RuntimeError) as error:
+        except BlobError as error:
             log.warning("snapshot.old_not_removed", reason=str(error))
 
     async def forget(self, key: str, older_than: float) -> bool:

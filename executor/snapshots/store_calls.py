@@ -27,7 +27,7 @@ class StoreCalls:
         self._busy = 0
 
     async def make(self, call: Callable[[], T], goes_on: GoesOn) -> T:
-        """What the call answers, or raises. Raises ``BlobError`` when the store does not answer in time."""
+        """What the call answers, or raises. Raises ``BlobError`` when the store does not answer in time, or cannot be asked."""
         while self._busy >= THREADS:
             await _look(goes_on)
         loop = asyncio.get_running_loop()
@@ -47,7 +47,10 @@ class StoreCalls:
             with suppress(RuntimeError):  # the loop has ended, and everybody with it
                 loop.call_soon_threadsafe(settle, result, error)
 
-        Thread(target=work, name="snapshot-store", daemon=True).start()
+        try:
+            Thread(target=work, name="snapshot-store", daemon=True).start()
+        except RuntimeError as error:
+            raise BlobError(f"the snapshot store cannot be asked: {error}") from error
         self._busy += 1
         try:
             while not answer.done():

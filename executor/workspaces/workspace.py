@@ -26,6 +26,7 @@ from shared.errors import ErrorCode, RunyardError, invalid
 MAX_LISTED_FILES = 10_000
 MAX_LISTED_DEPTH = 64
 LISTED_WORKSPACES = 1_000
+_FIRST_MOMENT, _LAST_MOMENT = (datetime(year, 12, 31, tzinfo=UTC).timestamp() for year in (1, 9999))
 _Place = tuple[tuple[int, str], ...]
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -185,8 +186,9 @@ def _plain_file(name: str, folder: int) -> os.stat_result | None:
 
 def _listed(path: str, entry: os.stat_result) -> WorkspaceFile:
     """A name that is no UTF-8 is shown as far as it can be told on the wire."""
-    changed = datetime.fromtimestamp(entry.st_mtime, UTC)
-    return WorkspaceFile(path=os.fsencode(path).decode(errors="replace"), bytes=entry.st_size, modified_at=changed)
+    changed = min(max(entry.st_mtime, _FIRST_MOMENT), _LAST_MOMENT)  # an engine may set any date
+    name = os.fsencode(path).decode(errors="replace")
+    return WorkspaceFile(path=name, bytes=entry.st_size, modified_at=datetime.fromtimestamp(changed, UTC))
 
 
 def _parts(path: str) -> tuple[tuple[str, ...], str]:

@@ -121,6 +121,27 @@ async def test_an_attempt_that_is_given_up_leaves_no_judge(judging: Judging) -> 
     assert processes_with("RUNYARD_RUN", "judge.given_up.1") == []
 
 
+async def test_who_hurries_while_a_judge_is_taken_down_leaves_no_tree_of_it(
+    judging: Judging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, ending, forgotten = judging.forest.end_surely, asyncio.Event(), []
+
+    async def slow(*given: Any) -> None:
+        ending.set()
+        await asyncio.sleep(0.05)  # longer than the hurry takes to come
+        await real(*given)
+
+    monkeypatch.setattr(judging.forest, "end_surely", slow)
+    monkeypatch.setattr(judging.forest, "forget", forgotten.append)
+    hurry = asyncio.Event()
+    judged = asyncio.ensure_future(judging.fit_for(ANSWER, "run.1")(success('{"answer": 42}'), hurry))
+    async with asyncio.timeout(20):
+        await ending.wait()
+        hurry.set()
+        await judged
+    assert len(forgotten) == 1
+
+
 async def test_an_answer_for_which_no_judge_can_be_started_is_no_success(
     judging: Judging, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,20 @@ def test_its_directories_are_private_and_may_be_made_again(workspace: Workspace)
         assert folder.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("seconds", [1e12, -1e12])
+def test_a_file_of_any_date_is_listed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    (workspace.work / "old").write_text("x")
+    real = os.stat
+
+    def dated(*given: Any, **named: Any) -> Any:  # few file systems keep such a date
+        found = real(*given, **named)
+        return os.stat_result([*found[:7], seconds, seconds, seconds]) if given[0] == "old" else found
+
+    monkeypatch.setattr(module.os, "stat", dated)
+    [listed] = workspace.files().items
+    assert listed.modified_at.year == (9999 if seconds > 0 else 1)
+
+
 @pytest.mark.parametrize("key", [".", ".."])
 def test_a_key_cannot_leave_the_root(tmp_path: Path, key: str) -> None:
     with pytest.raises(RunyardError):
