@@ -17,15 +17,16 @@ MAX_SCHEMA_BYTES = 64 * 1024
 MAX_PATTERNS = 50
 # Of one compiled pattern: some 4 ms of work. [a-z] may be repeated thousands of times, \p{L} two dozen times.
 MAX_PATTERN_BYTES = 1024 * 1024
-# Keywords by which a small schema asks for the same work again and again.
-_DETOURS = frozenset({"$ref", "$dynamicRef", "$recursiveRef", "unevaluatedProperties", "unevaluatedItems"})
+# Keywords by which a small schema asks for the same work again and again: both together already when it is compiled.
+_REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
+_UNEVALUATED = frozenset({"unevaluatedProperties", "unevaluatedItems"})
 
 
 class Schema:
-    """A schema that can be asked. Raises ``ValueError`` for one that is none, is too large, or refers to what is not in it."""
+    """A schema that can be asked. Raises ``ValueError`` for one that is none, costs too much, or refers to what is not in it."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        _check_size(schema)
+        _check_cost(schema)
         try:
             # a pattern's time grows with the text and no faster, whoever wrote it
             self._validator = jsonschema_rs.validator_for(
@@ -47,10 +48,10 @@ class Schema:
 
 def has_no_detours(schema: Mapping[str, Any]) -> bool:
     """Judging by it takes no longer than its size and the value's say."""
-    return not any(_DETOURS & each.keys() for each in _objects(schema))
+    return not _keywords(schema) & (_REFERENCES | _UNEVALUATED)
 
 
-def _check_size(schema: Mapping[str, Any]) -> None:
+def _check_cost(schema: Mapping[str, Any]) -> None:
     try:
         size = len(msgspec.json.encode(schema))
     except RecursionError:
@@ -60,6 +61,14 @@ def _check_size(schema: Mapping[str, Any]) -> None:
     patterns = sum(_patterns(each) for each in _objects(schema))
     if patterns > MAX_PATTERNS:
         raise ValueError(f"it has {patterns} patterns, and a schema may have {MAX_PATTERNS}")
+    keywords = _keywords(schema)
+    if keywords & _REFERENCES and (unevaluated := sorted(keywords & _UNEVALUATED)):
+        raise ValueError(f"it has {unevaluated[0]} beside references, which may take for ever")
+
+
+def _keywords(schema: Mapping[str, Any]) -> set[str]:
+    """And whatever else a member of it is called."""
+    return {name for each in _objects(schema) for name in each}
 
 
 def _patterns(of: Mapping[str, Any]) -> int:

@@ -30,12 +30,12 @@ def _fitting(schema: Mapping[str, Any] | None, text: str) -> str | dict[str, Any
     """The text as it is, or as the answer to each of several questions, whichever the schema takes."""
     if schema is None:
         return text
+    if not has_no_detours(schema):
+        return None  # an engine asked: it could hold up everybody else's runs for ever
     try:
         asked = Schema(schema)
     except ValueError:
         return None  # whatever is said to it is a guess
-    if not has_no_detours(schema):
-        return None  # an engine asked: it could hold up everybody else's runs for ever
     properties = schema.get("properties")
     names = cast(dict[str, Any], properties) if isinstance(properties, dict) else {}
     forms: list[str | dict[str, Any]] = [text, dict.fromkeys(names, text)]

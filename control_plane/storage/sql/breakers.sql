@@ -25,11 +25,13 @@ DELETE FROM breakers WHERE lender = $1;
 
 -- name: try
 -- One run at a time tries an open breaker. It keeps its turn while it looks for an executor and between its attempts; once the turn
--- is over another may have it, unless an attempt of the one before still works.
+-- is over another may have it, unless an attempt of the one before still works. That one may have it again some seconds later only:
+-- it looks more often than those it held up.
 UPDATE breakers AS breaker
 SET trying = $3, try_at = CASE WHEN try_at <= now() THEN now() + make_interval(secs => $4::float8) ELSE try_at END
 WHERE lender = $1 AND provider = $2 AND opened_at IS NOT NULL
-  AND (trying = $3 OR try_at <= now() AND NOT EXISTS (
+  AND (trying = $3 AND try_at NOT BETWEEN now() - interval '3 seconds' AND now() OR try_at <= now()
+       AND trying IS DISTINCT FROM $3 AND NOT EXISTS (
       SELECT FROM run_heads AS head JOIN attempts AS attempt USING (run_id, attempt)
       WHERE head.run_id = breaker.trying AND attempt.ended_at IS NULL))
 RETURNING lender;

@@ -179,7 +179,8 @@ UPDATE run_heads AS head SET attempt = gone.attempt - 1 FROM gone WHERE head.run
 
 -- name: driven
 -- What a driver needs to know of its run. awaited: the executors that runs before it in the line ($2, $3: as in the claim) wait for;
--- one that nobody has claimed for a while, whatever keeps it back, keeps no executor for itself.
+-- one that nobody has claimed for a while, whatever keeps it back, keeps no executor for itself, nor one that has an attempt: a
+-- replica from before this was counted may have placed it.
 SELECT run.id, run.status::text AS status, run.provider, run.model, run.session_id, run.app_id, run.active_ms_left,
        run.stop_requested_at IS NOT NULL AS stop_requested,
        coalesce(extract(epoch FROM now() - run.stop_requested_at), 0)::float8 AS stopping_seconds,
@@ -197,7 +198,9 @@ SELECT run.id, run.status::text AS status, run.provider, run.model, run.session_
              FROM run_heads AS other JOIN agent_runs AS waiting ON waiting.id = other.run_id
              WHERE other.waits_at IS NOT NULL AND other.claim_after IS NOT NULL
                AND (other.claim_after > now() - interval '3 seconds' OR other.lease_until > now())
-               AND waiting.status IN ('queued', 'running', 'waiting_user')
+               AND waiting.status IN ('queued', 'running', 'waiting_user') AND NOT other.held
+               AND NOT EXISTS (SELECT FROM attempts AS has
+                               WHERE has.run_id = other.run_id AND has.attempt = other.attempt AND has.ended_at IS NULL)
                AND (other.priority + least(extract(epoch FROM now() - waiting.created_at)::float8 / $2::float8, $3::float8),
                     run.created_at, run.id)
                  > (head.priority + least(extract(epoch FROM now() - run.created_at)::float8 / $2::float8, $3::float8),

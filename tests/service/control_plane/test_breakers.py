@@ -287,6 +287,23 @@ async def test_who_waits_for_an_executor_does_not_try_for_ever(stores: Stores, g
     assert not await held_back(stores, gate)
 
 
+@pytest.mark.parametrize("another_comes", [True, False])
+async def test_who_only_waits_leaves_the_next_turn_to_another_and_has_it_again_where_none_comes(
+    stores: Stores, gate: Gate, another_comes: bool
+) -> None:
+    await opens(stores, 0)
+    run_id = await stores.runs.create(new_run(), None)
+    lease = await claimed(stores)
+    assert not await gate(lease, await stores.runs.driven(run_id))
+    await stores.runs.let_go(lease)  # there was no room
+    await passes(stores, PROBE_SECONDS)
+    assert await gate(await claimed(stores), await stores.runs.driven(run_id))
+    if another_comes:
+        assert not await held_back(stores, gate)
+    await passes(stores, 11)
+    assert await gate(await claimed(stores), await stores.runs.driven(run_id)) is another_comes
+
+
 async def test_who_waits_for_a_try_that_works_is_claimed_at_most_twice_in_ten_seconds(stores: Stores, gate: Gate) -> None:
     lease = await stores.started()
     await opens(stores, -60, trying=lease.run_id)

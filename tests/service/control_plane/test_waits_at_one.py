@@ -118,6 +118,16 @@ async def test_a_run_that_nobody_claims_keeps_no_executor_from_others(stores: St
     assert (await stores.runs.driven(last)).awaited == ()
 
 
+async def test_a_run_that_a_replica_of_an_earlier_release_has_placed_keeps_no_executor_from_others(stores: Stores) -> None:
+    first = await waits_at(stores, "one")
+    last = await stores.runs.create(new_run(), None)
+    lease = next(lease for lease in await stores.runs.claim(100, 60) if lease.run_id == first.run_id)
+    assert (await stores.runs.driven(last)).awaited == ("one",)
+    assert await stores.runs.next_attempt(lease, PLACE) is not None
+    await stores.pool.execute("UPDATE run_heads SET waits_at = 'one' WHERE run_id = $1", first.run_id)  # it knows no such column
+    assert (await stores.runs.driven(last)).awaited == ()
+
+
 def test_who_is_further_behind_looks_later_and_never_late() -> None:
     waits = [looks_again_in(before) for before in range(100)]
     assert waits == sorted(waits)

@@ -176,6 +176,20 @@ def test_a_pattern_made_to_take_for_ever_does_not() -> None:
     assert Schema({"type": "string", "pattern": "^(a+)+$"}).misfit("a" * 50_000 + "!") is not None
 
 
+@pytest.mark.parametrize("keyword", ["unevaluatedProperties", "unevaluatedItems"])
+def test_a_schema_whose_compiling_doubles_with_every_reference_is_refused_before_it_costs_anything(keyword: str) -> None:
+    def step(number: int) -> dict[str, Any]:
+        following = {"$ref": f"#/$defs/a{number + 1}"}
+        return {"if": following, "then": following, "else": following, keyword: False}
+
+    began = time.process_time()
+    with pytest.raises(ValueError, match=keyword):
+        Schema({"$ref": "#/$defs/a0", "$defs": {**{f"a{each}": step(each) for each in range(9)}, "a9": {"type": "object"}}})
+    assert time.process_time() - began < 0.1
+    assert Schema({"properties": {"a": {"type": "integer"}}, keyword: False}).misfit({"a": 1}) is None
+    assert Schema({"$ref": "#/$defs/a", "$defs": {"a": {"type": "integer"}}}).misfit(1) is None
+
+
 def test_a_schema_of_a_thousand_long_patterns_is_refused_before_it_costs_anything() -> None:
     def seconds(count: int) -> float:
         """Refused or not: how long that took."""
