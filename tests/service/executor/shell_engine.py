@@ -36,6 +36,7 @@ def _deep() -> list[Any]:
 _RESULTS: dict[str, Callable[[], Any]] = {
     "plain": lambda: "done",
     "json": lambda: "{}",
+    "key": lambda: '{"is": "own-secret-value"}',
     "deep": _deep,
     "half": lambda: "half a pair: \ud83d",
 }

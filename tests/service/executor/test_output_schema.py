@@ -31,3 +31,13 @@ async def test_an_answer_that_fits_its_schema_is_the_result(tmp_path: Path) -> N
         await executor.begin("echo done", outputSchema={"type": "object"}, providerOptions={"result": "json"})
         ended = await executor.ended()
         assert (ended["outcome"], ended["result"]) == ("success", {})
+
+
+async def test_what_does_not_fit_is_told_without_its_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHELL_KEY", "own-secret-value")
+    async with executor_inside(tmp_path / "state") as executor:
+        number = {"properties": {"is": {"type": "integer"}}}
+        await executor.begin("echo done", outputSchema=number, providerOptions={"result": "key"})
+        ended = await executor.ended()
+    assert ended["errorMessage"] == f'the answer does not fit its schema: is: "{"*" * 16}" is not of type "integer"'
+    assert "own-secret" not in str(ended)
