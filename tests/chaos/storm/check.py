@@ -16,6 +16,8 @@ from tests.e2e.kit import processes_with, soon
 
 # How runs of a storm may end: well, or because the executor under them was killed after they had done something.
 TRUE_ENDS = frozenset({("success", None), ("error", "executor_lost")})
+# Or because that happened to it again and again, which says that it is itself what is wrong: by chance, in a storm.
+POISON, POISON_ATTEMPTS = ("error", "poison_run"), 3
 
 # What a run that asked and ended well has said: in one attempt, or parked and woken by its reply.
 ASKING_STORIES = (
@@ -25,6 +27,7 @@ ASKING_STORIES = (
 
 _LOGS = """
 SELECT run_id, count(*) AS events, min(cursor) AS first, max(cursor) AS last,
+       count(*) FILTER (WHERE kind = 'attempt.started') AS begun,
        array_agg(cursor) FILTER (WHERE kind = 'run.status' AND data::json ->> 'status' = ANY ($1)) AS ends
 FROM run_events GROUP BY run_id
 """
@@ -83,12 +86,13 @@ def faults_of_run(row: Any, log: Any | None) -> list[str]:
     run_id = row["id"]
     if log is None:
         return [f"{run_id} has no events"]
+    end = (row["status"], row["error_code"])
     claims = {
         "is over": row["status"] in TERMINAL,
         "has dense cursors": (log["first"], log["last"]) == (1, log["events"]),
         "knows its last cursor": row["last_cursor"] == log["last"],
         "has one end, and nothing after it": log["ends"] == [log["last"]],
-        "ended for a true reason": (row["status"], row["error_code"]) in TRUE_ENDS,
+        "ended for a true reason": end in TRUE_ENDS or (end == POISON and log["begun"] >= POISON_ATTEMPTS),
         "is leased to nobody": row["lease_token"] is None and row["claim_after"] is None,
         "has no living attempt": row["living"] == 0,
         "has no open question": row["open"] == 0,
