@@ -29,6 +29,7 @@ SLOWEST_POLL_SECONDS = 0.1
 SWEEP_SECONDS = 60.0
 NEXT_TRY_SECONDS = 0.2
 UNDO_SECONDS = 5.0
+SETTLED_SECONDS = 5.0  # a process carries what it was started with from its exec on, which follows its start within that
 
 log = structlog.get_logger("process_tree")
 
@@ -72,6 +73,7 @@ class Forest:
         self._trees: set[Tree] = set()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forest")
         self._latest: _Scan | None = None
+        self._strangers: set[Key] = set()  # nobody's mark is looked for in them again: most of a machine is none of our business
 
     @property
     def sandbox(self) -> str:
@@ -208,15 +210,20 @@ class Forest:
 
     def _add_marked(self, trees: list[Tree], processes: Snapshot) -> None:
         owned = {key for tree in trees for key in tree.known}
+        self._strangers &= {process.key for process in processes.values()}
         oldest = min((tree.root[1] for tree in trees), default=0)
+        settled = procfs.ticks_ago(SETTLED_SECONDS)
         by_root = {tree.root[0]: tree for tree in trees}
         by_mark = {tree.run_mark: tree for tree in trees}
         for process in processes.values():
             if process.key in owned or process.start < oldest or process.pid == self._me or not process.is_alive:
                 continue
             tree = by_root.get(process.session) or by_root.get(process.pgrp)
-            if tree is None and procfs.variable(process.pid, MARK) == self._mark:  # another executor may know the same run
-                tree = by_mark.get(procfs.variable(process.pid, RUN_MARK) or "")
+            if tree is None and process.key not in self._strangers:
+                if procfs.variable(process.pid, MARK) == self._mark:  # another executor may know the same run
+                    tree = by_mark.get(procfs.variable(process.pid, RUN_MARK) or "")
+                elif process.start < settled:
+                    self._strangers.add(process.key)
             if tree is not None:
                 tree.known.add(process.key)
 

@@ -119,6 +119,19 @@ async def test_a_child_is_remembered_when_its_parents_are_gone(forest: Forest, t
     assert not lives(child)
 
 
+async def test_an_engine_and_what_it_starts_have_less_claim_to_the_processor_than_the_executor(forest: Forest, tmp_path: Path) -> None:
+    process, tree, heard = await planted(forest, "read x; sleep 300 & echo $!; wait", tmp_path)
+    process.send(b"go\n")
+    (child,) = await heard.lines(1)
+    claims = {os.getpriority(os.PRIO_PROCESS, pid) for pid in (process.pid, int(child))}
+    session = Path(f"/proc/{child}/autogroup")
+    of_the_session = session.read_text().split()[-1] if session.exists() and session.read_text() else None
+    await ended(forest, process, tree)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert claims == {min(own + 10, 19)}
+    assert of_the_session in (str(min(own + 10, 19)), None)
+
+
 async def test_two_trees_do_not_touch_each_other(forest: Forest, tmp_path: Path) -> None:
     one, first, _ = await planted(forest, "sleep 300", tmp_path / ".", "run.1")
     two, second, _ = await planted(forest, "setsid sleep 300 & sleep 300", tmp_path, "run.2")
@@ -136,6 +149,37 @@ async def test_another_executor_that_knows_the_same_run_is_left_alone(forest: Fo
     assert lives(str(theirs.pid))
     await ended(another, theirs, their_tree)
     another.close()
+
+
+async def test_a_process_that_takes_its_mark_on_after_it_was_seen_without_belongs_to_its_run(forest: Forest, tmp_path: Path) -> None:
+    process, tree, _ = await planted(forest, "sleep 300", tmp_path)
+    late = subprocess.Popen(  # noqa: ASYNC220  no loop must reap it
+        ["env", "-i", "sh", "-c", f"read x; exec env {MARK}=mark {RUN_MARK}=run.1 sleep 300"],
+        stdin=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    await forest.census()
+    assert late.pid not in {pid for pid, _start in tree.known}
+    assert late.stdin is not None
+    late.stdin.close()
+    await until(lambda: procfs.variable(late.pid, RUN_MARK) == "run.1")
+    await ended(forest, process, tree)
+    assert not lives(str(late.pid))
+    late.wait()
+
+
+async def test_a_settled_stranger_is_searched_for_a_mark_once(forest: Forest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[int] = []
+    variable = procfs.variable
+    monkeypatch.setattr(procfs, "variable", lambda pid, name: (searched.append(pid), variable(pid, name))[1])
+    monkeypatch.setattr(process_tree, "SETTLED_SECONDS", -1.0)
+    process, tree, _ = await planted(forest, "sleep 300", tmp_path)
+    stranger = subprocess.Popen(["sleep", "300"], start_new_session=True, env={})  # noqa: ASYNC220  no loop must reap it
+    for _ in range(3):
+        await forest.census()
+    stranger.kill()
+    stranger.wait()
+    await ended(forest, process, tree)
+    assert searched.count(stranger.pid) == 1
 
 
 async def test_an_exit_is_noticed_while_a_grandchild_holds_the_pipes(forest: Forest, tmp_path: Path) -> None:
@@ -260,6 +304,7 @@ def test_a_process_that_cannot_be_looked_at_is_not_taken_for_gone(
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr("builtins.open", none_left)
+    monkeypatch.setattr(os, "open", none_left)
     with pytest.raises(OSError, match="Too many open files"):
         function(os.getpid())
 
