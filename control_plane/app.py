@@ -112,7 +112,7 @@ def build_app(  # long: the composition root, read in one piece
     run_log = RunLog(log_pool, on_commit=(hub.committed, wakeups.committed, count), chance=chance)
     leases = Leases(RunStore(lease_pool), fit.lease, fit.renew_every)
     recorder = Recorder(run_log, leases.drop)
-    leashes = Leashes(manager, fit.renew_every, fit.probe)
+    leashes = Leashes(manager, fit.renew_every, fit.probe, fit.renewal)
     attend = AttendAttempt(manager, recorder, fit, monotonic)
     start = StartAttempt(manager, leashes, fit, monotonic)
     drive = DriveRun(

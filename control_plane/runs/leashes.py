@@ -21,14 +21,20 @@ _NO_QUOTE = LeashQuote(instance="", clock_ms=0)
 
 
 class Leashes:
-    def __init__(self, manager: ManagerClient, renew_every: float, call_seconds: float) -> None:
+    """``answer_seconds``: how long a driver waits for a reading, or for its attempt to be renewed before it goes on.
+    ``renewal_seconds``: how long one renewal may take; an executor with much to do is slow, and not gone.
+    """
+
+    def __init__(self, manager: ManagerClient, renew_every: float, answer_seconds: float, renewal_seconds: float) -> None:
         self._manager = manager
         self._renew_every = renew_every
         self._old_ms = 2 * renew_every * 1000
-        self._call_seconds = call_seconds
+        self._answer_seconds = answer_seconds
+        self._renewal_seconds = renewal_seconds
         self._attempts: dict[str, set[tuple[str, int]]] = {}
         self._quotes: dict[str, LeashQuote] = {}
-        self._asking: set[str] = set()
+        self._begun: dict[str, asyncio.Task[None]] = {}  # of each executor its last renewal
+        self._waiting: dict[str, asyncio.Task[None]] = {}  # and the next, which comes when that is over
 
     def quoted(self, executor_id: str, instance: str, clock_ms: int) -> LeashQuote:
         """Remember an executor's clock reading."""
@@ -40,14 +46,14 @@ class Leashes:
 
     async def reading(self, executor_id: str) -> LeashQuote | None:
         """A clock reading of now; None when the executor gave none."""
-        answer = await self._ask(executor_id, _NO_QUOTE, [])
+        answer = await self._ask(executor_id, _NO_QUOTE, [], self._answer_seconds)
         return LeashQuote(instance=answer.instance, clock_ms=answer.clock_ms) if answer is not None else None
 
     async def keep(self, executor_id: str, run_id: str, attempt: int, renew_now: bool) -> None:
         """Renew this attempt's leash from now on; at once, where it is re-attached and may have little left."""
         self._attempts.setdefault(executor_id, set()).add((run_id, attempt))
         if renew_now:
-            await self._renew(executor_id)
+            await asyncio.wait((self._renewal(executor_id),), timeout=self._answer_seconds)
 
     def drop(self, executor_id: str, run_id: str, attempt: int) -> None:
         attempts = self._attempts.get(executor_id, set())
@@ -56,19 +62,30 @@ class Leashes:
             self._attempts.pop(executor_id, None)
 
     async def run(self) -> None:
-        """Until cancelled: every executor by itself, so that a silent one delays no other."""
-        async with asyncio.TaskGroup() as tasks:
+        """Until cancelled: every executor by itself, so that a silent one delays no other. Raises what a renewal must not."""
+        try:
             while True:
                 await asyncio.sleep(self._renew_every)
-                for executor_id in self._attempts.keys() - self._asking:
-                    self._asking.add(executor_id)
-                    tasks.create_task(self._renew_apart(executor_id))
-
-    async def _renew_apart(self, executor_id: str) -> None:
-        try:
-            await self._renew(executor_id)
+                for task in self._begun.values():
+                    if task.done():
+                        task.result()
+                for executor_id in self._attempts:
+                    self._renewal(executor_id)
         finally:
-            self._asking.discard(executor_id)
+            for task in (*self._begun.values(), *self._waiting.values()):
+                task.cancel()
+
+    def _renewal(self, executor_id: str) -> asyncio.Task[None]:
+        """One that is still to begin, and renews all that is kept by then: whoever comes until it does shares it."""
+        if executor_id not in self._waiting:
+            self._waiting[executor_id] = asyncio.create_task(self._after(self._begun.get(executor_id), executor_id))
+        return self._waiting[executor_id]
+
+    async def _after(self, last: asyncio.Task[None] | None, executor_id: str) -> None:
+        if last is not None:
+            await asyncio.wait((last,))
+        self._begun[executor_id] = self._waiting.pop(executor_id)
+        await self._renew(executor_id)
 
     async def _renew(self, executor_id: str) -> None:
         """A reading we do not have yet, one of an earlier instance or an old one renews little: it costs a second call."""
@@ -76,13 +93,13 @@ class Leashes:
         if not attempts:
             return
         quote = self._quotes.get(executor_id, _NO_QUOTE)
-        answer = await self._ask(executor_id, quote, attempts)
+        answer = await self._ask(executor_id, quote, attempts, self._renewal_seconds)
         if answer is not None and (answer.instance != quote.instance or answer.clock_ms - quote.clock_ms > self._old_ms):
-            await self._ask(executor_id, self._quotes[executor_id], attempts)
+            await self._ask(executor_id, self._quotes[executor_id], attempts, self._renewal_seconds)
 
-    async def _ask(self, executor_id: str, quote: LeashQuote, attempts: list[AttemptRef]) -> LeashRenewed | None:
+    async def _ask(self, executor_id: str, quote: LeashQuote, attempts: list[AttemptRef], seconds: float) -> LeashRenewed | None:
         try:
-            answer = await self._manager.renew(executor_id, RenewLeash(quote=quote, attempts=attempts), self._call_seconds)
+            answer = await self._manager.renew(executor_id, RenewLeash(quote=quote, attempts=attempts), seconds)
         except (RunyardError, NeverSentError, UnknownOutcomeError) as error:
             log.warning("leashes.not_renewed", executor_id=executor_id, attempts=len(attempts), reason=str(error))
             return None

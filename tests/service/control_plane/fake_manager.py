@@ -10,6 +10,7 @@ import json
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,6 +92,7 @@ class FakeExecutor:
     slots: int = 1000
     gone: bool = False
     deaf_to_renewals: bool = False
+    hears_again: asyncio.Event = field(default_factory=asyncio.Event)
 
     def clock_ms(self) -> int:
         return int((time.monotonic() - self.clock_started) * 1000) + 100_000
@@ -210,7 +212,8 @@ class FakeManager:
     async def _renew(self, request: Request) -> Response:
         executor, body = await self._called("renew", request)
         if executor.deaf_to_renewals:
-            await asyncio.sleep(30)  # the scripted manager takes its time
+            with suppress(TimeoutError):
+                await asyncio.wait_for(executor.hears_again.wait(), 30)
         executor.renewals.append({**body, "readMs": executor.clock_ms()})
         known = {"executorId": executor.executor_id, "instance": executor.instance, "clockMs": executor.clock_ms()}
         return JSONResponse(known)

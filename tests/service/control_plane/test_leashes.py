@@ -19,7 +19,7 @@ EVERY_SECONDS = 0.05
 @pytest.fixture
 async def leashes(manager_url: str) -> AsyncIterator[Leashes]:
     client = ManagerClient([manager_url], None, 5.0)
-    yield Leashes(client, EVERY_SECONDS, 5.0)
+    yield Leashes(client, EVERY_SECONDS, 5.0, 5.0)
     await client.close()
 
 
@@ -65,6 +65,41 @@ async def test_a_leash_is_renewed_with_a_fresh_reading_at_once(leashes: Leashes,
         last = one.renewals[-1]
         assert last["quote"]["instance"] == one.instance
         assert last["readMs"] - last["quote"]["clockMs"] < 1000
+
+
+async def test_drivers_that_attach_again_at_the_same_time_share_a_renewal(leashes: Leashes, manager: FakeManager) -> None:
+    one = manager.executors["one"]
+    await leashes.keep("one", "run_0", 1, renew_now=True)
+    one.renewals.clear()
+    await asyncio.gather(*(leashes.keep("one", f"run_{number}", 1, renew_now=True) for number in range(50)))
+    assert len(one.renewals) <= 2
+    assert len(one.renewals[-1]["attempts"]) == 50
+
+
+async def test_who_comes_while_a_renewal_is_under_way_is_in_the_next(leashes: Leashes, manager: FakeManager) -> None:
+    one = manager.executors["one"]
+    one.deaf_to_renewals = True
+    first = asyncio.ensure_future(leashes.keep("one", "run_0", 1, renew_now=True))
+    await until(lambda: manager.calls["renew"] == 1)
+    second = asyncio.ensure_future(leashes.keep("one", "run_1", 1, renew_now=True))
+    one.deaf_to_renewals = False
+    one.hears_again.set()
+    await asyncio.gather(first, second)
+    assert [len(each["attempts"]) for each in one.renewals if each["attempts"]][-1] == 2
+
+
+async def test_an_executor_with_much_to_do_may_take_longer_than_a_driver_waits(manager_url: str, manager: FakeManager) -> None:
+    """A renewal that was given up, though its executor was only slow, has cost runs their attempts on full machines."""
+    client, one = ManagerClient([manager_url], None, 5.0), manager.executors["one"]
+    leashes = Leashes(client, EVERY_SECONDS, 0.05, 20.0)
+    one.deaf_to_renewals = True
+    async with running(leashes):
+        await leashes.keep("one", "run_1", 1, renew_now=True)
+        assert one.renewals == []
+        one.hears_again.set()
+        await until(lambda: len(one.renewals) >= 1)
+    assert leashes.quote("one") is not None
+    await client.close()
 
 
 async def test_who_is_dropped_is_renewed_no_more(leashes: Leashes, manager: FakeManager) -> None:

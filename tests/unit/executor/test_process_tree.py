@@ -77,6 +77,14 @@ def lives(pid: str) -> bool:
     return process is not None and process.is_alive
 
 
+def session_nice(pid: str) -> str | None:
+    """Of the session of a process, where the machine is shared by session."""
+    try:
+        return Path(f"/proc/{pid}/autogroup").read_text().split()[-1]
+    except (OSError, IndexError):
+        return None
+
+
 async def test_a_tree_that_obeys_is_gone_soon(forest: Forest, tmp_path: Path) -> None:
     took: list[float] = []
     for _ in range(5):
@@ -119,13 +127,14 @@ async def test_a_child_is_remembered_when_its_parents_are_gone(forest: Forest, t
     assert not lives(child)
 
 
-async def test_an_engine_and_what_it_starts_have_less_claim_to_the_processor_than_the_executor(forest: Forest, tmp_path: Path) -> None:
+async def test_an_engine_and_what_it_starts_have_less_claim_to_the_processor_than_the_executor(
+    forest: Forest, tmp_path: Path
+) -> None:
     process, tree, heard = await planted(forest, "read x; sleep 300 & echo $!; wait", tmp_path)
     process.send(b"go\n")
     (child,) = await heard.lines(1)
     claims = {os.getpriority(os.PRIO_PROCESS, pid) for pid in (process.pid, int(child))}
-    session = Path(f"/proc/{child}/autogroup")
-    of_the_session = session.read_text().split()[-1] if session.exists() and session.read_text() else None
+    of_the_session = session_nice(child)
     await ended(forest, process, tree)
     own = os.getpriority(os.PRIO_PROCESS, 0)
     assert claims == {min(own + 10, 19)}
@@ -151,7 +160,9 @@ async def test_another_executor_that_knows_the_same_run_is_left_alone(forest: Fo
     another.close()
 
 
-async def test_a_process_that_takes_its_mark_on_after_it_was_seen_without_belongs_to_its_run(forest: Forest, tmp_path: Path) -> None:
+async def test_a_process_that_takes_its_mark_on_after_it_was_seen_without_belongs_to_its_run(
+    forest: Forest, tmp_path: Path
+) -> None:
     process, tree, _ = await planted(forest, "sleep 300", tmp_path)
     late = subprocess.Popen(  # noqa: ASYNC220  no loop must reap it
         ["env", "-i", "sh", "-c", f"read x; exec env {MARK}=mark {RUN_MARK}=run.1 sleep 300"],
@@ -167,7 +178,9 @@ async def test_a_process_that_takes_its_mark_on_after_it_was_seen_without_belong
     late.wait()
 
 
-async def test_a_settled_stranger_is_searched_for_a_mark_once(forest: Forest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_settled_stranger_is_searched_for_a_mark_once(
+    forest: Forest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     searched: list[int] = []
     variable = procfs.variable
     monkeypatch.setattr(procfs, "variable", lambda pid, name: (searched.append(pid), variable(pid, name))[1])
