@@ -1,6 +1,6 @@
 """How an attempt reaches an engine: the executor managers over HTTP and SSE. Knows no run and decides nothing.
 
-Any manager will do: a call that certainly was not sent goes to the next one.
+Any manager will do, and each gets its share of the calls: one that certainly was not sent goes to the next one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from urllib.parse import urlencode
 import structlog
 from pydantic import BaseModel
 
+from control_plane.manager_turns import ManagerTurns
+from shared.clock import monotonic
 from shared.contracts.interactions import RunReply
 from shared.contracts.provider_runs import (
     Fleet,
@@ -52,7 +54,7 @@ class ManagerClient:
         self._clients = [ServiceClient(url, token) for url in self._urls]
         self._headers = {"authorization": f"Bearer {token}"} if token is not None else {}
         self._call_seconds = call_seconds
-        self._current = 0
+        self._turns = ManagerTurns(len(self._urls), monotonic)
 
     async def close(self) -> None:
         for client in self._clients:
@@ -150,19 +152,22 @@ class ManagerClient:
         )  # fmt: skip
 
     async def _any(self, ask: Callable[[ServiceClient, str], Awaitable[T]]) -> T:
-        """Ask the manager that answered last; the next one when it certainly did not hear us."""
+        """Ask the manager whose turn it is; the next one when it certainly did not hear us."""
         refusals: list[str] = []
-        for turn in range(len(self._urls)):
-            index = (self._current + turn) % len(self._urls)
+        for index in self._turns:
             try:
                 answer = await ask(self._clients[index], self._urls[index])
             except NeverSentError as error:
+                self._turns.failed(index)
                 refusals.append(str(error))
                 continue
             except UnknownOutcomeError:
-                self._current = (index + 1) % len(self._urls)  # it may hang: the repeat goes to another
+                self._turns.failed(index)
                 raise
-            self._current = index
+            except RunyardError:
+                self._turns.answered(index)
+                raise
+            self._turns.answered(index)
             return answer
         raise RunyardError(ErrorCode.MANAGER_UNAVAILABLE, "; ".join(refusals)[:500], extra={"sent": False})
 

@@ -29,6 +29,8 @@ SLOWEST_POLL_SECONDS = 0.1
 SWEEP_SECONDS = 60.0
 NEXT_TRY_SECONDS = 0.2
 UNDO_SECONDS = 5.0
+RESTS = 2  # times as long as a scan took
+LONGEST_REST_SECONDS = 0.2
 SETTLED_SECONDS = 5.0  # a process carries what it was started with from its exec on, which follows its start within that
 
 log = structlog.get_logger("process_tree")
@@ -53,7 +55,7 @@ class _Scan:
     """One look at /proc. Who asks before it has begun may share it; afterwards it is too old."""
 
     has_begun: bool = False
-    result: asyncio.Future[Snapshot] | None = None
+    result: asyncio.Task[Snapshot] | None = None
 
 
 class TreeStaysError(Exception):
@@ -73,6 +75,7 @@ class Forest:
         self._trees: set[Tree] = set()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forest")
         self._latest: _Scan | None = None
+        self._rested_at = 0.0
         self._strangers: set[Key] = set()  # nobody's mark is looked for in them again: most of a machine is none of our business
 
     @property
@@ -147,7 +150,7 @@ class Forest:
                 if not (tree.is_wrapped and process.key == tree.root):
                     procfs.send(process, signal.SIGTERM)
             await _gone_within(members, grace_seconds, hurry)
-        await self._kill_all(tree)
+        await self._kill_all(tree, empty_scans=0 if members else 1)
 
     async def end_surely(self, tree: Tree, grace_seconds: float, hurry: asyncio.Event) -> None:
         """``end``, again and again until it is true: an attempt whose tree may live is not over."""
@@ -158,11 +161,11 @@ class Forest:
                 log.error("tree.stays", run=tree.run_mark, error=str(error) or type(error).__name__)
                 await asyncio.sleep(NEXT_TRY_SECONDS)
 
-    async def _kill_all(self, tree: Tree) -> None:
+    async def _kill_all(self, tree: Tree, empty_scans: int) -> None:
         """One empty scan may have raced with a fork; two in a row are the proof."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + SWEEP_SECONDS
-        empty_scans, pause = 0, POLL_SECONDS
+        pause = POLL_SECONDS
         while empty_scans < 2:
             members = await self._members(tree)
             empty_scans = 0 if members else empty_scans + 1
@@ -183,10 +186,23 @@ class Forest:
     async def _scanned(self) -> Snapshot:
         """The living, as a scan found them that began after this call; callers that come while one waits share it."""
         if self._latest is None or self._latest.has_begun:
-            scan = self._latest = _Scan()
-            scan.result = asyncio.get_running_loop().run_in_executor(self._thread, self._scan, scan)
+            last, self._latest = self._latest, _Scan()
+            self._latest.result = asyncio.create_task(self._look(self._latest, last))
         assert self._latest.result is not None
         return await asyncio.shield(self._latest.result)
+
+    async def _look(self, scan: _Scan, last: _Scan | None) -> Snapshot:
+        """After the last one and a rest: an executor that ends many attempts at once has more to do than to look around."""
+        if last is not None and last.result is not None:
+            await asyncio.wait((last.result,))
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, self._rested_at - loop.time()))
+        began = loop.time()
+        try:
+            return await loop.run_in_executor(self._thread, self._scan, scan)
+        finally:
+            ended = loop.time()
+            self._rested_at = ended + min(RESTS * (ended - began), LONGEST_REST_SECONDS)
 
     # ---- in the thread ----
 

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -326,7 +327,7 @@ async def test_one_look_that_finds_nothing_proves_nothing(
     forest: Forest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process, tree, _heard = await planted(forest, "sleep 300", tmp_path)
-    look, misses = forest._members, 2  # the look before TERM, and one that raced with a fork
+    look, misses = forest._members, 1  # it raced with a fork
 
     async def members(asked: Tree) -> list[procfs.Process]:
         nonlocal misses
@@ -357,6 +358,26 @@ async def test_a_look_that_began_before_the_question_is_no_answer_to_it(forest: 
     may_end.set()
     await asyncio.gather(first, *later)
     assert len(looks) == 2, "one for the first, one for all who came while it ran"
+
+
+async def test_however_many_ask_scans_take_a_part_of_the_time_only(forest: Forest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An executor that ended ten attempts a second once spent more time on /proc than on all its events."""
+    real = procfs.snapshot
+    spans: list[tuple[float, float]] = []
+
+    def snapshot() -> dict[int, procfs.Process]:
+        began = time.monotonic()
+        found = real()
+        time.sleep(0.02)  # a machine with many processes
+        spans.append((began, time.monotonic()))
+        return found
+
+    monkeypatch.setattr(procfs, "snapshot", snapshot)
+    for _ in range(4):
+        await asyncio.gather(*(forest._scanned() for _ in range(5)))
+    rests = [after[0] - before[1] for before, after in pairwise(spans)]
+    assert len(spans) == 4
+    assert all(rest >= (end - begin) for rest, (begin, end) in zip(rests, spans, strict=False))
 
 
 async def test_an_orphan_older_than_every_attempt_is_nobodys_and_ended(forest: Forest, tmp_path: Path) -> None:
