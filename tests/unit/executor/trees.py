@@ -1,0 +1,64 @@
+"""Plants trees of real processes, hears them, and ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from executor.adapters.base import STDERR, STDOUT, Stream
+from executor.processes import procfs
+from executor.processes.engine_process import EngineProcess, Launch
+from executor.processes.process_tree import Forest, Tree
+from executor.state_dir import MARK, RUN_MARK
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.output: dict[str, bytearray] = {STDOUT: bytearray(), STDERR: bytearray()}
+        self.changed = asyncio.Event()
+
+    def on_bytes(self, stream: Stream, chunk: bytes) -> None:
+        self.output[stream] += chunk
+        self.changed.set()
+
+    def on_change(self) -> None:
+        self.changed.set()
+
+    async def lines(self, count: int) -> list[str]:
+        async with asyncio.timeout(10):
+            while self.output[STDOUT].count(b"\n") < count:
+                self.changed.clear()
+                await self.changed.wait()
+        return self.output[STDOUT].decode().splitlines()
+
+
+async def planted(forest: Forest, script: str, tmp_path: Path, mark: str = "run.1") -> tuple[EngineProcess, Tree, Heard]:
+    heard = Heard()
+    env = {"PATH": os.environ["PATH"], MARK: "mark", RUN_MARK: mark}
+    process, tree = await forest.plant(Launch(("/bin/sh", "-c", script), env, str(tmp_path)), heard, mark)
+    return process, tree, heard
+
+
+async def ended(forest: Forest, process: EngineProcess, tree: Tree, grace: float = 5) -> float:
+    """Seconds it took."""
+    began = time.monotonic()
+    async with asyncio.timeout(20):
+        await forest.end(tree, grace, asyncio.Event())
+    took = time.monotonic() - began
+    process.close()
+    forest.forget(tree)
+    return took
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not is_so():
+            await asyncio.sleep(0.01)
+
+
+def lives(pid: str) -> bool:
+    process = procfs.read_process(int(pid))
+    return process is not None and process.is_alive
