@@ -33,8 +33,8 @@ class Leashes:
         self._renewal_seconds = renewal_seconds
         self._attempts: dict[str, set[tuple[str, int]]] = {}
         self._quotes: dict[str, LeashQuote] = {}
-        self._begun: dict[str, asyncio.Task[None]] = {}  # of each executor its last renewal
-        self._waiting: dict[str, asyncio.Task[None]] = {}  # and the next, which comes when that is over
+        self._begun: dict[str, asyncio.Task[LeashQuote | None]] = {}  # of each executor its last renewal
+        self._waiting: dict[str, asyncio.Task[LeashQuote | None]] = {}  # and the next, which comes when that is over
 
     def quoted(self, executor_id: str, instance: str, clock_ms: int) -> LeashQuote:
         """Remember an executor's clock reading."""
@@ -45,9 +45,10 @@ class Leashes:
         return self._quotes.get(executor_id)
 
     async def reading(self, executor_id: str) -> LeashQuote | None:
-        """A clock reading of now; None when the executor gave none."""
-        answer = await self._ask(executor_id, _NO_QUOTE, [], self._answer_seconds)
-        return LeashQuote(instance=answer.instance, clock_ms=answer.clock_ms) if answer is not None else None
+        """A clock reading from after this call; None when the executor gave none."""
+        renewal = self._renewal(executor_id)
+        await asyncio.wait((renewal,), timeout=self._answer_seconds)
+        return renewal.result() if renewal.done() else None
 
     async def keep(self, executor_id: str, run_id: str, attempt: int, renew_now: bool) -> None:
         """Renew this attempt's leash from now on; at once, where it is re-attached and may have little left."""
@@ -75,31 +76,32 @@ class Leashes:
             for task in (*self._begun.values(), *self._waiting.values()):
                 task.cancel()
 
-    def _renewal(self, executor_id: str) -> asyncio.Task[None]:
+    def _renewal(self, executor_id: str) -> asyncio.Task[LeashQuote | None]:
         """One that is still to begin, and renews all that is kept by then: whoever comes until it does shares it."""
         if executor_id not in self._waiting:
             self._waiting[executor_id] = asyncio.create_task(self._after(self._begun.get(executor_id), executor_id))
         return self._waiting[executor_id]
 
-    async def _after(self, last: asyncio.Task[None] | None, executor_id: str) -> None:
+    async def _after(self, last: asyncio.Task[LeashQuote | None] | None, executor_id: str) -> LeashQuote | None:
         if last is not None:
             await asyncio.wait((last,))
         self._begun[executor_id] = self._waiting.pop(executor_id)
-        await self._renew(executor_id)
+        return await self._renew(executor_id)
 
-    async def _renew(self, executor_id: str) -> None:
+    async def _renew(self, executor_id: str) -> LeashQuote | None:
         """A reading we do not have yet, one of an earlier instance or an old one renews little: it costs a second call."""
         attempts = [AttemptRef(run_id=run_id, attempt=attempt) for run_id, attempt in self._attempts.get(executor_id, ())]
-        if not attempts:
-            return
         quote = self._quotes.get(executor_id, _NO_QUOTE)
-        answer = await self._ask(executor_id, quote, attempts, self._renewal_seconds)
-        if answer is not None and (answer.instance != quote.instance or answer.clock_ms - quote.clock_ms > self._old_ms):
-            await self._ask(executor_id, self._quotes[executor_id], attempts, self._renewal_seconds)
+        answer = await self._ask(executor_id, quote, attempts)
+        if answer is None:
+            return None
+        if attempts and (answer.instance != quote.instance or answer.clock_ms - quote.clock_ms > self._old_ms):
+            answer = await self._ask(executor_id, self._quotes[executor_id], attempts) or answer
+        return LeashQuote(instance=answer.instance, clock_ms=answer.clock_ms)
 
-    async def _ask(self, executor_id: str, quote: LeashQuote, attempts: list[AttemptRef], seconds: float) -> LeashRenewed | None:
+    async def _ask(self, executor_id: str, quote: LeashQuote, attempts: list[AttemptRef]) -> LeashRenewed | None:
         try:
-            answer = await self._manager.renew(executor_id, RenewLeash(quote=quote, attempts=attempts), seconds)
+            answer = await self._manager.renew(executor_id, RenewLeash(quote=quote, attempts=attempts), self._renewal_seconds)
         except (RunyardError, NeverSentError, UnknownOutcomeError) as error:
             log.warning("leashes.not_renewed", executor_id=executor_id, attempts=len(attempts), reason=str(error))
             return None

@@ -76,6 +76,12 @@ async def test_drivers_that_attach_again_at_the_same_time_share_a_renewal(leashe
     assert len(one.renewals[-1]["attempts"]) == 50
 
 
+async def test_starts_that_need_a_reading_at_the_same_time_share_it(leashes: Leashes, manager: FakeManager) -> None:
+    readings = await asyncio.gather(*(leashes.reading("one") for _ in range(50)))
+    assert None not in readings
+    assert manager.calls["renew"] == 1
+
+
 async def test_who_comes_while_a_renewal_is_under_way_is_in_the_next(leashes: Leashes, manager: FakeManager) -> None:
     one = manager.executors["one"]
     one.deaf_to_renewals = True
