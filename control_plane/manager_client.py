@@ -47,7 +47,7 @@ Taken = TypeVar("Taken", bound=BaseModel)
 
 
 class ManagerClient:
-    """Owns one connection pool per manager; ``close`` it. Timeouts are seconds for a whole call."""
+    """Owns one connection pool per manager; ``close`` it. Timeouts are seconds for a whole call at one manager."""
 
     def __init__(self, urls: Sequence[str], token: str | None, call_seconds: float) -> None:
         self._urls = [url.rstrip("/") for url in urls]
@@ -79,7 +79,9 @@ class ManagerClient:
         """The attempt's frames after ``cursor``. Raises ``not_found`` or ``conflict`` as the executor says, else as ``start``."""
         query = urlencode({"executor": executor_id, "attempt": attempt, "cursor": cursor})
         return await self._any(
-            lambda _, url: open_stream(f"{url}{_RUNS}/{run_id}/stream?{query}", self._headers, _CONNECT_SECONDS)
+            lambda _, url: open_stream(
+                f"{url}{_RUNS}/{run_id}/stream?{query}", self._headers, _CONNECT_SECONDS, self._call_seconds
+            )
         )
 
     async def stop(self, executor_id: str, run_id: str, attempt: int) -> StopTaken:
@@ -99,7 +101,7 @@ class ManagerClient:
         """What a run left, as bytes: ``path`` below its provider run, quoted. Raises as the executor says, else as ``start``."""
         query = urlencode({"executor": executor_id, **params})
         url = f"{_RUNS}/{run_id}/{path}?{query}"
-        return await self._any(lambda _, base: open_stream(f"{base}{url}", self._headers, _CONNECT_SECONDS))
+        return await self._any(lambda _, base: open_stream(f"{base}{url}", self._headers, _CONNECT_SECONDS, self._call_seconds))
 
     async def renew(self, executor_id: str, request: RenewLeash, timeout: float) -> LeashRenewed:
         return await self._any(
@@ -109,11 +111,12 @@ class ManagerClient:
         )
 
     async def show(self, executor_id: str, run_id: str, attempt: int, timeout: float) -> ProviderRun:
-        """What the executor knows of an attempt."""
+        """What the executor knows of an attempt. Who gives up before a manager does cannot tell which of the two was silent."""
         return await self._any(
             lambda client, _: client.call(
                 "GET", f"{_RUNS}/{run_id}", params=_named(executor_id, attempt), answer=ProviderRun, timeout=timeout
-            )
+            ),
+            blames=False,
         )
 
     async def release(self, executor_id: str, run_id: str, attempt: int) -> None:
@@ -151,25 +154,36 @@ class ManagerClient:
             )
         )  # fmt: skip
 
-    async def _any(self, ask: Callable[[ServiceClient, str], Awaitable[T]]) -> T:
-        """Ask the manager whose turn it is; the next one when it certainly did not hear us."""
-        refusals: list[str] = []
+    async def _any(self, ask: Callable[[ServiceClient, str], Awaitable[T]], blames: bool = True) -> T:
+        """Ask the manager whose turn it is; the next one where the executor certainly did not hear us.
+
+        ``blames``: a manager that gave no answer is left out for a while.
+        """
+        unheard: list[NeverSentError] = []
+        unreached: RunyardError | None = None
         for index in self._turns:
             try:
                 answer = await ask(self._clients[index], self._urls[index])
             except NeverSentError as error:
                 self._turns.failed(index)
-                refusals.append(str(error))
+                unheard.append(error)
                 continue
             except UnknownOutcomeError:
-                self._turns.failed(index)
+                if blames:
+                    self._turns.failed(index)
                 raise
-            except RunyardError:
+            except RunyardError as error:
                 self._turns.answered(index)
-                raise
+                if not was_not_sent(error):
+                    raise
+                unreached = error  # from there; another manager may have a way
+                continue
             self._turns.answered(index)
             return answer
-        raise RunyardError(ErrorCode.MANAGER_UNAVAILABLE, "; ".join(refusals)[:500], extra={"sent": False})
+        if unreached is not None:
+            raise unreached
+        reason = "; ".join(str(error) for error in unheard)
+        raise RunyardError(ErrorCode.MANAGER_UNAVAILABLE, reason[:500], extra={"sent": False})
 
 
 def _named(executor_id: str, attempt: int) -> dict[str, str | int | None]:

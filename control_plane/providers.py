@@ -8,6 +8,8 @@ from control_plane.domain.breaker import Breaker
 from control_plane.manager_client import ManagerClient
 from control_plane.storage.breakers import BreakerStore
 from shared.contracts.providers import PausedProvider, Provider, ProvidersShown
+from shared.errors import ErrorCode, RunyardError
+from shared.http import NoAnswerError
 from shared.web import Caller
 
 
@@ -18,7 +20,10 @@ class ReadProviders:
 
     async def __call__(self, caller: Caller) -> ProvidersShown:
         """Raises ``manager_unavailable``."""
-        known = await self.manager.providers()
+        try:
+            known = await self.manager.providers()
+        except NoAnswerError as error:
+            raise RunyardError(ErrorCode.MANAGER_UNAVAILABLE, f"no answer: {error}", retry_after=1) from error
         found = await self.breakers.opened(None if caller.admin else caller.app_id or "")
         return ProvidersShown(items=known.items, paused=[_paused(*each) for each in found])
 

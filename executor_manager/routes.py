@@ -50,6 +50,7 @@ RUN = f"{RUNS}/{{run_id}}"
 FORGET = f"{PREFIX}/workspaces/{{key}}/forget"
 # Less than a caller waits for us, so that it hears which of the two of us was silent.
 CONTROL_SECONDS = 4.0
+RENEW_SECONDS = 3.0
 _UNREACHED = (ErrorCode.NOT_FOUND, ErrorCode.CONFLICT, ErrorCode.PROVIDER_UNAVAILABLE)
 _FULL = (ErrorCode.QUEUE_FULL, ErrorCode.PROVIDER_UNAVAILABLE)
 _PARAM = re.compile(r"\{(\w+)(:path)?\}")
@@ -113,10 +114,10 @@ class Passage:
             return await self.locate.executor(call.query.executor) + path
         return await self.locate.run(call.path["run_id"], call.query.attempt) + path
 
-    def control(self, method: str, template: str) -> Handler:
+    def control(self, method: str, template: str, seconds: float = CONTROL_SECONDS) -> Handler:
         async def handler(call: Call[bytes]) -> Response:
             url = await self.url(template, call)
-            return await self.relay.pass_on(method, url, call.query.passed_on(), call.body, CONTROL_SECONDS)
+            return await self.relay.pass_on(method, url, call.query.passed_on(), call.body, seconds)
 
         return handler
 
@@ -158,14 +159,16 @@ def provider_run_routes(proposal: ProposeExecutor, passage: Passage, timeouts: T
 
 
 def _control_routes(passage: Passage) -> tuple[Operation, ...]:
-    def control(method: str, path: str, summary: str, **more: Any) -> Operation:
-        handler, query = passage.control(method, path), Addressed if path.startswith(RUN) else Named
+    def control(method: str, path: str, summary: str, seconds: float = CONTROL_SECONDS, **more: Any) -> Operation:
+        handler, query = passage.control(method, path, seconds), Addressed if path.startswith(RUN) else Named
         return Operation(
             method, path, handler, query=query, errors=_UNREACHED, access="service", raw=True, summary=summary, **more
         )
 
     return (
-        control("POST", f"{RUNS}/renew", "Renew the leash of many attempts.", body=RenewLeash, returns=LeashRenewed),
+        control(
+            "POST", f"{RUNS}/renew", "Renew the leash of many attempts.", RENEW_SECONDS, body=RenewLeash, returns=LeashRenewed
+        ),
         control("POST", f"{RUN}/stop", "Ask an attempt to end.", returns=StopTaken),
         control("POST", f"{RUN}/human-loop/reply", "Answer a question.", body=RunReply, returns=ReplyTaken),
         control("POST", f"{RUN}/messages", "A further user message.", body=UserMessage, returns=MessageTaken),

@@ -17,7 +17,7 @@ class Bounds:
     probe: float = 2.0
     leash: float = 12.0
     leash_margin: float = 2.0
-    renewal: float = 4.0
+    renewal: float = 3.5
     attach: float = 2.0
     call: float = 5.0
     reconnect: float = 0.25
@@ -36,7 +36,8 @@ class Bounds:
             "two renewals fit into a lease": 2 * self.renew_every < self.lease,
             "two heartbeats fit into the silence": 2 * self.heartbeat < self.silence,
             "silence + probe <= 10": self.silence + self.probe <= 10,
-            "a renewal that hangs leaves time for the next": self.renew_every + 2 * self.renewal < self.leash,
+            # it counts from the reading it quotes, which the renewal before it brought
+            "a renewal that hangs leaves time for the next": 2 * self.renew_every + 2 * self.renewal < self.leash,
             "lost_after <= 15": self.lost_after <= 15,
             "silence + probe < stop": self.silence + self.probe < self.stop,  # who does not answer is known by then
         }

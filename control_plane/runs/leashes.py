@@ -21,8 +21,8 @@ _NO_QUOTE = LeashQuote(instance="", clock_ms=0)
 
 
 class Leashes:
-    """``answer_seconds``: how long a driver waits for a reading, or for its attempt to be renewed before it goes on.
-    ``renewal_seconds``: how long one renewal may take; an executor with much to do is slow, and not gone.
+    """``answer_seconds``: how long a driver waits until its attempt is renewed, and a renewal for the one before it.
+    ``renewal_seconds``: how long one call may take; an executor with much to do is slow, and not gone.
     """
 
     def __init__(self, manager: ManagerClient, renew_every: float, answer_seconds: float, renewal_seconds: float) -> None:
@@ -34,7 +34,9 @@ class Leashes:
         self._attempts: dict[str, set[tuple[str, int]]] = {}
         self._quotes: dict[str, LeashQuote] = {}
         self._begun: dict[str, asyncio.Task[LeashQuote | None]] = {}  # of each executor its last renewal
-        self._waiting: dict[str, asyncio.Task[LeashQuote | None]] = {}  # and the next, which comes when that is over
+        self._waiting: dict[str, asyncio.Task[LeashQuote | None]] = {}  # and the next, which comes when that is over, or hangs
+        self._renewals: set[asyncio.Task[LeashQuote | None]] = set()
+        self._broken: BaseException | None = None
 
     def quoted(self, executor_id: str, instance: str, clock_ms: int) -> LeashQuote:
         """Remember an executor's clock reading."""
@@ -46,9 +48,7 @@ class Leashes:
 
     async def reading(self, executor_id: str) -> LeashQuote | None:
         """A clock reading from after this call; None when the executor gave none."""
-        renewal = self._renewal(executor_id)
-        await asyncio.wait((renewal,), timeout=self._answer_seconds)
-        return renewal.result() if renewal.done() else None
+        return await asyncio.shield(self._renewal(executor_id))
 
     async def keep(self, executor_id: str, run_id: str, attempt: int, renew_now: bool) -> None:
         """Renew this attempt's leash from now on; at once, where it is re-attached and may have little left."""
@@ -65,26 +65,33 @@ class Leashes:
     async def run(self) -> None:
         """Until cancelled: every executor by itself, so that a silent one delays no other. Raises what a renewal must not."""
         try:
-            while True:
+            while self._broken is None:
                 await asyncio.sleep(self._renew_every)
-                for task in self._begun.values():
-                    if task.done():
-                        task.result()
                 for executor_id in self._attempts:
                     self._renewal(executor_id)
+            raise self._broken
         finally:
-            for task in (*self._begun.values(), *self._waiting.values()):
-                task.cancel()
+            for renewal in self._renewals:
+                renewal.cancel()
+            await asyncio.gather(*self._renewals, return_exceptions=True)
 
     def _renewal(self, executor_id: str) -> asyncio.Task[LeashQuote | None]:
         """One that is still to begin, and renews all that is kept by then: whoever comes until it does shares it."""
         if executor_id not in self._waiting:
-            self._waiting[executor_id] = asyncio.create_task(self._after(self._begun.get(executor_id), executor_id))
+            renewal = asyncio.create_task(self._after(self._begun.get(executor_id), executor_id))
+            renewal.add_done_callback(self._ended)
+            self._renewals.add(renewal)
+            self._waiting[executor_id] = renewal
         return self._waiting[executor_id]
+
+    def _ended(self, renewal: asyncio.Task[LeashQuote | None]) -> None:
+        self._renewals.discard(renewal)
+        if not renewal.cancelled():
+            self._broken = self._broken or renewal.exception()
 
     async def _after(self, last: asyncio.Task[LeashQuote | None] | None, executor_id: str) -> LeashQuote | None:
         if last is not None:
-            await asyncio.wait((last,))
+            await asyncio.wait((last,), timeout=self._answer_seconds)
         self._begun[executor_id] = self._waiting.pop(executor_id)
         return await self._renew(executor_id)
 

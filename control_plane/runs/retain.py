@@ -33,7 +33,7 @@ PAUSE_SECONDS = 0.05  # between two batches: the database has other work
 UNTOUCHED_SECONDS = 3600.0  # of a run that ended a moment ago nothing goes for its weight: it may be read right now
 TELL_AGAIN_SECONDS = 60.0
 GIVE_UP_SECONDS = 30 * DAY_SECONDS
-ASK_SECONDS = 2.0
+ASK_SECONDS = 4.0
 _NO_QUOTE = LeashQuote(instance="", clock_ms=0)
 _T = TypeVar("_T")
 _NOT_HEARD = (RunyardError, NeverSentError, UnknownOutcomeError)

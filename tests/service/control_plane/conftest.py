@@ -95,7 +95,7 @@ async def another_replica(database: str) -> AsyncIterator[Callable[[], Stores]]:
 # ---- a whole control plane, in front of a scripted manager ----
 
 QUICK = Bounds(
-    lease=1.5, renew_every=0.3, sweep_every=0.2, heartbeat=0.2, silence=0.6, probe=0.5, leash=2.2, leash_margin=0.2, renewal=0.8,
+    lease=1.5, renew_every=0.3, sweep_every=0.2, heartbeat=0.2, silence=0.6, probe=0.5, leash=2.2, leash_margin=0.2, renewal=0.7,
     attach=0.3, call=1.0, reconnect=0.05,
 )  # fmt: skip
 

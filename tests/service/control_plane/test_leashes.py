@@ -108,6 +108,48 @@ async def test_an_executor_with_much_to_do_may_take_longer_than_a_driver_waits(m
     await client.close()
 
 
+async def test_a_reading_of_an_executor_with_much_to_do_is_waited_for(manager_url: str, manager: FakeManager) -> None:
+    """Readings that were given up while they came have lost attempts whose executor «was silent»."""
+    client, one = ManagerClient([manager_url], None, 5.0), manager.executors["one"]
+    leashes = Leashes(client, EVERY_SECONDS, 0.05, 20.0)
+    one.deaf_to_renewals = True
+    reading = asyncio.ensure_future(leashes.reading("one"))
+    done, _ = await asyncio.wait((reading,), timeout=0.3)
+    assert not done
+    one.hears_again.set()
+    assert await reading is not None
+    await client.close()
+
+
+async def test_a_renewal_stands_behind_one_that_hangs_for_as_long_as_a_driver_waits(
+    manager_url: str, manager: FakeManager
+) -> None:
+    client, one = ManagerClient([manager_url], None, 5.0), manager.executors["one"]
+    leashes = Leashes(client, EVERY_SECONDS, 0.1, 20.0)
+    one.deaf_to_renewals = True
+    hanging = asyncio.ensure_future(leashes.reading("one"))
+    await until(lambda: manager.calls["renew"] == 1)
+    one.deaf_to_renewals = False
+    assert await asyncio.wait_for(leashes.reading("one"), 10) is not None
+    assert not hanging.done()
+    one.hears_again.set()
+    await hanging
+    await client.close()
+
+
+async def test_a_renewal_that_breaks_ends_the_loop_and_with_it_the_replica(
+    leashes: Leashes, manager: FakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await leashes.keep("one", "run_1", 1, renew_now=True)
+
+    async def broken(*_given: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(leashes, "_ask", broken)
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(leashes.run(), 10)
+
+
 async def test_who_is_dropped_is_renewed_no_more(leashes: Leashes, manager: FakeManager) -> None:
     one, two = manager.executors["one"], manager.executors["two"]
     await leashes.keep("one", "run_1", 1, renew_now=True)
