@@ -12,6 +12,8 @@ from typing import Any
 
 import asyncpg
 
+from control_plane.storage.failures import LOST_CONNECTION
+
 EVERY_SECONDS = 0.25
 DRIVERLESS_SECONDS = 25.0  # lease 6, poll 1, and ten more for a loaded machine; then it counts
 _ENGINE = b"scripted_engine"
@@ -109,7 +111,7 @@ class Watch:
                     found = {row["run_id"] for row in await connection.fetch(_DRIVERLESS)}
                 finally:
                     await connection.close()
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+        except LOST_CONNECTION:
             self._driverless.clear()  # no database, no driver: its time begins when it is back
             return
         now = time.monotonic()
