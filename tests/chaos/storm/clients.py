@@ -93,7 +93,7 @@ class Client:
                 reply.cancel()
             answered = await asyncio.gather(*replies, return_exceptions=True)
         for outcome in answered:
-            if isinstance(outcome, AssertionError):
+            if isinstance(outcome, Exception):
                 raise outcome
         return run
 
