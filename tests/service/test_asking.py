@@ -7,6 +7,7 @@ import os
 import pty
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.loopback import until
-from tests.service.command_line import ended, start, told
+from tests.service.command_line import BOUND_SECONDS, ended, start, told
 from tests.service.fake_api import FakeApi, ending, event, serving
 
 CHOICE = {"questionId": "q1", "type": "question", "prompt": "Which?", "options": [{"label": "red"}, {"label": "blue"}]}
@@ -32,13 +33,17 @@ class Terminal:
         """Typed, and echoed: the terminal holds it, whether anybody reads it or not."""
         os.write(self.keyboard, keys.encode())
         shown, echo = "", keys.replace("\n", "\r\n").replace("\x04", "")
-        while echo not in shown:
-            shown += (await asyncio.to_thread(os.read, self.keyboard, 1024)).decode()
+        async with asyncio.timeout(BOUND_SECONDS):
+            while echo not in shown:
+                with suppress(BlockingIOError):
+                    shown += os.read(self.keyboard, 1024).decode()
+                await asyncio.sleep(0.01)  # polling a condition with a bound
 
 
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
     keyboard, descriptor = pty.openpty()
+    os.set_blocking(keyboard, False)
     yield Terminal(keyboard, descriptor)
     os.close(keyboard)
     os.close(descriptor)
