@@ -153,10 +153,13 @@ async def test_a_body_that_stops_coming_is_broken_off() -> None:
 
 
 async def test_a_body_that_comes_slowly_is_taken() -> None:
-    async with connected() as (reader, writer):
+    class Patient(Hasty):
+        body_seconds = 1.5
+
+    async with connected(http=Patient) as (reader, writer):
         writer.write(b"POST /echo HTTP/1.1\r\nContent-Length: 10\r\n\r\n")
         for _ in range(10):
-            await asyncio.sleep(BOUND / 3)  # slow, yet moving
+            await asyncio.sleep(0.2)  # slow, yet moving: longer in all than nothing may come
             writer.write(b"a")
         assert await answer(reader) == b"200 10 bytes"
 
