@@ -124,16 +124,15 @@ async def test_an_attempt_that_is_given_up_leaves_no_judge(judging: Judging) -> 
 async def test_who_hurries_while_a_judge_is_taken_down_leaves_no_tree_of_it(
     judging: Judging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, ending, forgotten = judging.forest.end_surely, asyncio.Event(), []
+    real, ending, hurry, forgotten = judging.forest.end_surely, asyncio.Event(), asyncio.Event(), []
 
     async def slow(*given: Any) -> None:
         ending.set()
-        await asyncio.sleep(0.05)  # longer than the hurry takes to come
+        await hurry.wait()
         await real(*given)
 
     monkeypatch.setattr(judging.forest, "end_surely", slow)
     monkeypatch.setattr(judging.forest, "forget", forgotten.append)
-    hurry = asyncio.Event()
     judged = asyncio.ensure_future(judging.fit_for(ANSWER, "run.1")(success('{"answer": 42}'), hurry))
     async with asyncio.timeout(20):
         await ending.wait()
