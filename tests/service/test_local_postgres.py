@@ -166,12 +166,14 @@ def test_a_stranger_with_the_number_of_a_dead_server_is_left_alone(state: Path) 
     os.kill(int(content[0]), signal.SIGKILL)
     owner.ended()
     with subprocess.Popen(["sleep", "600"]) as stranger:
-        pid_file.write_text("\n".join([str(stranger.pid), *content[1:]]))
-        again = Owner(state)
-        again.dsn()
-        assert stranger.poll() is None
-        assert again.stop() == 0
-        stranger.kill()
+        try:
+            pid_file.write_text("\n".join([str(stranger.pid), *content[1:]]))
+            again = Owner(state)
+            again.dsn()
+            assert stranger.poll() is None
+            assert again.stop() == 0
+        finally:
+            stranger.kill()
 
 
 def test_whoever_works_in_the_data_folder_and_is_no_server_is_left_alone(state: Path) -> None:
@@ -179,12 +181,14 @@ def test_whoever_works_in_the_data_folder_and_is_no_server_is_left_alone(state: 
     owner.dsn()
     server = server_pid(state)
     with subprocess.Popen(["sleep", "600"], cwd=state / "postgres" / "data") as operator:
-        owner.kill()
-        again = Owner(state)
-        again.dsn()
-        assert (operator.poll(), lives(server)) == (None, False)
-        assert again.stop() == 0
-        operator.kill()
+        try:
+            owner.kill()
+            again = Owner(state)
+            again.dsn()
+            assert (operator.poll(), lives(server)) == (None, False)
+            assert again.stop() == 0
+        finally:
+            operator.kill()
 
 
 def test_data_of_another_major_version_is_refused_by_name(state: Path) -> None:
