@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -31,10 +30,8 @@ def success(result: Any) -> Outcome:
 
 
 @pytest.fixture
-async def judging() -> AsyncIterator[Judging]:
-    forest = Forest("mark")
-    yield Judging(forest, "mark")
-    forest.close()
+def judging(forest: Forest) -> Judging:
+    return Judging(forest, "mark")
 
 
 def fork_of(depth: int) -> dict[str, Any]:

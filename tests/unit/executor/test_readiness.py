@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import sys
-from collections.abc import AsyncIterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,13 +34,6 @@ class Engine:
     def start(self, request: Any) -> Any: ...
 
     def resume(self, request: Any, session: str) -> Any: ...
-
-
-@pytest.fixture
-async def forest() -> AsyncIterator[Forest]:
-    forest = Forest("mark")
-    yield forest
-    forest.close()
 
 
 def installed(folder: Path, script: str) -> Install:
