@@ -16,6 +16,7 @@ from shared.contracts.events import AttemptOutcome, Usage
 from shared.errors import ErrorCode, RunyardError
 from shared.schemas import MAX_PATTERNS, MAX_SCHEMA_BYTES, Schema
 from tests.e2e.kit import processes_with
+from tests.service.executor.kit import until
 
 ANSWER = {
     "type": "object", "required": ["answer"], "additionalProperties": False,
@@ -97,9 +98,7 @@ async def test_a_schema_that_takes_for_ever_is_judged_by_for_a_while_only(
 async def test_who_is_in_a_hurry_waits_for_no_judge_and_leaves_none(judging: Judging) -> None:
     hurry = asyncio.Event()
     judged = asyncio.ensure_future(judging.fit_for(fork_of(40), "hurried.1")(success("{}"), hurry))
-    async with asyncio.timeout(10):
-        while not processes_with("RUNYARD_RUN", "judge.hurried.1"):
-            await asyncio.sleep(0.01)
+    await until(lambda: processes_with("RUNYARD_RUN", "judge.hurried.1"))
     began = time.monotonic()
     hurry.set()
     assert (await judged).outcome is AttemptOutcome.ERROR
@@ -109,9 +108,7 @@ async def test_who_is_in_a_hurry_waits_for_no_judge_and_leaves_none(judging: Jud
 
 async def test_an_attempt_that_is_given_up_leaves_no_judge(judging: Judging) -> None:
     judged = asyncio.ensure_future(judging.fit_for(fork_of(40), "given_up.1")(success("{}"), asyncio.Event()))
-    async with asyncio.timeout(10):
-        while not processes_with("RUNYARD_RUN", "judge.given_up.1"):
-            await asyncio.sleep(0.01)
+    await until(lambda: processes_with("RUNYARD_RUN", "judge.given_up.1"))
     judged.cancel()
     with pytest.raises(asyncio.CancelledError):
         await judged

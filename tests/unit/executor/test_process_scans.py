@@ -17,7 +17,8 @@ import pytest
 from executor.processes import process_tree, procfs
 from executor.processes.process_tree import Forest, Tree
 from executor.state_dir import MARK, RUN_MARK
-from tests.unit.executor.trees import ended, lives, planted, until
+from tests.service.executor.kit import is_running, until
+from tests.unit.executor.trees import ended, planted
 
 
 async def test_a_process_that_takes_its_mark_on_after_it_was_seen_without_belongs_to_its_run(
@@ -34,7 +35,7 @@ async def test_a_process_that_takes_its_mark_on_after_it_was_seen_without_belong
     late.stdin.close()
     await until(lambda: procfs.variable(late.pid, RUN_MARK) == "run.1")
     await ended(forest, process, tree)
-    assert not lives(str(late.pid))
+    assert not is_running(late.pid)
     late.wait()
 
 
@@ -81,7 +82,7 @@ async def test_one_look_that_finds_nothing_proves_nothing(
 
     monkeypatch.setattr(forest, "_members", members)
     await ended(forest, process, tree)
-    assert not lives(str(process.pid))
+    assert not is_running(process.pid)
     assert process.exit_code == -9
 
 

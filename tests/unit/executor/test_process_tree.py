@@ -18,7 +18,8 @@ from executor.processes.cgroups import Cgroup
 from executor.processes.engine_process import Launch
 from executor.processes.process_tree import Forest
 from executor.state_dir import MARK, RUN_MARK
-from tests.unit.executor.trees import Heard, ended, lives, planted, until
+from tests.service.executor.kit import is_running, until
+from tests.unit.executor.trees import Heard, ended, planted
 
 
 def session_nice(pid: str) -> str | None:
@@ -35,7 +36,7 @@ async def test_a_tree_that_obeys_is_gone_soon(forest: Forest, tmp_path: Path) ->
         process, tree, heard = await planted(forest, "sleep 300 & echo $!; wait", tmp_path)
         (child,) = await heard.lines(1)
         took.append(await ended(forest, process, tree))
-        assert not lives(child)
+        assert not is_running(int(child))
     assert sorted(took)[2] < 1.0
 
 
@@ -55,8 +56,8 @@ async def test_nothing_of_a_tree_is_left(forest: Forest, tmp_path: Path, script:
     (child,) = await heard.lines(1)
     await until(lambda: Path(f"/proc/{child}/cmdline").read_bytes() == b"sleep\x00300\x00")
     await ended(forest, process, tree, grace=0.2)
-    assert not lives(child)
-    assert not lives(str(process.pid))
+    assert not is_running(int(child))
+    assert not is_running(process.pid)
 
 
 async def test_a_child_is_remembered_when_its_parents_are_gone(forest: Forest, tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ async def test_a_child_is_remembered_when_its_parents_are_gone(forest: Forest, t
     process.send(b"go\n")  # its parent ends: no mark, no session, no parent leads to it any more
     await until(lambda: (now := procfs.read_process(int(child))) is None or now.ppid != before.ppid)
     await ended(forest, process, tree)
-    assert not lives(child)
+    assert not is_running(int(child))
 
 
 async def test_an_engine_and_what_it_starts_have_less_claim_to_the_processor_than_the_executor(
@@ -89,7 +90,7 @@ async def test_two_trees_do_not_touch_each_other(forest: Forest, tmp_path: Path)
     one, first, _ = await planted(forest, "sleep 300", tmp_path / ".", "run.1")
     two, second, _ = await planted(forest, "setsid sleep 300 & sleep 300", tmp_path, "run.2")
     await ended(forest, one, first)
-    assert lives(str(two.pid))
+    assert is_running(two.pid)
     await ended(forest, two, second)
 
 
@@ -99,7 +100,7 @@ async def test_another_executor_that_knows_the_same_run_is_left_alone(forest: Fo
     env = {"PATH": os.environ["PATH"], MARK: "another", RUN_MARK: "run.1"}
     theirs, their_tree = await another.plant(Launch(("/bin/sleep", "300"), env, str(tmp_path)), Heard(), "run.1")
     await ended(forest, ours, tree)
-    assert lives(str(theirs.pid))
+    assert is_running(theirs.pid)
     await ended(another, theirs, their_tree)
     another.close()
 
@@ -228,6 +229,6 @@ async def test_an_orphan_older_than_every_attempt_is_nobodys_and_ended(forest: F
     # only these: other children of this process are not the forest's business
     forest._place_orphans([tree], {pid: found[pid] for pid in (orphan.pid, process.pid, int(younger))})
     assert orphan.wait(10) == -9
-    assert lives(str(process.pid))
-    assert lives(younger)
+    assert is_running(process.pid)
+    assert is_running(int(younger))
     await ended(forest, process, tree)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from executor.adapters.base import STDERR, STDOUT, Stream
-from executor.processes import procfs
 from executor.processes.engine_process import EngineProcess, Launch
 from executor.processes.process_tree import Forest, Tree
 from executor.state_dir import MARK, RUN_MARK
@@ -51,14 +49,3 @@ async def ended(forest: Forest, process: EngineProcess, tree: Tree, grace: float
     process.close()
     forest.forget(tree)
     return took
-
-
-async def until(is_so: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not is_so():
-            await asyncio.sleep(0.01)
-
-
-def lives(pid: str) -> bool:
-    process = procfs.read_process(int(pid))
-    return process is not None and process.is_alive
