@@ -208,14 +208,17 @@ def test_with_a_database_url_no_postgres_is_started(start: Callable[..., Stack],
     assert not (state / "postgres").exists()
 
 
+def environments(stack: Stack, *names: str) -> list[dict[str, str]]:
+    return [httpx.get(f"{stack.url(name)}/environment", trust_env=False).json() for name in names]
+
+
 def test_a_service_gets_what_it_needs_of_the_environment_and_no_more(start: Callable[..., Stack], state: Path) -> None:
     given = {
         "OPENAI_API_KEY": "sk-1", "AWS_SECRET_ACCESS_KEY": "no", "CONTROL_PLANE_PROVIDER_MODE": "scripted", "EXECUTOR_SLOTS": "8",
         "RUNYARD_API_KEY": "ry_callers_own", "EXECUTOR_MANAGER_POLL_MS": "5",
     }  # fmt: skip
     stack = start(NO_DATABASE, environment=given).up()
-    names = ("control-plane", "executor-manager", "executor-2")
-    plane, manager, executor = (httpx.get(f"{stack.url(name)}/environment").json() for name in names)
+    plane, manager, executor = environments(stack, "control-plane", "executor-manager", "executor-2")
     for environment in (plane, manager, executor):
         assert environment["RUNYARD_SERVICE_TOKEN"] == stack.ready()["serviceToken"]
         assert environment["CONTROL_PLANE_PROVIDER_MODE"] == "scripted"
@@ -232,10 +235,6 @@ def test_a_service_gets_what_it_needs_of_the_environment_and_no_more(start: Call
     assert not {"DATABASE_URL", "RUNYARD_ADMIN_KEY", "EXECUTOR_MANAGER_POLL_MS"} & set(executor)
     assert not {"OPENAI_API_KEY", "RUNYARD_ADMIN_KEY", "DATABASE_URL"} & set(manager)
     assert "OPENAI_API_KEY" not in plane
-
-
-def environments(stack: Stack, *names: str) -> list[dict[str, str]]:
-    return [httpx.get(f"{stack.url(name)}/environment", trust_env=False).json() for name in names]
 
 
 def test_what_an_operator_set_for_executors_stays_so(start: Callable[..., Stack], state: Path) -> None:
