@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -90,6 +90,31 @@ async def stores(database: str) -> AsyncIterator[Stores]:
 async def another_replica(database: str) -> AsyncIterator[Callable[[], Stores]]:
     async with make_pool(database) as pool:
         yield lambda: Stores(pool)
+
+
+async def soon(is_so: Callable[[], Awaitable[object]], within: float = 20) -> None:
+    """Ask until it is so. Raises ``TimeoutError`` when it never becomes so."""
+    async with asyncio.timeout(within):
+        while not await is_so():
+            await asyncio.sleep(0.01)  # polling a condition with a bound
+
+
+async def blocked(stores: Stores, sessions: int) -> None:
+    """Until so many sessions of this database wait for a lock."""
+    waiting = "SELECT count(*) >= $1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    await soon(lambda: stores.pool.fetchval(waiting, sessions))
+
+
+@asynccontextmanager
+async def running(*loops: Awaitable[None]) -> AsyncGenerator[None]:
+    """They run meanwhile, and have ended afterwards."""
+    tasks = [asyncio.ensure_future(loop) for loop in loops]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 # ---- a whole control plane, in front of a scripted manager ----

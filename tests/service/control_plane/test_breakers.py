@@ -17,7 +17,7 @@ from control_plane.storage.breakers import BreakerStore
 from control_plane.storage.run_log import Write
 from shared.contracts.events import Diagnostic
 from shared.errors import ErrorCode
-from tests.service.control_plane.conftest import Replica, Stores, frame, new_run, replica_at
+from tests.service.control_plane.conftest import Replica, Stores, blocked, frame, new_run, replica_at, running, soon
 from tests.service.control_plane.fake_manager import FakeManager, refuse
 
 HOLD = Hold(300, Diagnostic(code="provider_paused", message="it waits"))
@@ -101,10 +101,8 @@ async def test_one_run_at_a_time_tries_and_its_success_lets_all_others_go(
         await try_is_due(stores)
         await one.until_so(waiting[0], lambda _: any(map(manager.attempts, waiting)))
         await try_is_due(stores)
-        kept_back = "SELECT count(*) FROM run_heads WHERE held AND claim_after > now()"
-        async with asyncio.timeout(20):
-            while await stores.pool.fetchval(kept_back) < len(waiting) - 1:
-                await asyncio.sleep(0.02)  # until every other one has been claimed once more
+        kept_back = "SELECT count(*) >= $1 FROM run_heads WHERE held AND claim_after > now()"
+        await soon(lambda: stores.pool.fetchval(kept_back, len(waiting) - 1))  # every other one was claimed once more
         [trying] = [run_id for run_id in waiting if manager.attempts(run_id)]
         assert (await paused(two))[0]["trying"] == trying
         (await manager.begun(trying)).end()
@@ -211,9 +209,8 @@ async def test_a_held_run_can_be_stopped_at_once(replica: Replica, manager: Fake
 @pytest.fixture
 async def gate(stores: Stores) -> AsyncIterator[Gate]:
     recorder = Recorder(stores.log)
-    loop = asyncio.ensure_future(recorder.run())
-    yield Gate(BreakerStore(stores.pool), recorder)
-    loop.cancel()
+    async with running(recorder.run()):
+        yield Gate(BreakerStore(stores.pool), recorder)
 
 
 async def claimed(stores: Stores) -> Lease:
@@ -250,10 +247,7 @@ async def test_a_stop_the_hold_waited_for_is_seen(stores: Stores) -> None:
             run_id,
         )
         holding = asyncio.ensure_future(stores.log.write([Write(run_id, [HOLD], lease.token)]))
-        waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        async with asyncio.timeout(10):
-            while not await stores.pool.fetchval(waiting):
-                await asyncio.sleep(0.01)  # polling a condition with a bound
+        await blocked(stores, 1)
     await holding
     assert (await claimed(stores)).run_id == run_id
 

@@ -14,7 +14,7 @@ from shared.contracts.providers import Provider
 from shared.errors import ErrorCode, RunyardError
 from shared.sse import FrameReader
 from tests.loopback import until
-from tests.service.control_plane.conftest import Replica, Stores, replica_at
+from tests.service.control_plane.conftest import Replica, Stores, replica_at, soon
 from tests.service.control_plane.fake_manager import FakeManager, refuse
 
 
@@ -108,9 +108,7 @@ async def test_a_driver_that_failed_once_is_forgiven(
     await stores.pool.execute("UPDATE run_requests SET request = '{\"prompt\": 7}' WHERE run_id = $1", run_id)
     manager.executors["one"].gone = False
     await until(lambda: manager.calls["propose"] >= 1)
-    async with asyncio.timeout(20):
-        while not await stores.pool.fetchval("SELECT count(*) FROM attempts"):
-            await asyncio.sleep(0.01)  # polling a condition with a bound
+    await soon(lambda: stores.pool.fetchval("SELECT count(*) FROM attempts"))
     await stores.pool.execute("UPDATE run_requests SET request = $2::text::json WHERE run_id = $1", run_id, whole)
     (await manager.begun(run_id)).end()
     await replica.until(run_id, "success")
@@ -172,9 +170,7 @@ async def test_a_run_that_takes_too_long_is_stopped_by_the_sweeper(
     run_id = await replica.start()
     await manager.begun(run_id)
     await replica.until(run_id, "running")
-    async with asyncio.timeout(20):
-        while not await stores.pool.fetchval("SELECT active_ms_left FROM agent_runs WHERE id = $1", run_id):
-            await asyncio.sleep(0.01)  # polling a condition with a bound
+    await soon(lambda: stores.pool.fetchval("SELECT active_ms_left FROM agent_runs WHERE id = $1", run_id))
     await stores.pool.execute("UPDATE agent_runs SET active_since = now() - interval '1 hour' WHERE id = $1", run_id)
     shown = await replica.until(run_id, "timeout")
     assert shown["errorCode"] == "timeout"

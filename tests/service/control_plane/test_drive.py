@@ -9,7 +9,7 @@ import pytest
 from control_plane.domain.run import Placement
 from shared.errors import ErrorCode
 from tests.loopback import until
-from tests.service.control_plane.conftest import Replica, Stores, new_run, replica_at
+from tests.service.control_plane.conftest import Replica, Stores, blocked, new_run, replica_at, soon
 from tests.service.control_plane.fake_manager import FakeManager, Gate, lose_the_answer, lose_the_call, refuse
 
 LOST = {"outcome": "lost", "errorCode": "executor_lost", "errorMessage": "gone", "result": None}
@@ -384,12 +384,9 @@ async def test_what_engines_tell_is_written_while_readers_wait_for_a_connection(
             await other.execute("LOCK TABLE apps IN ACCESS EXCLUSIVE MODE")
             for _ in range(10):
                 readers.create_task(replica.http.get("/api/apps"))
-            blocked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            async with asyncio.timeout(10):
-                while await stores.pool.fetchval(blocked) < 2:
-                    await asyncio.sleep(0.01)  # polling a condition with a bound
-                attempt.say("message.completed", {"text": "hi"})
-                while "message.completed" not in await stores.kinds(run_id):
-                    await asyncio.sleep(0.01)  # polling a condition with a bound
+            await blocked(stores, 2)
+            attempt.say("message.completed", {"text": "hi"})
+            said = "SELECT count(*) FROM run_events WHERE run_id = $1 AND kind = 'message.completed'"
+            await soon(lambda: stores.pool.fetchval(said, run_id))
         attempt.end()
         await replica.until(run_id, "success")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ from control_plane.storage.wakeups import announcement
 from shared.errors import ErrorCode, RunyardError
 from shared.sse import FrameReader, SentAway
 from tests.loopback import until
-from tests.service.control_plane.conftest import Stores, frame
+from tests.service.control_plane.conftest import Stores, frame, running
 
 BOUND_SECONDS = 30.0
 ENDED = '{"outcome":"success","activeMs":1,"result":"done"}'
@@ -94,15 +93,6 @@ async def read(following: Following, seen: list[int], pace: asyncio.Event | None
     return seen
 
 
-@asynccontextmanager
-async def polling(hub: TailHub) -> AsyncGenerator[None]:
-    task = asyncio.ensure_future(hub.run())
-    try:
-        yield
-    finally:
-        task.cancel()
-
-
 SIZES = {
     "as shipped": {},
     "small pages": {"PAGE": 2},
@@ -143,7 +133,7 @@ async def test_a_reader_joining_at_any_moment_from_any_cursor_misses_nothing(
                 readers.append((cursor, asyncio.ensure_future(read(following, [], pace))))
         await asyncio.sleep(0)
 
-    async with asyncio.timeout(BOUND_SECONDS), polling(hub):
+    async with asyncio.timeout(BOUND_SECONDS), running(hub.run()):
         for turn, count in enumerate(WINDOWS):
             await join_from_everywhere()
             change = await writer.write(HOW[how](turn), count, end=turn == len(WINDOWS) - 1)

@@ -19,7 +19,7 @@ from control_plane.runs.record import Recorder
 from tests.e2e.kit import Frames
 from tests.fault_proxy import Address, FaultProxy, faulty
 from tests.loopback import until
-from tests.service.control_plane.conftest import Replica, Stores, replica_at
+from tests.service.control_plane.conftest import Replica, Stores, replica_at, soon
 from tests.service.control_plane.fake_manager import FakeManager
 
 
@@ -38,12 +38,6 @@ async def cut_off(database: str, manager_url: str) -> AsyncIterator[tuple[Replic
         async with replica_at(parts._replace(netloc=netloc, query="").geturl(), manager_url) as replica:
             yield replica, network
             network.heal()
-
-
-async def soon(is_so: Any, within: float = 20) -> None:
-    async with asyncio.timeout(within):
-        while not await is_so():
-            await asyncio.sleep(0.02)  # polling a condition with a bound
 
 
 # ---- 5 and 9: a commit of which nobody knows whether it was made ----

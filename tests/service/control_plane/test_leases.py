@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from uuid import uuid4
 
 from control_plane.domain.run import Lease
@@ -12,19 +11,9 @@ from control_plane.runs.leases import Leases
 from control_plane.runs.record import Recorder
 from control_plane.storage.runs import RunStore
 from tests.loopback import until
-from tests.service.control_plane.conftest import Stores, frame
+from tests.service.control_plane.conftest import Stores, frame, running
 
 ENDED = '{"outcome":"success","activeMs":1}'
-
-
-@asynccontextmanager
-async def running(*loops: asyncio.Future[None]) -> AsyncGenerator[None]:
-    try:
-        yield
-    finally:
-        for loop in loops:
-            loop.cancel()
-        await asyncio.gather(*loops, return_exceptions=True)
 
 
 async def test_a_lease_that_went_with_the_end_of_its_run_is_not_taken_for_lost(stores: Stores) -> None:
@@ -34,9 +23,9 @@ async def test_a_lease_that_went_with_the_end_of_its_run_is_not_taken_for_lost(s
     recorder = Recorder(stores.log, leases.drop)
     for each in (lease, Lease(others.run_id, uuid4())):  # the second one is somebody else's by now
         leases.hold(each, on_lost=lambda each=each: lost.append(each.run_id))
-    async with running(asyncio.ensure_future(recorder.run())):
+    async with running(recorder.run()):
         await recorder.record(lease, [frame(1, "attempt.ended", ENDED)])
-        async with running(asyncio.ensure_future(leases.run())):
+        async with running(leases.run()):
             await until(lambda: bool(lost))
     assert lost == [others.run_id]
 
@@ -53,6 +42,6 @@ async def test_a_renewal_that_overtakes_the_word_of_the_end_takes_it_for_no_loss
     renewed, lost = Leases(EndsMeanwhile(stores.pool), 60, 0.02), list[str]()
     for each in (ending, taken):
         renewed.hold(each, on_lost=lambda each=each: lost.append(each.run_id))
-    async with running(asyncio.ensure_future(renewed.run())):
+    async with running(renewed.run()):
         await until(lambda: bool(lost))
     assert lost == ["run_taken"]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 
 import pytest
 
 from control_plane.manager_client import ManagerClient
 from control_plane.runs.leashes import Leashes
 from tests.loopback import until
+from tests.service.control_plane.conftest import running
 from tests.service.control_plane.fake_manager import FakeManager
 
 EVERY_SECONDS = 0.05
@@ -23,23 +23,13 @@ async def leashes(manager_url: str) -> AsyncIterator[Leashes]:
     await client.close()
 
 
-@asynccontextmanager
-async def running(leashes: Leashes) -> AsyncGenerator[None]:
-    task = asyncio.ensure_future(leashes.run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
 async def test_a_silent_executor_delays_no_other(leashes: Leashes, manager: FakeManager) -> None:
     one, two = manager.executors["one"], manager.executors["two"]
     await leashes.keep("one", "run_1", 1, renew_now=True)
     await leashes.keep("two", "run_2", 1, renew_now=True)
     one.deaf_to_renewals = True
     before = len(two.renewals)
-    async with running(leashes):
+    async with running(leashes.run()):
         await until(lambda: len(two.renewals) >= before + 20, within=4)
 
 
@@ -49,7 +39,7 @@ async def test_all_attempts_of_an_executor_are_renewed_by_one_call(leashes: Leas
         await leashes.keep("one", f"run_{number}", 1, renew_now=True)
     leashes.drop("one", "run_1", 1)
     one.renewals.clear()
-    async with running(leashes):
+    async with running(leashes.run()):
         await until(lambda: len(one.renewals) >= 1)
     assert sorted(each["runId"] for each in one.renewals[0]["attempts"]) == ["run_0", "run_2"]
 
@@ -99,7 +89,7 @@ async def test_an_executor_with_much_to_do_may_take_longer_than_a_driver_waits(m
     client, one = ManagerClient([manager_url], None, 5.0), manager.executors["one"]
     leashes = Leashes(client, EVERY_SECONDS, 0.05, 20.0)
     one.deaf_to_renewals = True
-    async with running(leashes):
+    async with running(leashes.run()):
         await leashes.keep("one", "run_1", 1, renew_now=True)
         assert one.renewals == []
         one.hears_again.set()
@@ -157,7 +147,7 @@ async def test_who_is_dropped_is_renewed_no_more(leashes: Leashes, manager: Fake
     leashes.drop("one", "run_1", 1)
     leashes.drop("one", "run_1", 1)
     seen = len(one.renewals)
-    async with running(leashes):
+    async with running(leashes.run()):
         await until(lambda: len(two.renewals) >= 5)
     assert len(one.renewals) == seen
 

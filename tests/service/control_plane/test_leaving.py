@@ -11,7 +11,7 @@ import pytest
 
 from shared.server import Stopping
 from shared.sse import FrameReader
-from tests.service.control_plane.conftest import Replica, Stores, replica_at
+from tests.service.control_plane.conftest import Replica, Stores, replica_at, soon
 from tests.service.control_plane.fake_manager import FakeManager
 
 COME_BACK = re.compile(rb": [^\n]+\nretry: (\d+)\n\n\Z")
@@ -81,9 +81,7 @@ async def test_a_replica_that_is_told_to_end_hands_its_runs_over_before_it_has_e
         for run_id in runs:
             await one.until(run_id, "running")
         stopping.begin(signal.SIGTERM)
-        async with asyncio.timeout(20):
-            while await stores.pool.fetchval("SELECT count(*) FROM run_heads WHERE lease_token IS NOT NULL"):
-                await asyncio.sleep(0.02)  # polling a condition with a bound
+        await soon(lambda: stores.pool.fetchval("SELECT count(*) = 0 FROM run_heads WHERE lease_token IS NOT NULL"))
         late = await one.start()
         assert (await one.http.get("/readyz")).status_code == 503
         assert (await one.show(late))["status"] == "queued", "whoever still comes is served, and its run left to others"

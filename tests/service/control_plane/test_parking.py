@@ -19,7 +19,7 @@ from shared.contracts.interactions import Reply
 from shared.contracts.runs import RunStatus
 from shared.errors import ErrorCode, RunyardError
 from tests.loopback import until
-from tests.service.control_plane.conftest import Replica, Stores, frame, replica_at
+from tests.service.control_plane.conftest import Replica, Stores, frame, replica_at, soon
 from tests.service.control_plane.fake_manager import FakeAttempt, FakeExecutor, FakeManager, Gate, refuse
 
 SOON = 0.3
@@ -318,9 +318,7 @@ async def test_an_executor_that_cannot_park_is_asked_once(replica: Replica, mana
     manager.moods["park"].append(refuse(ErrorCode.CAPABILITY_UNAVAILABLE))
     run_id, attempt = await asking(replica, manager)
     await until(lambda: manager.calls["park"] == 1)
-    async with asyncio.timeout(10):
-        while await stores.pool.fetchval("SELECT parking FROM attempts WHERE run_id = $1", run_id) != "refused":
-            await asyncio.sleep(0.02)  # polling a condition with a bound
+    await soon(lambda: stores.pool.fetchval("SELECT parking = 'refused' FROM attempts WHERE run_id = $1", run_id))
     assert (await replica.show(run_id))["phase"] == "waiting_user"
     attempt.end()
     await replica.until(run_id, "success")

@@ -21,7 +21,7 @@ from shared.contracts.events import AttemptLost, InteractionResolved
 from shared.contracts.interactions import Decision, InteractionStatus, OnExpiry, Reply
 from shared.contracts.runs import RunStatus
 from shared.errors import ErrorCode
-from tests.service.control_plane.conftest import PLACE, Stores, frame, new_run
+from tests.service.control_plane.conftest import PLACE, Stores, blocked, frame, new_run, running, soon
 
 LOST = Move(Signal.ATTEMPT_LOST, event=AttemptLost(reason="silent"))
 
@@ -233,18 +233,6 @@ async def test_a_stop_of_a_parked_run_ends_it_at_once(stores: Stores) -> None:
 # ---- a stop and a start ----
 
 
-async def blocked(stores: Stores, sessions: int) -> None:
-    """Until so many sessions of this database wait for a lock."""
-    async with asyncio.timeout(10):
-        while (
-            await stores.pool.fetchval(
-                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            )
-            < sessions
-        ):
-            await asyncio.sleep(0.01)  # polling a condition with a bound
-
-
 async def test_no_attempt_is_written_once_a_stop_it_waited_for_is_there(stores: Stores) -> None:
     run_id = await stores.runs.create(new_run(), None)
     [lease] = await stores.runs.claim(1, 60)
@@ -351,23 +339,15 @@ async def test_a_transaction_that_was_ended_for_its_silence_is_written_again(sto
             if not pauses:
                 pauses.append(True)
                 await connection.execute("SELECT 1")
-                await ended(stores, connection.get_server_pid())
+                gone = "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $1"
+                await soon(lambda: stores.pool.fetchval(gone, connection.get_server_pid()))
             return await super()._write(connection, writes)
 
     pauses: list[bool] = []
     recorder = Recorder(Slow(stores.pool, on_commit=[lambda _: None]))
-    loop = asyncio.ensure_future(recorder.run())
-    try:
+    async with running(recorder.run()):
         change = await recorder.record(lease, [frame(1)])
-    finally:
-        loop.cancel()
     assert [each.kind for each in change.events] == ["message.completed"]
-
-
-async def ended(stores: Stores, pid: int) -> None:
-    async with asyncio.timeout(10):
-        while await stores.pool.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", pid):
-            await asyncio.sleep(0.05)  # polling a condition with a bound
 
 
 # ---- what an executor of another version, or a broken one, may say ----

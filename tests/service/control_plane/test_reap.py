@@ -20,7 +20,7 @@ from control_plane.storage.breakers import BreakerStore
 from control_plane.storage.parking import ParkingStore
 from control_plane.storage.run_log import RunLog, Write
 from shared.contracts.events import AttemptLost
-from tests.service.control_plane.conftest import PLACE, Stores, new_run
+from tests.service.control_plane.conftest import PLACE, Stores, new_run, running
 
 
 class LateLog(RunLog):
@@ -69,12 +69,8 @@ async def test_a_run_that_gets_its_executor_after_the_sweepers_look_works_on(
         stores.runs, log, ExpireQuestions(stores.interactions, log), 0.01, 3600, BreakerStore(stores.pool),
         InterruptSession(stores.runs, log), AskToPark(ParkingStore(stores.pool), 0),
     )  # fmt: skip
-    sweeping = asyncio.ensure_future(reaper.run())
-    try:
-        async with asyncio.timeout(10):
-            await log.wrote.wait()
-    finally:
-        sweeping.cancel()
+    async with running(reaper.run()), asyncio.timeout(10):
+        await log.wrote.wait()
     row = await stores.runs.snapshot(lease.run_id)
     assert row is not None
     assert (row.status.value, row.stop_requested_at) == ("running", None)

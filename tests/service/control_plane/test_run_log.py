@@ -19,7 +19,7 @@ from control_plane.storage.run_log import Refused, RunLog, Write
 from shared.contracts.interactions import InteractionStatus, Reply
 from shared.contracts.runs import RunStatus
 from shared.errors import ErrorCode, RunyardError
-from tests.service.control_plane.conftest import PLACE, Stores, frame, new_run
+from tests.service.control_plane.conftest import PLACE, Stores, frame, new_run, running
 
 ENDED = '{"outcome":"success","activeMs":1,"result":"done"}'
 QUESTION = '{"questionId":"q1-1","type":"question","prompt":"which?"}'
@@ -99,11 +99,8 @@ async def test_one_refused_run_does_not_hold_up_the_others(stores: Stores) -> No
     bad, good = await stores.started(), await stores.started()
     poison = frame(1, "log", '{"stream":"stdout","byteFrom":0,"base64":"%%%"}')
     recorder = Recorder(stores.log)
-    loop = asyncio.ensure_future(recorder.run())
-    try:
+    async with running(recorder.run()):
         results = await asyncio.gather(recorder.record(bad, [poison]), recorder.record(good, [frame(1)]), return_exceptions=True)
-    finally:
-        loop.cancel()
     assert isinstance(results[0], Refused)
     assert await stores.kinds(good.run_id) == ["run.status", "run.status", "message.completed"]
     assert not isinstance(results[1], BaseException)
@@ -128,16 +125,13 @@ async def test_many_runs_share_windows_and_keep_their_own_order(stores: Stores) 
     leases = [await stores.started() for _ in range(runs)]
     log = CountedLog(stores.pool)
     recorder = Recorder(log)
-    loop = asyncio.ensure_future(recorder.run())
 
     async def feed(lease: Lease) -> None:
         for record in range(records):
             await recorder.record(lease, [frame(record * rows + row) for row in range(1, rows + 1)])
 
-    try:
+    async with running(recorder.run()):
         await asyncio.gather(*map(feed, leases))
-    finally:
-        loop.cancel()
     for lease in leases:
         cursors = [event.cursor for event in await stores.events.page(lease.run_id, 0, 1000)]
         assert cursors == list(range(1, records * rows + 3))
@@ -151,12 +145,9 @@ async def test_what_is_large_shares_no_window_that_would_take_too_long(stores: S
     leases = [await stores.started() for _ in sizes]
     log = CountedLog(stores.pool)
     recorder = Recorder(log)
-    loop = asyncio.ensure_future(recorder.run())
     large = [frame(1, data=json.dumps({"text": "x" * size})) for size in sizes]
-    try:
+    async with running(recorder.run()):
         await asyncio.gather(*(recorder.record(lease, [said]) for lease, said in zip(leases, large, strict=True)))
-    finally:
-        loop.cancel()
     assert sum(log.windows) == len(sizes)
     *shared, alone = sorted(log.bytes)
     assert max(shared) <= WINDOW_BYTES < alone, "only what is too large by itself is written beyond the bound"
@@ -167,12 +158,9 @@ async def test_what_is_large_shares_no_window_that_would_take_too_long(stores: S
 async def test_a_writer_whose_lease_is_gone_is_told_so(stores: Stores) -> None:
     lease = await stores.started()
     recorder = Recorder(stores.log)
-    loop = asyncio.ensure_future(recorder.run())
-    try:
+    async with running(recorder.run()):
         with pytest.raises(LeaseLost):
             await recorder.record(Lease(lease.run_id, uuid4()), [frame(1)])
-    finally:
-        loop.cancel()
 
 
 async def test_a_question_waits_is_answered_once_and_is_delivered(stores: Stores) -> None:

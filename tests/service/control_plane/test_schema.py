@@ -14,7 +14,7 @@ from control_plane.storage.queries import load, names
 from control_plane.storage.run_log import Write
 from shared.contracts.interactions import InteractionStatus
 from shared.contracts.runs import TERMINAL, RunStatus
-from tests.service.control_plane.conftest import Stores, new_run
+from tests.service.control_plane.conftest import Stores, new_run, soon
 
 
 @pytest.mark.parametrize(("aggregate", "name"), names())
@@ -130,8 +130,7 @@ async def test_a_change_that_waits_for_its_table_holds_up_nobody_else_there(
             await reader.execute("SELECT FROM agent_runs")
             changing = asyncio.ensure_future(migrate(database, tmp_path))
             async with asyncio.timeout(10):
-                while not await reader.fetchval(waiting):
-                    await asyncio.sleep(0.02)  # polling a condition with a bound
+                await soon(lambda: reader.fetchval(waiting))
                 await stores.pool.execute("SELECT FROM agent_runs")
         assert await changing == ["9999"]
 

@@ -10,7 +10,7 @@ from control_plane.runs.record import Recorder
 from control_plane.storage.run_log import Refused, Write
 from shared.contracts.runs import RunStatus
 from shared.errors import ErrorCode, RunyardError
-from tests.service.control_plane.conftest import Replica, Stores, frame, new_run
+from tests.service.control_plane.conftest import Replica, Stores, frame, new_run, running
 from tests.service.control_plane.fake_manager import FakeManager
 
 
@@ -27,7 +27,7 @@ async def test_news_that_make_no_sense_are_refused_for_their_run_alone(stores: S
     bad, good = await stores.started(), await stores.started()
     recorder = Recorder(stores.log)
     loop = asyncio.ensure_future(recorder.run())
-    try:
+    async with running(loop):
         results = await asyncio.gather(
             recorder.record(bad, [frame(1, kind, data)]), recorder.record(good, [frame(1)]), return_exceptions=True
         )
@@ -35,8 +35,6 @@ async def test_news_that_make_no_sense_are_refused_for_their_run_alone(stores: S
         assert not isinstance(results[1], BaseException)
         await recorder.record(good, [frame(2)])
         assert not loop.done()
-    finally:
-        loop.cancel()
 
 
 async def test_a_question_that_nobody_could_read_ends_its_run_and_stands_in_no_list(

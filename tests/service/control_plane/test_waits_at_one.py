@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 
 from control_plane.domain.line import FIRST_ASKS_AGAIN_SECONDS, LAST_LOOKS_AGAIN_SECONDS, looks_again_in
 from control_plane.domain.run import Lease
-from tests.service.control_plane.conftest import PLACE, Replica, Stores, new_run
+from tests.service.control_plane.conftest import PLACE, Replica, Stores, new_run, soon
 from tests.service.control_plane.fake_manager import FakeAttempt, FakeExecutor, FakeManager
 
-WAITING = "SELECT count(*) FROM run_heads WHERE waits_at = 'one' AND lease_token IS NULL"
+WAITING = "SELECT count(*) >= $1 FROM run_heads WHERE waits_at = 'one' AND lease_token IS NULL"
 
 
 async def session(replica: Replica, manager: FakeManager, name: str) -> None:
@@ -25,9 +24,7 @@ async def session(replica: Replica, manager: FakeManager, name: str) -> None:
 
 
 async def until_waiting(stores: Stores, count: int) -> None:
-    async with asyncio.timeout(20):
-        while await stores.pool.fetchval(WAITING) < count:
-            await asyncio.sleep(0.01)  # polling a condition with a bound
+    await soon(lambda: stores.pool.fetchval(WAITING, count))
 
 
 @pytest.fixture
