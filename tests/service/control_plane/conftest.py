@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 import httpx
@@ -125,6 +125,13 @@ QUICK = Bounds(
 )  # fmt: skip
 
 
+class Key(NamedTuple):
+    """``headers`` show it."""
+
+    id: str
+    headers: dict[str, str]
+
+
 @dataclass
 class Replica:
     """A control plane that serves at ``url``, spoken to as an operator."""
@@ -136,6 +143,12 @@ class Replica:
         answer = await self.http.post("/api/runs/start", json={"provider": "scripted", "prompt": "hi", **request})
         assert answer.status_code == 202, answer.text
         return answer.json()["runId"]
+
+    async def key(self, app_id: str | None, *scopes: str, name: str = "n") -> Key:
+        answer = await self.http.post("/api/keys", json={"appId": app_id, "name": name, "scopes": scopes})
+        assert answer.status_code == 201, answer.text
+        made = answer.json()
+        return Key(made["keyId"], {"authorization": f"Bearer {made['key']}"})
 
     async def show(self, run_id: str) -> dict[str, Any]:
         return (await self.http.get(f"/api/runs/{run_id}")).json()

@@ -33,11 +33,6 @@ async def register(replica: Replica, **changes: Any) -> dict[str, Any]:
     return answer.json()
 
 
-async def key(replica: Replica, app_id: str | None, *scopes: str) -> dict[str, str]:
-    made = await replica.http.post("/api/keys", json={"appId": app_id, "name": "test", "scopes": list(scopes)})
-    return {"authorization": f"Bearer {made.json()['key']}"}
-
-
 async def start_as(replica: Replica, headers: dict[str, str], **request: Any) -> httpx.Response:
     return await replica.http.post("/api/runs/start", json={"prompt": "hi", **request}, headers=headers)
 
@@ -104,7 +99,7 @@ async def test_a_retry_takes_the_profile_as_it_is_now(replica: Replica, manager:
 
 async def test_without_a_profile_nothing_is_taken_even_by_the_apps_own_key(replica: Replica, manager: FakeManager) -> None:
     await register(replica)
-    run_id = (await start_as(replica, await key(replica, "shop"), provider="scripted")).json()["runId"]
+    run_id = (await start_as(replica, (await replica.key("shop")).headers, provider="scripted")).json()["runId"]
     asked = (await manager.begun(run_id)).request
     assert asked["credentialEnv"] == {}
     assert "model" not in asked
@@ -172,14 +167,14 @@ async def test_an_app_nobody_could_fetch_or_take_is_refused(replica: Replica, ch
 async def test_only_an_operator_sends_an_engines_traffic_elsewhere_or_code_into_it(
     replica: Replica, manager: FakeManager, name: str
 ) -> None:
-    refused = await start_as(replica, await key(replica, "shop"), provider="scripted", env={name: "x"})
+    refused = await start_as(replica, (await replica.key("shop")).headers, provider="scripted", env={name: "x"})
     assert (refused.status_code, refused.json()["code"]) == (403, "permission_denied")
     run_id = await replica.start(env={name: "x"})
     assert (await manager.begun(run_id)).request["env"] == {name: "x"}
 
 
 async def test_only_an_admin_registers_apps(replica: Replica) -> None:
-    answer = await replica.http.post("/api/apps/register", json=SHOP, headers=await key(replica, "shop"))
+    answer = await replica.http.post("/api/apps/register", json=SHOP, headers=(await replica.key("shop")).headers)
     assert answer.status_code == 403
 
 
@@ -194,7 +189,7 @@ async def test_a_profile_nobody_registered_is_refused_by_name(replica: Replica) 
 async def test_a_key_takes_its_own_apps_profile_and_does_not_see_anothers(replica: Replica, manager: FakeManager) -> None:
     await register(replica)
     await register(replica, appId="rival", name="A rival")
-    mine = await key(replica, "shop")
+    mine = (await replica.key("shop")).headers
     started = await start_as(replica, mine, executionProfile="shop")
     assert started.status_code == 202
     await manager.begun(started.json()["runId"])
@@ -211,7 +206,7 @@ async def test_a_stranger_who_walks_the_apps_meets_none_that_is_hidden(
     monkeypatch.setattr("control_plane.apps._APPS_A_LOOK", look)
     for app_id in ("a-secret", "b-open", "c-secret", "d-secret", "e-secret", "f-open", "g-secret"):
         await register(replica, appId=app_id, visibilityRules=[{"scope": "all"}] if "open" in app_id else [])
-    stranger, seen, cursor = await key(replica, "other"), list[str](), ""
+    stranger, seen, cursor = (await replica.key("other")).headers, list[str](), ""
     for _ in range(3):
         answer = await replica.http.get("/api/apps", params={"limit": 1, "cursor": cursor}, headers=stranger)
         assert "secret" not in answer.text
@@ -225,7 +220,7 @@ async def test_a_gateways_key_speaks_for_the_user_it_names_and_another_key_for_n
     replica: Replica, manager: FakeManager
 ) -> None:
     await register(replica, members=[{"userId": "ann"}, {"userId": "bob", "canUse": False}])
-    gateway, plain = await key(replica, "gateway", "act-as"), await key(replica, "plain")
+    gateway, plain = (await replica.key("gateway", "act-as")).headers, (await replica.key("plain")).headers
     told = {
         user: await start_as(replica, {**gateway, "x-user-id": user}, executionProfile="shop") for user in ("ann", "bob", "eve")
     }
@@ -239,7 +234,7 @@ async def test_a_disabled_app_lends_nothing_and_its_keys_open_nothing(replica: R
     await register(replica, enabled=False)
     refused = await replica.http.post("/api/runs/start", json={"prompt": "hi", "executionProfile": "shop"})
     assert (refused.status_code, refused.json()["code"]) == (403, "permission_denied")
-    assert (await replica.http.get("/api/runs", headers=await key(replica, "shop"))).status_code == 403
+    assert (await replica.http.get("/api/runs", headers=(await replica.key("shop")).headers)).status_code == 403
 
 
 ANN, OUTSIDER, OWN, ADMIN = (
@@ -291,7 +286,7 @@ async def test_no_credential_comes_out_of_any_answer_event_or_row_of_a_run(
 
 async def test_a_stranger_who_sees_an_app_does_not_see_its_members_rules_or_options(replica: Replica) -> None:
     await register(replica, visibilityRules=[{"scope": "all"}])
-    shown = (await replica.http.get("/api/apps/shop", headers=await key(replica, "other"))).json()
+    shown = (await replica.http.get("/api/apps/shop", headers=(await replica.key("other")).headers)).json()
     assert shown["members"] is None
     assert shown["visibilityRules"] is None
     assert shown["runtimeDefaults"]["providerOptions"] == {}

@@ -174,8 +174,7 @@ async def test_one_apps_credentials_are_not_anothers(replica: Replica, manager: 
         run_id = await replica.start(**request)
         (await manager.begun(run_id)).end()
         await replica.until(run_id, "success")
-    key = (await replica.http.post("/api/keys", json={"appId": "bank", "name": "k"})).json()["key"]
-    seen = await replica.http.get("/api/providers", headers={"authorization": f"Bearer {key}"})
+    seen = await replica.http.get("/api/providers", headers=(await replica.key("bank")).headers)
     assert seen.json()["paused"] == []
 
 

@@ -9,16 +9,8 @@ import pytest
 from tests.service.control_plane.conftest import Replica
 
 
-async def make(replica: Replica, app_id: str | None = "shop", **more: Any) -> tuple[str, dict[str, str]]:
-    """A new key's id, and the headers that show it."""
-    answer = await replica.http.post("/api/keys", json={"appId": app_id, "name": "n", **more})
-    assert answer.status_code == 201, answer.text
-    made = answer.json()
-    return made["keyId"], {"authorization": f"Bearer {made['key']}"}
-
-
 async def test_an_operator_sees_whose_keys_there_are_and_never_a_key(replica: Replica) -> None:
-    key_id, headers = await make(replica, name="checkout", scopes=["act-as"])
+    key_id, headers = await replica.key("shop", "act-as", name="checkout")
     answer = await replica.http.get("/api/keys")
     [shown] = answer.json()["items"]
     assert shown.pop("createdAt")
@@ -27,8 +19,8 @@ async def test_an_operator_sees_whose_keys_there_are_and_never_a_key(replica: Re
 
 
 async def test_keys_come_in_pages_of_one_app_or_of_all(replica: Replica) -> None:
-    made = sorted([(await make(replica))[0] for _ in range(3)])
-    (operators, _), (other, _) = await make(replica, None), await make(replica, "bank")
+    made = sorted([(await replica.key("shop")).id for _ in range(3)])
+    (operators, _), (other, _) = await replica.key(None), await replica.key("bank")
 
     async def pages(**query: Any) -> list[str]:
         found: list[str] = []
@@ -44,7 +36,7 @@ async def test_keys_come_in_pages_of_one_app_or_of_all(replica: Replica) -> None
 
 
 async def test_a_revoked_key_opens_nothing_and_others_of_its_app_still_do(replica: Replica) -> None:
-    (key_id, headers), (_, others) = await make(replica), await make(replica)
+    (key_id, headers), (_, others) = await replica.key("shop"), await replica.key("shop")
     assert (await replica.http.get("/api/runs", headers=headers)).status_code == 200
     revoked = await replica.http.delete(f"/api/keys/{key_id}")
     assert (revoked.status_code, revoked.json()["keyId"]) == (200, key_id)
@@ -56,7 +48,7 @@ async def test_a_revoked_key_opens_nothing_and_others_of_its_app_still_do(replic
 
 
 async def test_an_admin_key_that_was_made_can_be_revoked_too(replica: Replica) -> None:
-    key_id, headers = await make(replica, None)
+    key_id, headers = await replica.key(None)
     assert (await replica.http.delete(f"/api/keys/{key_id}", headers=headers)).status_code == 200
     assert (await replica.http.get("/api/keys", headers=headers)).status_code == 401
 
@@ -67,7 +59,7 @@ async def test_a_key_that_never_was_cannot_be_revoked(replica: Replica, key_id: 
 
 
 async def test_an_app_neither_sees_nor_revokes_keys(replica: Replica) -> None:
-    key_id, headers = await make(replica)
+    key_id, headers = await replica.key("shop")
     assert (await replica.http.get("/api/keys", headers=headers)).status_code == 403
     assert (await replica.http.delete(f"/api/keys/{key_id}", headers=headers)).status_code == 403
     assert (await replica.http.get("/api/runs", headers=headers)).status_code == 200

@@ -153,9 +153,8 @@ async def test_a_provider_that_takes_no_messages_is_not_given_one(replica: Repli
 
 
 async def test_another_apps_run_takes_no_message(replica: Replica, manager: FakeManager) -> None:
-    made = await replica.http.post("/api/keys", json={"appId": "other", "name": "n"})
+    _, headers = await replica.key("other")
     run_id, _attempt = await running(replica, manager)
-    headers = {"authorization": f"Bearer {made.json()['key']}"}
     answer = await replica.http.post(f"/api/runs/{run_id}/messages", json={"text": "x"}, headers=headers)
     assert answer.status_code == 404
 

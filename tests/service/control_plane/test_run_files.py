@@ -74,8 +74,7 @@ async def test_what_cannot_be_had_says_why(
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_another_apps_files_are_not_found(replica: Replica, manager: FakeManager, path: str) -> None:
-    made = await replica.http.post("/api/keys", json={"appId": "other", "name": "n"})
+    _, headers = await replica.key("other")
     run_id = await ended(replica, manager)
-    headers = {"authorization": f"Bearer {made.json()['key']}"}
     assert (await replica.http.get(f"/api/runs/{run_id}/{path}", headers=headers)).status_code == 404
     assert manager.calls["files"] == 0

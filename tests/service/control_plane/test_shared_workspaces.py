@@ -16,8 +16,7 @@ OPERATOR: dict[str, str] = {}
 async def app_key(replica: Replica, app_id: str) -> dict[str, str]:
     """The headers of a new app."""
     await replica.http.post("/api/apps/register", json={"appId": app_id, "name": app_id})
-    made = await replica.http.post("/api/keys", json={"appId": app_id, "name": "k"})
-    return {"authorization": f"Bearer {made.json()['key']}"}
+    return (await replica.key(app_id)).headers
 
 
 async def ask(replica: Replica, headers: dict[str, str], **request: Any) -> httpx.Response:

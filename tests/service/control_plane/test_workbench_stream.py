@@ -91,8 +91,7 @@ async def test_the_flat_view_refuses_what_the_other_refuses(replica: Replica, ma
     assert (beyond.status_code, beyond.json()["code"]) == (400, "invalid_request")
     nowhere = await replica.http.get("/api/runs/none/stream", params={"view": "workbench"})
     assert nowhere.status_code == 404
-    made = (await replica.http.post("/api/keys", json={"appId": "other", "name": "n"})).json()["key"]
-    other = await replica.http.get(path, params={"view": "workbench"}, headers={"authorization": f"Bearer {made}"})
+    other = await replica.http.get(path, params={"view": "workbench"}, headers=(await replica.key("other")).headers)
     assert other.status_code == 404
 
 
