@@ -21,13 +21,17 @@ class Ran:
     stderr: str
 
 
-async def start(api: FakeApi | None, *arguments: str, home: Path, stdin: int = DEVNULL) -> Process:
+def environment_of(api: FakeApi | None, home: Path) -> dict[str, str]:
+    """A shell's, which knows ``api`` only."""
     server = {} if api is None else {"RUNYARD_URL": api.url, "RUNYARD_API_KEY": KEY}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RUNYARD_")}
+    return {**environment, **server, "XDG_STATE_HOME": str(home), "NO_COLOR": "1"}
+
+
+async def start(api: FakeApi | None, *arguments: str, home: Path, stdin: int = DEVNULL, stdout: int = PIPE) -> Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "runyard.cli.main", *arguments, stdin=stdin,
-        stdout=PIPE, stderr=PIPE,
-        env={**environment, **server, "XDG_STATE_HOME": str(home), "NO_COLOR": "1"},
+        sys.executable, "-m", "runyard.cli.main", *arguments, stdin=stdin, stdout=stdout, stderr=PIPE,
+        env=environment_of(api, home),
     )  # fmt: skip
 
 

@@ -55,11 +55,6 @@ async def api() -> AsyncIterator[FakeApi]:
         yield fake
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path
-
-
 def asks(cursor: int, question: dict[str, Any]) -> dict[str, Any]:
     return event(cursor, "interaction.requested", **question)
 

@@ -35,11 +35,6 @@ async def api() -> AsyncIterator[FakeApi]:
         yield fake
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path
-
-
 @pytest.mark.parametrize(("status", "exit_status"), [("success", 0), ("error", 1), ("timeout", 3), ("canceled", 4)])
 async def test_the_exit_status_mirrors_the_run(api: FakeApi, home: Path, status: str, exit_status: int) -> None:
     api.events[-1] = ending(7, status, errorCode=None if status == "success" else "timeout", hint="try again")
@@ -203,10 +198,7 @@ async def test_doctor_outlives_an_engine_that_cannot_be_run(home: Path, monkeypa
 async def test_a_reader_who_leaves_ends_the_command_without_a_word(api: FakeApi, home: Path, arguments: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
-    environment = {**os.environ, "RUNYARD_URL": api.url, "RUNYARD_API_KEY": KEY, "XDG_STATE_HOME": str(home)}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "runyard.cli.main", *arguments, stdin=DEVNULL, stdout=write, stderr=PIPE, env=environment
-    )
+    process = await start(api, *arguments, home=home, stdout=write)
     os.close(write)
     async with asyncio.timeout(BOUND_SECONDS):
         _, stderr = await process.communicate()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.command_line import BOUND_SECONDS, Ran, ended, runyard, start
-from tests.service.fake_api import KEY, FakeApi, ending, event, serving
+from tests.service.command_line import BOUND_SECONDS, Ran, ended, environment_of, runyard, start
+from tests.service.fake_api import FakeApi, ending, event, serving
 
 ANSWER = "✓ für alle"
 NO_TEXT = os.fsdecode(b"caf\xe9")
@@ -25,16 +25,11 @@ async def api() -> AsyncIterator[FakeApi]:
         yield fake
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path
-
-
 async def without_stream(api: FakeApi, home: Path, number: int, *arguments: str) -> Ran:
     """The command as a shell starts it after ``<&-``, ``>&-`` or ``2>&-``."""
     command = [sys.executable, "-m", "runyard.cli.main", *arguments]
     program = f"import os; os.close({number}); os.execv({sys.executable!r}, {command!r})"
-    environment = {**os.environ, "RUNYARD_URL": api.url, "RUNYARD_API_KEY": KEY, "XDG_STATE_HOME": str(home), "NO_COLOR": "1"}
+    environment = environment_of(api, home)
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=PIPE, stderr=PIPE, env=environment)
     return await ended(process)
 
