@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +36,20 @@ class Place:
         file.chmod(0o755)
 
     def harness(self, *words: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [RUNYARD, "harness", *words], cwd=self.project, env=self.env, stdin=subprocess.DEVNULL, stdout=stdout,
-            stderr=subprocess.PIPE, text=True, timeout=BOUND_SECONDS, check=False,
-        )  # fmt: skip
+        return self._run([str(RUNYARD), "harness", *words], stdout)
 
     def limited(self, blocks: int) -> subprocess.CompletedProcess[str]:
         """Where no file may hold more than ``blocks`` KiB: a write beyond it fails as one to a full disk does."""
-        command = f'ulimit -f {blocks}; trap "" XFSZ; exec {RUNYARD} harness codex -- x'
+        return self.in_shell(f'ulimit -f {blocks}; trap "" XFSZ; exec')
+
+    def in_shell(self, before: str) -> subprocess.CompletedProcess[str]:
+        """``before`` stands before the command."""
+        return self._run(["/bin/bash", "-c", f"{before} {RUNYARD} harness codex -- x"], subprocess.DEVNULL)
+
+    def _run(self, command: Sequence[str], stdout: int) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["/bin/bash", "-c", command], cwd=self.project, env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True, timeout=BOUND_SECONDS, check=False,
+            command, cwd=self.project, env=self.env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, text=True,
+            timeout=BOUND_SECONDS, check=False,
         )  # fmt: skip
 
     @property
@@ -52,6 +57,10 @@ class Place:
         """The folder of the only handle."""
         [folder] = self.state.iterdir()
         return folder
+
+    def said(self, attempt: int = 1) -> str:
+        """What the engine wrote to its stdout."""
+        return (self.kept / f"attempt-{attempt}" / "stdout").read_text()
 
     def outcome(self, attempt: int = 1) -> dict[str, Any]:
         return json.loads((self.kept / f"attempt-{attempt}" / "outcome.json").read_text())
@@ -136,15 +145,80 @@ def test_the_folder_of_engines_has_the_names_it_has_elsewhere(place: Place, name
 @pytest.mark.parametrize("shell", ["PYTHONIOENCODING=latin-1 exec", "exec >&-; exec"], ids=["latin-1", "closed"])
 def test_an_engine_whose_words_nobody_can_be_shown_is_read_to_its_end_and_its_outcome_kept(place: Place, shell: str) -> None:
     place.engine(f"{TELLS_A_SESSION}\nfor _ in range(400): os.write(1, '\\u2192'.encode() * 300 + b'\\n')")
-    command = ["/bin/bash", "-c", f"{shell} {RUNYARD} harness codex -- x"]
-    ended = subprocess.run(
-        command,
-        cwd=place.project,
-        env=place.env,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=BOUND_SECONDS,
-        check=False,
-    )
-    assert (ended.returncode, b"Traceback" in ended.stderr) == (0, False)
+    ended = place.in_shell(shell)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
     assert place.outcome()["exitCode"] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--"], ["-x", "two words", "", "ünï ☃", "a\tb\nc", "--json", "'q\"", "$HOME", "*"], ["--help"]]
+)
+def test_arguments_reach_the_engine_byte_for_byte(place: Place, arguments: Sequence[str]) -> None:
+    place.env["MINE"] = "passed on"
+    place.engine("print(json.dumps(sys.argv[1:])); print(os.environ['MINE'], os.getcwd())")
+    ended = place.harness("start", "codex", "--", *arguments)
+    told, world = place.said().splitlines()
+    assert json.loads(told) == list(arguments)
+    assert world == f"passed on {place.project}"
+    assert ended.returncode == 0
+
+
+def test_no_command_profile_is_added(place: Place) -> None:
+    place.engine("print(json.dumps(sys.argv[1:]))")
+    (place.folder / "profiles.json").write_text('{"codex": {"arguments": ["--from-profile"]}}')
+    place.env["EXECUTOR_COMMAND_PROFILES"] = str(place.folder / "profiles.json")
+    place.harness("codex", "--", "mine")
+    assert json.loads(place.said()) == ["mine"]
+
+
+@pytest.mark.parametrize(("script", "status"), [("sys.exit(7)", 7), ("os.kill(os.getpid(), 9)", 137)])
+def test_the_engines_own_status_is_the_harnesss(place: Place, script: str, status: int) -> None:
+    place.engine(script)
+    assert place.harness("codex", "--", "x").returncode == status
+
+
+def test_the_run_dir_is_where_the_engine_works_also_when_resumed(place: Place) -> None:
+    place.engine(f"{TELLS_A_SESSION}; print(os.getcwd(), sys.argv[1:])")
+    elsewhere = place.folder / "elsewhere"
+    elsewhere.mkdir()
+    place.harness("codex", "--run-dir", str(elsewhere), "--", "x")
+    place.harness("resume", place.kept.name, "more words")
+    assert place.said(2).splitlines()[1] == f"{elsewhere} ['exec', 'resume', '--json', 't1', '--', 'more words']"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["nobody", "--", "x"], "invalid_request"),
+        (["codex"], "invalid_request"),
+        (["codex", "more", "--", "x"], "invalid_request"),
+        (["codex", "--run-dir", "/no/such/folder", "--", "x"], "invalid_request"),
+        (["codex", "--surprise", "--", "x"], "invalid_request"),
+        (["resume", "unknown", "hi"], "not_found"),
+        (["resume", "../..", "hi"], "not_found"),
+        (["resume", "one"], "invalid_request"),
+        (["scripted", "--", "x"], "capability_unavailable"),
+        (["iflow", "--", "x"], "capability_unavailable"),
+    ],
+)
+def test_what_cannot_be_begun_is_told_as_json_with_status_2(place: Place, words: list[str], code: str) -> None:
+    place.engine("print('begun')")
+    ended = place.harness(*words)
+    assert ended.returncode == 2
+    assert json.loads(ended.stderr)["code"] == code
+    assert not place.state.exists()
+
+
+def test_a_session_that_was_never_told_cannot_be_resumed(place: Place) -> None:
+    place.engine("print('nothing of note')")
+    place.harness("codex", "--", "x")
+    ended = place.harness("resume", place.kept.name, "hi")
+    assert (ended.returncode, json.loads(ended.stderr)["code"]) == (2, "conflict")
+
+
+def test_what_an_engine_leaves_behind_is_ended_with_it(place: Place) -> None:
+    place.engine("import subprocess; p = subprocess.Popen(['sleep', '303'], start_new_session=True); print(p.pid)")
+    ended = place.harness("codex", "--", "x")
+    assert ended.returncode == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(place.said()), signal.SIGKILL)
