@@ -17,6 +17,7 @@ from shared.errors import ErrorCode, RunyardError
 from shared.schemas import MAX_PATTERNS, MAX_SCHEMA_BYTES, Schema
 from tests.e2e.kit import processes_with
 from tests.service.executor.kit import until
+from tests.unit.executor.trees import OUR_MARK
 
 ANSWER = {
     "type": "object", "required": ["answer"], "additionalProperties": False,
@@ -32,7 +33,7 @@ def success(result: Any) -> Outcome:
 
 @pytest.fixture
 def judging(forest: Forest) -> Judging:
-    return Judging(forest, "mark")
+    return Judging(forest, OUR_MARK)
 
 
 def fork_of(depth: int) -> dict[str, Any]:

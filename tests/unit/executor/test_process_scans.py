@@ -18,7 +18,7 @@ from executor.processes import process_tree, procfs
 from executor.processes.process_tree import Forest, Tree
 from executor.state_dir import MARK, RUN_MARK
 from tests.service.executor.kit import is_running, until
-from tests.unit.executor.trees import ended, planted
+from tests.unit.executor.trees import OUR_MARK, ended, planted
 
 
 async def test_a_process_that_takes_its_mark_on_after_it_was_seen_without_belongs_to_its_run(
@@ -26,7 +26,7 @@ async def test_a_process_that_takes_its_mark_on_after_it_was_seen_without_belong
 ) -> None:
     process, tree, _ = await planted(forest, "sleep 300", tmp_path)
     late = subprocess.Popen(  # noqa: ASYNC220  no loop must reap it
-        ["env", "-i", "sh", "-c", f"read x; exec env {MARK}=mark {RUN_MARK}=run.1 sleep 300"],
+        ["env", "-i", "sh", "-c", f"read x; exec env {MARK}={OUR_MARK} {RUN_MARK}=run.1 sleep 300"],
         stdin=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     await forest.census()

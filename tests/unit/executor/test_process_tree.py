@@ -19,7 +19,7 @@ from executor.processes.engine_process import Launch
 from executor.processes.process_tree import Forest
 from executor.state_dir import MARK, RUN_MARK
 from tests.service.executor.kit import is_running, until
-from tests.unit.executor.trees import Heard, ended, planted
+from tests.unit.executor.trees import OUR_MARK, Heard, ended, planted
 
 
 def session_nice(pid: str) -> str | None:
@@ -199,7 +199,7 @@ async def test_a_process_that_cannot_be_looked_at_after_its_launch_is_ended_and_
 
     monkeypatch.setattr(procfs, "read_process", none_left)
     cgroup = Cgroup(tmp_path / "cgroup", None)
-    launch = Launch(("/bin/sleep", "300"), {MARK: "mark", RUN_MARK: "run.1"}, str(tmp_path), cgroup=cgroup)
+    launch = Launch(("/bin/sleep", "300"), {MARK: OUR_MARK, RUN_MARK: "run.1"}, str(tmp_path), cgroup=cgroup)
     with pytest.raises(OSError, match="Too many open files"):
         await forest.plant(launch, Heard(), "run.1")
     monkeypatch.undo()

@@ -17,6 +17,7 @@ from shared.contracts.credentials import CREDENTIALS, Credentials
 from shared.contracts.installs import Install
 from shared.contracts.providers import Capabilities, Provider, ReadinessCategory
 from tests.e2e.kit import processes_with
+from tests.unit.executor.trees import OUR_MARK
 
 CODEX = Provider.CODEX_APP_SERVER
 NEEDS_NONE = Credentials()
@@ -45,7 +46,7 @@ def installed(folder: Path, script: str) -> Install:
 
 
 async def found(forest: Forest, folder: Path, install: Install) -> Readiness:
-    readiness = Readiness({CODEX: Engine(install)}, folder, EMPTY, forest, "mark")
+    readiness = Readiness({CODEX: Engine(install)}, folder, EMPTY, forest, OUR_MARK)
     await readiness.find_versions(folder)
     return readiness
 
@@ -84,7 +85,7 @@ async def test_an_engine_that_the_machine_could_not_start_for_now_is_asked_again
     async def refused(*_given: object) -> object:
         raise OSError(lack, "not now")
 
-    readiness = Readiness({CODEX: Engine(installed(tmp_path, "echo 1.2.3"))}, tmp_path, EMPTY, forest, "mark")
+    readiness = Readiness({CODEX: Engine(installed(tmp_path, "echo 1.2.3"))}, tmp_path, EMPTY, forest, OUR_MARK)
     with monkeypatch.context() as for_now:
         for_now.setattr(forest, "plant", refused)
         assert await readiness.find_versions(tmp_path)
@@ -107,7 +108,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("hurried")
 async def test_an_engine_that_was_too_slow_says_so_and_comes_back_when_it_answers(forest: Forest, tmp_path: Path) -> None:
     (tmp_path / "loaded").touch()
-    readiness = Readiness({CODEX: Engine(installed(tmp_path, SLOW.format(tmp_path)))}, tmp_path, EMPTY, forest, "mark")
+    readiness = Readiness({CODEX: Engine(installed(tmp_path, SLOW.format(tmp_path)))}, tmp_path, EMPTY, forest, OUR_MARK)
     assert await readiness.find_versions(tmp_path)
     answer = readiness.of(CODEX)
     assert (answer.readiness_category, answer.version) == (ReadinessCategory.RUNTIME_UNHEALTHY, None)
@@ -143,7 +144,7 @@ async def test_an_engine_on_the_path_is_found_there_and_a_built_in_one_is_this_p
 async def test_an_engine_without_credentials_is_not_ready_and_names_what_would_do(forest: Forest, tmp_path: Path) -> None:
     own: dict[str, str] = {"OPENAI_BASE_URL": "https://gateway.test"}
     engine = Engine(installed(tmp_path, "echo 1.2.3"), CREDENTIALS[CODEX])
-    readiness = Readiness({CODEX: engine}, tmp_path, CredentialStore(own, tmp_path / "credentials"), forest, "mark")
+    readiness = Readiness({CODEX: engine}, tmp_path, CredentialStore(own, tmp_path / "credentials"), forest, OUR_MARK)
     await readiness.find_versions(tmp_path)
     answer = readiness.of(CODEX)
     assert (answer.installed, answer.readiness_category) == (True, ReadinessCategory.ENVIRONMENT_NOT_READY)

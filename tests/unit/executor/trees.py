@@ -12,6 +12,9 @@ from executor.processes.engine_process import EngineProcess, Launch
 from executor.processes.process_tree import Forest, Tree
 from executor.state_dir import MARK, RUN_MARK
 
+# Of this process alone: a forest ends whatever carries its mark, and other tests run beside these.
+OUR_MARK = f"mark-{os.getpid()}"
+
 
 class Heard:
     def __init__(self) -> None:
@@ -35,7 +38,7 @@ class Heard:
 
 async def planted(forest: Forest, script: str, tmp_path: Path, mark: str = "run.1") -> tuple[EngineProcess, Tree, Heard]:
     heard = Heard()
-    env = {"PATH": os.environ["PATH"], MARK: "mark", RUN_MARK: mark}
+    env = {"PATH": os.environ["PATH"], MARK: OUR_MARK, RUN_MARK: mark}
     process, tree = await forest.plant(Launch(("/bin/sh", "-c", script), env, str(tmp_path)), heard, mark)
     return process, tree, heard
 
