@@ -22,7 +22,7 @@ class Bounds:
     call: float = 5.0
     reconnect: float = 0.25
     acquire: float = 10.0  # a connection to the database, made or free
-    stop: float = 150.0  # an executor needs up to 133: 60 of grace, 8 to interrupt and hear out, 60 for a snapshot, 5 to judge
+    stop: float = 150.0  # an executor needs up to 143: 60 of grace, 8 to interrupt and hear out, 60 for a snapshot, 15 to judge
 
     @property
     def lost_after(self) -> float:

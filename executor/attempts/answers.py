@@ -1,13 +1,15 @@
 """Whether an answer has the form that was asked for. Engines trust their model: what is no JSON at all still ends in success.
 
-A schema of a few kilobytes can take for ever to judge by, and nothing interrupts it: it is judged in a process of its own, for so
-long and no longer. Nothing is judged on the event loop.
+A schema of a few kilobytes can take for ever to judge by, and nothing interrupts it: it is judged in a process of its own, which
+may work for so long and no longer. The clock decides only where a judge does not come to its work: a machine that is busy with
+others says nothing about an answer that was paid for. Nothing is judged on the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -17,6 +19,7 @@ from typing import Any
 import msgspec
 
 from executor.adapters.base import Outcome
+from executor.attempts.judge import MAX_CPU_SECONDS
 from executor.engines.environment import engine_environment
 from executor.processes.answering import Printed, answer_of
 from executor.processes.engine_process import Launch
@@ -26,7 +29,7 @@ from shared.contracts.events import AttemptOutcome
 from shared.errors import ErrorCode, invalid
 from shared.schemas import Schema
 
-JUDGE_SECONDS = 5.0
+JUDGE_SECONDS = 15.0
 MAX_VERDICT_BYTES = 8 * 1024
 _JUDGE = (sys.executable, "-P", "-s", "-m", "executor.attempts.judge")
 _OUR_PATH = os.pathsep.join(os.path.abspath(each) for each in sys.path if each)  # wherever we are imported from, it is too
@@ -72,8 +75,9 @@ class Judging:
     async def _wrong(self, question: bytes, run_mark: str, hurry: asyncio.Event) -> str | None:
         ours = {MARK: self.mark, RUN_MARK: run_mark, "PYTHONPATH": _OUR_PATH}
         env = engine_environment(os.environ, {}, {}, {}, {}, ours)
+        judge = Launch(_JUDGE, env, "/", makes_way=False)
         asking = asyncio.create_task(
-            answer_of(self.forest, Launch(_JUDGE, env, "/"), run_mark, JUDGE_SECONDS, max_bytes=MAX_VERDICT_BYTES, stdin=question)
+            answer_of(self.forest, judge, run_mark, JUDGE_SECONDS, max_bytes=MAX_VERDICT_BYTES, stdin=question)
         )
         waiting = asyncio.create_task(hurry.wait())
         try:
@@ -91,6 +95,8 @@ def _verdict(asked: asyncio.Task[Printed]) -> str | None:
     """What does not fit, or why nobody knows; None: all fits. Raises ``CancelledError`` of one that was not waited for."""
     try:
         printed = asked.result()
+        if printed.exit_code == -signal.SIGXCPU:
+            return f"the answer could not be held against its schema within {MAX_CPU_SECONDS} s of work"
         if printed.exit_code != 0:
             return f"the answer could not be held against its schema: its judge ended with status {printed.exit_code}"
         wrong = msgspec.json.decode(bytes(printed.output), type=str | None)

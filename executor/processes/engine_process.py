@@ -37,7 +37,7 @@ MAX_UNREAD_INPUT_BYTES = 16 * 1024 * 1024
 class Launch:
     """What is started, where, with which whole environment. ``is_wrapped``: ``argv`` runs a wrapper that runs the engine.
 
-    ``cgroup``: made before it starts, and what ``argv`` enters first of all.
+    ``cgroup``: made before it starts, and what ``argv`` enters first of all. ``makes_way``: to our own work, which this is not.
     """
 
     argv: Sequence[str]
@@ -45,15 +45,20 @@ class Launch:
     cwd: str
     is_wrapped: bool = False
     cgroup: Cgroup | None = None
+    makes_way: bool = True
 
 
 def launch(what: Launch) -> subprocess.Popen[bytes]:
-    """Start it, in a session of its own and with less claim to the processor than we. Raises ``OSError``. May run in a thread."""
+    """Start it, in a session of its own; what makes way has less claim to the processor than we. Raises ``OSError``.
+
+    May run in a thread.
+    """
     popen = subprocess.Popen(
         what.argv, env=what.env, cwd=what.cwd, start_new_session=True, close_fds=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
     )  # fmt: skip
-    _make_way(popen.pid)
+    if what.makes_way:
+        _make_way(popen.pid)
     return popen
 
 

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from executor.attempts import answers
 from tests.service.executor.kit import executor_inside
 from tests.unit.executor.test_answers import fork_of
 
+WITHIN = "the answer could not be held against its schema within"
 
-async def test_a_run_whose_schema_takes_for_ever_ends_in_time_and_another_one_does_not_notice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(answers, "JUDGE_SECONDS", 8.0)  # longer than the others take beside a judge that has a core to itself
+
+async def test_a_run_whose_schema_takes_for_ever_ends_in_time_and_another_one_does_not_notice(tmp_path: Path) -> None:
     async with executor_inside(tmp_path / "state") as executor:
         await executor.begin("echo done", outputSchema=fork_of(40), providerOptions={"result": "json"})
         for number in range(3):
@@ -23,7 +21,7 @@ async def test_a_run_whose_schema_takes_for_ever_ends_in_time_and_another_one_do
         assert (await executor.show())["status"] != "ended", "the others ended while it was judged"
         ended = await executor.ended()
         assert (ended["outcome"], ended["errorCode"]) == ("error", "output_invalid")
-        assert ended["errorMessage"] == "the answer could not be held against its schema within 8 s"
+        assert ended["errorMessage"] in (f"{WITHIN} 5 s of work", f"{WITHIN} 15 s")
 
 
 async def test_an_answer_that_fits_its_schema_is_the_result(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import time
 from typing import Any
 
@@ -94,6 +96,24 @@ async def test_a_schema_that_takes_for_ever_is_judged_by_for_a_while_only(
     assert "could not be held against its schema within 0.5 s" in (outcome.error_message or "")
     assert outcome.result == "{}"
     assert processes_with("RUNYARD_RUN", "judge.forked.1") == []
+
+
+async def test_a_judge_has_so_much_work_and_not_a_second_more(judging: Judging, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = "from executor.attempts import judge; judge.MAX_CPU_SECONDS = 1; judge.main()"
+    monkeypatch.setattr(answers, "_JUDGE", (sys.executable, "-P", "-s", "-c", short))
+    outcome = await judging.fit_for(fork_of(40), "worked.1")(success("{}"), asyncio.Event())
+    assert (outcome.error_code, outcome.result) == (ErrorCode.OUTPUT_INVALID, "{}")
+    assert outcome.error_message == "the answer could not be held against its schema within 5 s of work"
+    assert processes_with("RUNYARD_RUN", "judge.worked.1") == []
+
+
+async def test_a_judge_has_as_much_claim_to_the_processor_as_the_executor(
+    judging: Judging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = "import os, sys; sys.stdin.read(); print(f'\"{os.getpriority(os.PRIO_PROCESS, 0)}\"')"
+    monkeypatch.setattr(answers, "_JUDGE", (sys.executable, "-c", claim))
+    outcome = await judging.fit_for({}, "run.1")(success("{}"), asyncio.Event())
+    assert outcome.error_message == f"the answer does not fit its schema: {os.getpriority(os.PRIO_PROCESS, 0)}"
 
 
 async def test_who_is_in_a_hurry_waits_for_no_judge_and_leaves_none(judging: Judging) -> None:
