@@ -34,6 +34,7 @@ class AskedQuestion(Struct, frozen=True):
     question: str
     header: str = ""
     options: tuple[Choice, ...] = ()
+    multiple: bool = False
 
 
 class Caller(Struct, frozen=True):
@@ -132,7 +133,10 @@ def _permission(asked: AskedPermission) -> dict[str, Any]:
 
 
 def _by_position(asked: AskedQuestions) -> list[UserQuestion]:
-    return [UserQuestion(str(at), each.question, each.header, _options(each)) for at, each in enumerate(asked.questions)]
+    return [
+        UserQuestion(str(at), each.question, each.header, _options(each), each.multiple)
+        for at, each in enumerate(asked.questions)
+    ]
 
 
 def _options(asked: AskedQuestion) -> list[Option]:

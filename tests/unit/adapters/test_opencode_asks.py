@@ -134,9 +134,11 @@ def test_several_questions_are_one_and_are_answered_by_name_position_or_order(an
     assert peer.posted == [("/question/que_1/reply", {"answers": answers})]
 
 
-def test_one_question_takes_a_list_whole() -> None:
+@pytest.mark.parametrize(("says", "type"), [({"multiple": True}, ["string", "array"]), ({"multiple": False}, None), ({}, None)])
+def test_one_question_takes_a_list_whole_and_says_so_where_several_are_meant(says: dict[str, bool], type: Any) -> None:
     peer = Peer()
-    peer.asks(QUESTION)
+    peer.asks(QUESTION | {"questions": [TABS | says]})
+    assert (peer.told(InteractionRequested)[0].schema_ or {}).get("type") == type
     peer.replied("s2-1", answer=["Tabs", "both"])
     assert peer.posted == [("/question/que_1/reply", {"answers": [["Tabs", "both"]]})]
 
