@@ -193,8 +193,8 @@ class _Harness:
         except OSError as error:
             self._failure = self._failure or error
         if self._failure is not None and not isinstance(self._failure, BrokenPipeError):
-            why = getattr(self._failure, "strerror", None) or type(self._failure).__name__
-            _complain({"code": "not_kept", "detail": f"{self._attempt.folder}: {why}"})
+            failed = getattr(self._failure, "strerror", None) or type(self._failure).__name__
+            _complain({"code": "not_kept", "detail": f"{self._attempt.folder}: {failed}"})
         if code is None:
             _complain(problem_of(RunyardError(ErrorCode.ENGINE_START_FAILED, why or "")))
             return REFUSED

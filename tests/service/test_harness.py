@@ -108,6 +108,17 @@ def test_a_disk_that_takes_no_more_ends_the_engine_and_is_told(place: Place) -> 
     assert place.outcome()["exitCode"] == -15
 
 
+def test_why_an_engine_did_not_start_is_told_beside_what_could_not_be_shown(place: Place) -> None:
+    place.engine("")
+    (place.folder / "bin/codex").write_text("#!/nowhere\n")
+    with open("/dev/full", "w") as full:
+        ended = place.harness("codex", "--", "x", stdout=full.fileno())
+    said = {each["code"]: each["detail"] for each in map(json.loads, ended.stderr.splitlines())}
+    assert ended.returncode == 2
+    assert said["not_kept"].endswith(": No space left on device")
+    assert said["engine_start_failed"].endswith("No such file or directory")
+
+
 def test_without_any_word_it_says_what_is_missing(place: Place) -> None:
     ended = place.harness()
     assert (ended.returncode, json.loads(ended.stderr)["code"]) == (2, "invalid_request")
