@@ -65,12 +65,13 @@ def launch(what: Launch) -> subprocess.Popen[bytes]:
 def _make_way(session: int) -> None:
     """However much the engines of a full machine compute, whoever renews their leashes and carries their events comes first.
 
-    Where sessions share the machine and not processes (autogroups), what counts is the session's own nice value.
+    Where sessions share the machine and not processes (autogroups), what counts is the session's own nice value. From whoever may
+    not administer the machine the kernel takes one such value in 100 ms, of all its sessions: the others keep the usual one.
     """
     nice = min(os.getpriority(os.PRIO_PROCESS, 0) + ENGINE_NICE, _NICEST)
     with contextlib.suppress(OSError):  # ended already, or not allowed: it runs as anything else does
         os.setpriority(os.PRIO_PGRP, session, nice)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # that, or there are no autogroups
         Path(f"/proc/{session}/autogroup").write_text(str(nice))
 
 

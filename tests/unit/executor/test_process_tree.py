@@ -30,6 +30,17 @@ def session_nice(pid: str) -> str | None:
         return None
 
 
+def may_say_so_of_every_session() -> bool:
+    """From anybody without CAP_SYS_ADMIN the kernel takes one session's value in 100 ms, whoever asks it on this machine."""
+    own = Path("/proc/self/autogroup")
+    try:
+        for _ in range(2):
+            own.write_text(own.read_text().split()[-1])
+    except OSError:
+        return False
+    return True
+
+
 async def test_a_tree_that_obeys_is_gone_soon(forest: Forest, tmp_path: Path) -> None:
     took: list[float] = []
     for _ in range(5):
@@ -83,7 +94,7 @@ async def test_an_engine_and_what_it_starts_have_less_claim_to_the_processor_tha
     await ended(forest, process, tree)
     own = os.getpriority(os.PRIO_PROCESS, 0)
     assert claims == {min(own + 10, 19)}
-    assert of_the_session in (str(min(own + 10, 19)), None)
+    assert of_the_session in (str(min(own + 10, 19)), None) or not may_say_so_of_every_session()
 
 
 async def test_two_trees_do_not_touch_each_other(forest: Forest, tmp_path: Path) -> None:
