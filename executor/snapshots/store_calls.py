@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from executor.snapshots.blobs import BlobError, GoesOn
 
@@ -29,7 +29,21 @@ class StoreCalls:
     async def make(self, call: Callable[[], T], goes_on: GoesOn) -> T:
         """What the call answers, or raises. Raises ``BlobError`` when the store does not answer in time, or cannot be asked."""
         while self._busy >= THREADS:
-            await _look(goes_on)
+            if not goes_on():
+                raise BlobError(f"the snapshot store was not asked: {THREADS} other calls of it were not over in time")
+            await asyncio.sleep(LOOK_SECONDS)
+        answer = self._begun(call)
+        try:
+            while not answer.done():
+                if not goes_on():
+                    raise BlobError("the snapshot store does not answer")
+                await asyncio.wait((answer,), timeout=LOOK_SECONDS)
+            return answer.result()
+        finally:
+            answer.cancel()
+
+    def _begun(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """Raises ``BlobError`` where there can be no further thread."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
 
@@ -52,21 +66,7 @@ class StoreCalls:
         except RuntimeError as error:
             raise BlobError(f"the snapshot store cannot be asked: {error}") from error
         self._busy += 1
-        try:
-            while not answer.done():
-                await _look(goes_on, answer)
-            return answer.result()
-        finally:
-            answer.cancel()
-
-
-async def _look(goes_on: GoesOn, answer: asyncio.Future[Any] | None = None) -> None:
-    if not goes_on():
-        raise BlobError("the snapshot store does not answer")
-    if answer is None:
-        await asyncio.sleep(LOOK_SECONDS)
-    else:
-        await asyncio.wait((answer,), timeout=LOOK_SECONDS)
+        return answer
 
 
 def _outcome(call: Callable[[], T]) -> tuple[T | None, Exception | None]:

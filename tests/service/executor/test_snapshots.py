@@ -317,9 +317,12 @@ async def test_a_start_whose_files_a_store_never_gives_ends_in_time_and_one_that
     for bound in ("LAY_SECONDS", "LIST_SECONDS", "TAKE_SECONDS", "FORGET_SECONDS"):
         monkeypatch.setattr(snapshots, bound, 0.3)
     async with ground.executor() as here:
+        said: list[str] = []
         for number in range(2, 14):
             events = await run(here, "not heard", f"run_{number}", **named(first))
             assert events[-1]["data"]["errorCode"] == "workspace_error"
-            assert "the snapshot store does not answer" in events[-1]["data"]["errorMessage"]
+            said.append(events[-1]["data"]["errorMessage"])
+        assert "the snapshot store does not answer" in said[0]
+        assert "the snapshot store was not asked: 8 other calls of it were not over in time" in said[-1]
         await here.begin(script({"say": "here"}), "run_0")
         assert texts(await here.events("run_0")) == ["here"]
