@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from threading import Thread
 from typing import TypeVar
 
@@ -47,19 +48,15 @@ class StoreCalls:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
 
-        def settle(result: T | None, error: Exception | None) -> None:
+        def over(settle: Callable[[], None]) -> None:
             self._busy -= 1
-            if answer.done():
-                return
-            if error is not None:
-                answer.set_exception(error)
-            else:
-                answer.set_result(result)  # type: ignore[arg-type]
+            if not answer.done():
+                settle()
 
         def work() -> None:
-            result, error = _outcome(call)
+            settle = _outcome(call, answer)
             with suppress(RuntimeError):  # the loop has ended, and everybody with it
-                loop.call_soon_threadsafe(settle, result, error)
+                loop.call_soon_threadsafe(over, settle)
 
         try:
             Thread(target=work, name="snapshot-store", daemon=True).start()
@@ -69,8 +66,9 @@ class StoreCalls:
         return answer
 
 
-def _outcome(call: Callable[[], T]) -> tuple[T | None, Exception | None]:
+def _outcome(call: Callable[[], T], answer: asyncio.Future[T]) -> Callable[[], None]:
+    """What is to be done with the answer, by whoever may: the loop it belongs to."""
     try:
-        return call(), None
+        return partial(answer.set_result, call())
     except Exception as error:  # noqa: BLE001  (handed to whoever waits)
-        return None, error
+        return partial(answer.set_exception, error)
