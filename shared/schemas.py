@@ -38,12 +38,12 @@ class Schema:
             raise ValueError(_first_line(error)) from error
 
     def misfit(self, value: Any) -> str | None:
-        """The first thing that does not fit, with its place; None where all does."""
+        """The first thing that does not fit, whole and with its place; None where all does."""
         first = next(iter(self._validator.iter_errors(value)), None)
         if first is None:
             return None
         place = "/".join(str(part) for part in first.instance_path)
-        return f"{place}: {first.message}"[:MAX_REASON] if place else first.message[:MAX_REASON]
+        return f"{place}: {first.message}" if place else first.message
 
 
 def has_no_detours(schema: Mapping[str, Any]) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from executor.adapters.base import Outcome
-from executor.attempts.judge import MAX_CPU_SECONDS
+from executor.attempts.judge import MAX_CHARACTERS, MAX_CPU_SECONDS
 from executor.engines.environment import engine_environment
 from executor.processes.answering import Printed, answer_of
 from executor.processes.engine_process import Launch
@@ -30,7 +30,7 @@ from shared.errors import ErrorCode, invalid
 from shared.schemas import Schema
 
 JUDGE_SECONDS = 15.0
-MAX_VERDICT_BYTES = 8 * 1024
+MAX_VERDICT_BYTES = 6 * MAX_CHARACTERS + 2  # as JSON
 _JUDGE = (sys.executable, "-P", "-s", "-m", "executor.attempts.judge")
 _OUR_PATH = os.pathsep.join(os.path.abspath(each) for each in sys.path if each)  # wherever we are imported from, it is too
 

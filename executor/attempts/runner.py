@@ -14,6 +14,7 @@ from typing import Literal
 import structlog
 
 from executor.adapters.base import STDERR, STDOUT, Call, CloseInput, Emit, Outcome, Send, Step, Stream, call_stream
+from executor.adapters.capping import MAX_REASON_BYTES, capped
 from executor.attempts.endings import ENDINGS, Cause, decided, passed_limit, passed_quota
 from executor.attempts.engine_calls import EngineCalls
 from executor.attempts.limits import Limits
@@ -264,7 +265,7 @@ class Runner:
         return AttemptEnded(
             outcome=outcome.outcome,
             error_code=outcome.error_code,
-            error_message=outcome.error_message and self._spoken.clean(outcome.error_message),
+            error_message=outcome.error_message and capped(self._spoken.clean(outcome.error_message), MAX_REASON_BYTES)[0],
             exit_code=self._process.exit_code if self._process is not None else None,
             usage=outcome.usage,
             result=result,

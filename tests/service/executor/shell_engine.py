@@ -37,6 +37,7 @@ _RESULTS: dict[str, Callable[[], Any]] = {
     "plain": lambda: "done",
     "json": lambda: "{}",
     "key": lambda: '{"is": "own-secret-value"}',
+    "keys": lambda: f'{{"is": "{"own-secret-value " * 200}"}}',
     "deep": _deep,
     "half": lambda: "half a pair: \ud83d",
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from executor.adapters.capping import MAX_REASON_BYTES
 from tests.service.executor.kit import executor_inside
 from tests.unit.executor.test_answers import fork_of
 
@@ -39,3 +40,15 @@ async def test_what_does_not_fit_is_told_without_its_secrets(tmp_path: Path, mon
         ended = await executor.ended()
     assert ended["errorMessage"] == f'the answer does not fit its schema: is: "{"*" * 16}" is not of type "integer"'
     assert "own-secret" not in str(ended)
+
+
+async def test_what_is_cut_off_of_a_reason_shows_no_beginning_of_a_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHELL_KEY", "own-secret-value")
+    async with executor_inside(tmp_path / "state") as executor:
+        number = {"properties": {"is": {"type": "integer"}}}
+        await executor.begin("echo done", outputSchema=number, providerOptions={"result": "keys"})
+        said = (await executor.ended())["errorMessage"]
+    whole = f'the answer does not fit its schema: is: "{("*" * 16 + " ") * 200}" is not of type "integer"'
+    assert said == whole[:MAX_REASON_BYTES]
