@@ -238,6 +238,7 @@ class _Guard:
             start_new_session=True,
         )
         try:
+            self.state.pid.unlink(missing_ok=True)  # that of an earlier life is another process by now
             write_whole(self.state.pid, str(child.pid))
         except OSError as error:  # who cannot be told lives all the same
             _say(f"cannot write the executor's pid: {error.strerror}")

@@ -261,7 +261,9 @@ def test_a_guard_on_a_full_disk_keeps_the_executor_it_started(starting: _Guard, 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(guard, "write_whole", full)
+    starting.state.pid.write_text("1")
     assert starting._start().wait(20) == 0
+    assert not starting.state.pid.exists(), "that of an earlier life"
 
 
 def test_the_heartbeat_of_an_earlier_life_says_nothing_and_its_place_on_the_disk_is_kept(starting: _Guard) -> None:
