@@ -9,6 +9,13 @@ from pathlib import Path
 from shared.contracts.installs import Install
 
 
+def engines_dir() -> Path | None:
+    """Where the pinned engines are: what an operator set under either name, else the checkout we were started in."""
+    given = os.environ.get("EXECUTOR_ENGINES_DIR") or os.environ.get("RUNYARD_ENGINES_DIR")
+    folder = Path(given or "engines").absolute()
+    return folder if given or folder.is_dir() else None
+
+
 def executable_of(install: Install, engines_dir: Path | None) -> str | None:
     """Absolute path of an engine's program: under the engines folder, else on PATH; None when it is not installed."""
     if install.closed is not None:

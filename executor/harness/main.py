@@ -31,14 +31,13 @@ from executor.harness.record import Attempt, Record, Records
 from executor.processes import procfs
 from shared.contracts.problems import problem_of
 from shared.contracts.providers import Provider, provider_named
-from shared.engine_programs import executable_of
+from shared.engine_programs import engines_dir, executable_of
 from shared.errors import ErrorCode, RunyardError, invalid
 
 REFUSED = 2
 READ_BYTES = 64 * 1024
 GRACE_SECONDS = 5.0
 LOOK_SECONDS = 0.01
-ENGINES_DIRS = ("EXECUTOR_ENGINES_DIR", "RUNYARD_ENGINES_DIR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +123,7 @@ def _program(provider: Provider) -> str:
     adapter = ADAPTERS.get(provider)
     if adapter is None or adapter.install.closed or not (adapter.install.command or adapter.install.globs):
         raise RunyardError(ErrorCode.CAPABILITY_UNAVAILABLE, f"the harness cannot run {provider}")
-    folder = next((os.environ[name] for name in ENGINES_DIRS if os.environ.get(name)), "engines")
-    found = executable_of(adapter.install, Path(folder))
+    found = executable_of(adapter.install, engines_dir())
     if found is None:
         raise RunyardError(ErrorCode.ENGINE_NOT_FOUND, f"{adapter.install.command} is not installed")
     return found

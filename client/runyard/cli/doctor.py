@@ -17,13 +17,13 @@ from runyard.api import Json, Runyard, RunyardApiError, RunyardUnreachableError
 from runyard.cli.exits import Exit
 from runyard.cli.server import find_server
 from runyard.cli.show import brief
-from runyard.local_stack.environment import credentials_present, engines_dir, secret
+from runyard.local_stack.environment import credentials_present, secret
 from runyard.local_stack.postgres_place import PostgresError, major_version, postgres_binaries
 from runyard.local_stack.stack import StackError
 from shared.contracts.credentials import CREDENTIALS, Credentials
 from shared.contracts.installs import INSTALLS
 from shared.contracts.providers import CLOSED, Provider, provider_named
-from shared.engine_programs import executable_of
+from shared.engine_programs import engines_dir, executable_of
 
 MIN_PYTHON = (3, 11)
 MIN_POSTGRES = 15

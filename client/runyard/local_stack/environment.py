@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from runyard.local_stack.stack import StackError
 from shared.contracts.credentials import CREDENTIALS as SIGN_IN
@@ -48,13 +47,6 @@ def secret(name: str) -> str | None:
         return secret_from_file(name) or os.environ.get(name)
     except ValueError as error:
         raise StackError(str(error)) from error
-
-
-def engines_dir() -> Path | None:
-    """Where the pinned engines are: what an operator set under either name, else the checkout we were started in."""
-    given = os.environ.get("EXECUTOR_ENGINES_DIR") or os.environ.get("RUNYARD_ENGINES_DIR")
-    folder = Path(given or "engines").absolute()
-    return folder if given or folder.is_dir() else None
 
 
 def credentials_present(environment: Mapping[str, str] = os.environ) -> list[str]:

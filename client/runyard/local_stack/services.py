@@ -11,9 +11,10 @@ from enum import IntEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from runyard.local_stack.environment import CREDENTIALS, engines_dir, handed_down, secret
+from runyard.local_stack.environment import CREDENTIALS, handed_down, secret
 from runyard.local_stack.ports import HOST, Ports, base_url
 from runyard.local_stack.stack import Secrets
+from shared.engine_programs import engines_dir
 
 
 class Tier(IntEnum):
