@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 
 from runyard.local_stack.stack import StackError
-from shared.contracts.credentials import CREDENTIALS as SIGN_IN
+from shared.contracts.environment import CREDENTIAL_NAMES
 from shared.settings import secret_from_file
 
 # The machine: programs, home, language, certificates, proxies.
@@ -15,9 +15,6 @@ MACHINE = (
     "XDG_CONFIG_HOME", "XDG_STATE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
 )  # fmt: skip
-
-# What engines sign in with. Executors only; these names may be shown, their values never.
-CREDENTIALS = tuple(sorted({name for each in SIGN_IN.values() for name in each.names}))
 
 # Settings an operator may set for all services at once, and the callers' own variables, which are no setting.
 OURS = "RUNYARD_"
@@ -50,5 +47,5 @@ def secret(name: str) -> str | None:
 
 
 def credentials_present(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Names only."""
-    return [name for name in CREDENTIALS if environment.get(name)]
+    """What engines could sign in with. Names only: they may be shown, their values never."""
+    return [name for name in sorted(CREDENTIAL_NAMES) if environment.get(name)]

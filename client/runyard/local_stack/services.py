@@ -11,9 +11,10 @@ from enum import IntEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from runyard.local_stack.environment import CREDENTIALS, handed_down, secret
+from runyard.local_stack.environment import handed_down, secret
 from runyard.local_stack.ports import HOST, Ports, base_url
 from runyard.local_stack.stack import Secrets
+from shared.contracts.environment import CREDENTIAL_NAMES
 from shared.engine_programs import engines_dir
 
 
@@ -89,7 +90,7 @@ def _managers(ports: Ports, given: Mapping[str, str]) -> list[Service]:
 
 def _executors(state_dir: Path, ports: Ports, given: Mapping[str, str]) -> list[Service]:
     prefixes = ["EXECUTOR_", *(["AWS_"] if os.environ.get("EXECUTOR_SNAPSHOT_STORE", "").startswith("s3:") else [])]
-    shared = {**handed_down(prefixes, CREDENTIALS, without="EXECUTOR_MANAGER_"), **given, **_folders(state_dir)}
+    shared = {**handed_down(prefixes, CREDENTIAL_NAMES, without="EXECUTOR_MANAGER_"), **given, **_folders(state_dir)}
     made: list[Service] = []
     for index, port in enumerate(ports.executors):
         name = f"executor-{index + 1}"
