@@ -31,6 +31,7 @@ from shared.schemas import Schema
 
 JUDGE_SECONDS = 15.0
 MAX_VERDICT_BYTES = 6 * MAX_CHARACTERS + 2  # as JSON
+NOT_JUDGED = "the answer was not held against its schema: the attempt had to end at once"
 _JUDGE = (sys.executable, "-P", "-s", "-m", "executor.attempts.judge")
 _OUR_PATH = os.pathsep.join(os.path.abspath(each) for each in sys.path if each)  # wherever we are imported from, it is too
 
@@ -73,6 +74,8 @@ class Judging:
         return fit
 
     async def _wrong(self, question: bytes, run_mark: str, hurry: asyncio.Event) -> str | None:
+        if hurry.is_set():
+            return NOT_JUDGED
         ours = {MARK: self.mark, RUN_MARK: run_mark, "PYTHONPATH": _OUR_PATH}
         env = engine_environment(os.environ, {}, {}, {}, {}, ours)
         judge = Launch(_JUDGE, env, "/", makes_way=False)
@@ -88,7 +91,7 @@ class Judging:
             await asyncio.wait((asking, waiting))  # the process is gone
         with suppress(asyncio.CancelledError):
             return _verdict(asking)
-        return "the answer was not held against its schema: the attempt had to end at once"
+        return NOT_JUDGED
 
 
 def _verdict(asked: asyncio.Task[Printed]) -> str | None:

@@ -127,6 +127,16 @@ async def test_who_is_in_a_hurry_waits_for_no_judge_and_leaves_none(judging: Jud
     assert processes_with("RUNYARD_RUN", "judge.hurried.1") == []
 
 
+async def test_who_is_in_a_hurry_already_starts_no_judge(judging: Judging, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(judging.forest, "plant", lambda *given: started.append(given))
+    hurry = asyncio.Event()
+    hurry.set()
+    outcome = await judging.fit_for(ANSWER, "run.1")(success('{"answer": 42}'), hurry)
+    assert (outcome.error_code, outcome.error_message) == (ErrorCode.OUTPUT_INVALID, answers.NOT_JUDGED)
+    assert started == []
+
+
 async def test_an_attempt_that_is_given_up_leaves_no_judge(judging: Judging) -> None:
     judged = asyncio.ensure_future(judging.fit_for(fork_of(40), "given_up.1")(success("{}"), asyncio.Event()))
     await until(lambda: processes_with("RUNYARD_RUN", "judge.given_up.1"))
