@@ -163,7 +163,7 @@ class EventLog:
         self.commit()
 
     def _flush(self) -> None:
-        """All that is pending: none of it overtakes what was said before it."""
+        """All that is pending: raw output, then each text in the order in which it began. Nothing newer overtakes any of it."""
         self._flush_raw()
         for key in list(self._deltas):
             self._flush_delta(key)
