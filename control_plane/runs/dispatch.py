@@ -63,7 +63,12 @@ class Dispatcher:
             self._intent.set()
 
     def drain(self) -> None:
-        """Claim nothing from now on, and let go of what is driven here: another replica goes on at once."""
+        """Claim nothing from now on, and let go of what is driven here: another replica goes on at once.
+
+        Said again it changes nothing: a second cancellation would break off the handing over.
+        """
+        if self._draining:
+            return
         self._draining = True
         asyncio.get_running_loop().call_soon(self._let_go)  # a driver that was just made has begun by then, and hears of it
 

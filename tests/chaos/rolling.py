@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -49,7 +51,7 @@ async def rolling(stack: Stack, force: Force) -> tuple[Storm, list[str]]:
 
 def _faults(run: Followed) -> list[str]:
     """Whoever waited for what could finish lost no attempt of it: only one that asked a person had to make way."""
-    found = [] if run.ended == "success" else [f"{run.run_id} ended as {run.ended}"]
+    found = [] if run.ended == "success" else [f"{run.run_id} ended as {run.ended}: {_last_words(run)}"]
     asked = True
     for event in (frame.event for frame in run.frames):
         if event == b"attempt.started":
@@ -57,6 +59,12 @@ def _faults(run: Followed) -> list[str]:
             asked = False
         asked = asked or event == b"interaction.requested"
     return found
+
+
+def _last_words(run: Followed) -> str:
+    """Which attempt was the last, and what was told of its end."""
+    data = json.loads(run.frames[-1].data)["data"] if run.frames else {}
+    return f"attempt {sum(frame.event == b'attempt.started' for frame in run.frames)}, {json.dumps(data.get('error'))}"
 
 
 async def _restart(stack: Stack, name: str, http: httpx.AsyncClient) -> None:
@@ -94,10 +102,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.rolling", description="Restart every service of a busy stack.")
     parser.add_argument("--runs", type=int, default=200, help="at once, each with a client that follows it; default 200")
     parser.add_argument("--ticks", type=int, default=60, help="a ticking run says at most so many, two a second; default 60")
+    parser.add_argument("--logs", type=Path, help="a new folder for what the services logged")
     given = parser.parse_args()
     allow_open_files()
-    with make_folder() as folder, running_stack(folder / "state", *STACK, environment=environment(given.runs)) as stack:
-        happened, restarted = asyncio.run(rolling(stack, Force(seed=1, kills=0, runs=given.runs, ticks=given.ticks)))
+    with make_folder() as folder:
+        with running_stack(folder / "state", *STACK, environment=environment(given.runs)) as stack:
+            happened, restarted = asyncio.run(rolling(stack, Force(seed=1, kills=0, runs=given.runs, ticks=given.ticks)))
+        if given.logs:
+            shutil.copytree(folder / "state" / "logs", given.logs)
     say(f"restarted {', '.join(restarted)}: {happened.summary()}")
     for broken in happened.broken[:20]:
         say(f"  {broken}")

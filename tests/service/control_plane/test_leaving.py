@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+from contextlib import AsyncExitStack
 
 import httpx
 import pytest
 
+from control_plane.runs import dispatch
 from shared.server import Stopping
 from shared.sse import FrameReader
 from tests.service.control_plane.conftest import Replica, Stores, replica_at, soon
@@ -92,3 +94,25 @@ async def test_a_replica_that_is_told_to_end_hands_its_runs_over_before_it_has_e
                 assert manager.attempts(run_id) == [attempt], "one attempt, attended by two replicas"
             (await manager.begun(late)).end()
             await two.until(late, "success")
+
+
+async def test_a_replica_hands_its_runs_over_however_long_the_database_takes_while_it_ends(
+    database: str, manager: FakeManager, manager_url: str, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal tells it to let go, and so does the end of its server: what is on its way at the second word is not broken off."""
+    monkeypatch.setattr(dispatch, "HAND_BACK_SECONDS", 20.0)
+    stopping = Stopping()
+    async with AsyncExitStack() as ends:
+        one = await ends.enter_async_context(replica_at(database, manager_url, stopping=stopping))
+        runs = [await one.start() for _ in range(5)]
+        for run_id in runs:
+            await manager.begun(run_id)
+            await one.until(run_id, "running")
+        async with stores.pool.acquire() as slow, slow.transaction():
+            await slow.execute("SELECT FROM run_heads FOR UPDATE")
+            stopping.begin(signal.SIGTERM)
+            await soon(lambda: stores.pool.fetchval("SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"))
+            ending = asyncio.create_task(ends.aclose())
+            await asyncio.wait((ending,), timeout=1)  # it ends in that time only where it waits for nobody
+        await asyncio.wait_for(ending, 20)
+    assert await stores.pool.fetchval("SELECT count(*) FROM run_heads WHERE lease_token IS NULL") == 5
