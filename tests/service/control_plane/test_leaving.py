@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import httpx
 import pytest
 
+from control_plane.domain.lifecycle import Signal
+from control_plane.domain.news import Move, News
+from control_plane.domain.recording import Change
+from control_plane.domain.run import Lease
 from control_plane.runs import dispatch
+from control_plane.runs.record import Recorder
 from shared.server import Stopping
 from shared.sse import FrameReader
-from tests.service.control_plane.conftest import Replica, Stores, replica_at, soon
+from tests.service.control_plane.conftest import QUICK, Replica, Stores, replica_at, soon
 from tests.service.control_plane.fake_manager import FakeManager
 
 COME_BACK = re.compile(rb": [^\n]+\nretry: (\d+)\n\n\Z")
@@ -116,3 +123,32 @@ async def test_a_replica_hands_its_runs_over_however_long_the_database_takes_whi
             await asyncio.wait((ending,), timeout=1)  # it ends in that time only where it waits for nobody
         await asyncio.wait_for(ending, 20)
     assert await stores.pool.fetchval("SELECT count(*) FROM run_heads WHERE lease_token IS NULL") == 5
+
+
+async def test_an_attempt_whose_start_had_to_be_repeated_is_renewed_before_anything_else(
+    database: str, manager: FakeManager, manager_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has been on its leash since the first start, which another replica made before it had to leave."""
+    renewed_before: list[bool] = []
+    record = Recorder.record
+
+    async def seen(self: Recorder, lease: Lease, news: Sequence[News]) -> Change:
+        if Move(Signal.ATTEMPT_ACCEPTED) in news:
+            named = [each for one in manager.executors.values() for call in one.renewals for each in call["attempts"]]
+            renewed_before.append({"runId": lease.run_id, "attempt": 1} in named)
+            if len(renewed_before) == 1:
+                stopping.begin(signal.SIGTERM)
+                await asyncio.Event().wait()
+        return await record(self, lease, news)
+
+    monkeypatch.setattr(Recorder, "record", seen)
+    stopping, patient = Stopping(), replace(QUICK, probe=5.0)
+    async with replica_at(database, manager_url, stopping=stopping) as one:
+        run_id = await one.start()
+        attempt = await manager.begun(run_id)
+        async with replica_at(database, manager_url, bounds=patient) as two:
+            await two.until(run_id, "running")
+            attempt.end()
+            await two.until(run_id, "success")
+    assert renewed_before == [False, True]
+    assert manager.attempts(run_id) == [attempt]
