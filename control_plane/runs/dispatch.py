@@ -112,7 +112,7 @@ class Dispatcher:
 
     async def _claim(self, tasks: asyncio.TaskGroup) -> int:
         free = min(CLAIM_AT_ONCE, self._capacity - len(self._driven))
-        if free <= 0 or self._draining or not self._room.may_ask:
+        if free <= 0 or self._draining:
             return 0
         try:
             leases = await self._runs.claim(free, self._lease_seconds, self._driven, self._room.closed())

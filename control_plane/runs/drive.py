@@ -190,7 +190,8 @@ class DriveRun:
         standing = await self.snapshots.standing(run, run.attempt)
         request = provider_run(run, replies, await self._lent(run, maybe_heard), said, standing, heard)
         await self.start(executor_id, request, maybe_heard)
-        await self.leashes.keep(executor_id, run.run_id, run.attempt, renew_now=maybe_heard)  # it works from here on, written or not
+        # It works from here on, written or not; and may have done so for long, where the start was repeated.
+        await self.leashes.keep(executor_id, run.run_id, run.attempt, renew_now=maybe_heard)
         news: list[News] = [Move(Signal.ATTEMPT_ACCEPTED)]
         if answered or run.status is RunStatus.WAITING_USER:
             news.append(Told(tuple(map(_resolution, answered))))

@@ -25,11 +25,6 @@ class Room:
     _asking: set[str] = field(default_factory=set[str])
     _closed: dict[Provider, float] = field(default_factory=dict[Provider, float])
 
-    @property
-    def may_ask(self) -> bool:
-        """Whether so few of our runs are on their way to an executor that the next ones may ask."""
-        return len(self._asking) <= FEW
-
     def asks(self, run_id: str) -> None:
         self._asking.add(run_id)
 
@@ -45,6 +40,9 @@ class Room:
         self._closed.setdefault(provider, self.monotonic() + CLOSED_SECONDS)
 
     def closed(self) -> list[Provider]:
+        """Whose runs are not to be placed for now: everybody's, while many of ours are on their way to an executor."""
+        if len(self._asking) > FEW:
+            return list(Provider)
         now = self.monotonic()
         self._closed = {provider: until for provider, until in self._closed.items() if until > now}
         return list(self._closed)

@@ -30,10 +30,10 @@ async def claim_within(connection: Any, caps: Caps, ageing: Ageing, asked: Asked
     for row in await connection.fetch(_SQL["living"]):
         living.apps[row["app_id"]] += row["runs"]
         living.providers[row["provider"]] += row["runs"]
-    closed = [*asked.closed, *living.full_providers(caps)]
     rows = await connection.fetch(
-        _SQL["line"], LOOKED_AT, asked.driven, closed, living.full_apps(caps), ageing.seconds, ageing.most
-    )
+        _SQL["line"], LOOKED_AT, asked.driven, asked.closed, living.full_apps(caps), living.full_providers(caps),
+        ageing.seconds, ageing.most,
+    )  # fmt: skip
     line = [Claimable(row["run_id"], row["app_id"], row["provider"], row["is_new"]) for row in rows]
     taken = await connection.fetch(_SQL["claim_these"], admitted(line, living, caps, asked.limit), asked.lease_seconds)
     return [Lease(row["run_id"], row["lease_token"]) for row in taken]

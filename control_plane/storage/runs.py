@@ -154,7 +154,7 @@ class RunStore:
         """Runs that need a driver, leased to us. Empty when there are none; never the same run twice while a lease holds.
 
         ``driven``: runs the caller drives already; their lapsed leases are renewed, not taken. ``closed``: providers whose
-        queued runs are left where they are.
+        runs stay where they are as far as they have to be placed.
         """
         with storage_errors():
             ageing = self._ageing

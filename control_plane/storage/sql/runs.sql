@@ -83,8 +83,8 @@ SELECT count(*) FROM (SELECT FROM agent_runs WHERE status = 'queued' AND driven_
 -- Runs that need a driver: queued ones, and living ones without one. A workspace's runs take their turns in the order they came;
 -- the first one of a workspace that has its name (most are that) need not look.
 -- $1 how many, $2 for how many seconds, $3 the runs its caller drives: their leases may have lapsed, but they are not alone;
--- $4 providers that have no room: their queued runs keep their places in the line. The line goes by priority, a run rises by one in
--- $5 seconds of waiting, by $6 in all, and among equals the older one is first.
+-- $4 providers that have no room: whatever has to be placed keeps its place in the line, what works or is to end needs none. The line
+-- goes by priority, a run rises by one in $5 seconds of waiting, by $6 in all, and among equals the older one is first.
 WITH ready AS (
     SELECT head.run_id
     FROM run_heads AS head
@@ -92,7 +92,9 @@ WITH ready AS (
     WHERE head.claim_after <= now()
       AND (head.lease_until IS NULL OR head.lease_until < now())
       AND head.run_id <> ALL ($3::text[])
-      AND (run.status <> 'queued' OR run.provider <> ALL ($4::text[]))
+      AND (run.provider <> ALL ($4::text[]) OR run.status = 'stopping' OR EXISTS (
+          SELECT FROM attempts AS works
+          WHERE works.run_id = head.run_id AND works.attempt = head.attempt AND works.ended_at IS NULL))
       AND (run.status <> 'queued' OR run.workspace_key = run.id OR NOT EXISTS (
           SELECT FROM agent_runs AS earlier
           WHERE earlier.workspace_key = run.workspace_key

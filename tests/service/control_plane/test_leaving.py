@@ -8,6 +8,7 @@ import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -16,12 +17,13 @@ from control_plane.domain.lifecycle import Signal
 from control_plane.domain.news import Move, News
 from control_plane.domain.recording import Change
 from control_plane.domain.run import Lease
-from control_plane.runs import dispatch
+from control_plane.runs import dispatch, room
 from control_plane.runs.record import Recorder
 from shared.server import Stopping
 from shared.sse import FrameReader
+from tests.loopback import until
 from tests.service.control_plane.conftest import QUICK, Replica, Stores, replica_at, soon
-from tests.service.control_plane.fake_manager import FakeManager
+from tests.service.control_plane.fake_manager import FakeExecutor, FakeManager
 
 COME_BACK = re.compile(rb": [^\n]+\nretry: (\d+)\n\n\Z")
 
@@ -106,7 +108,7 @@ async def test_a_replica_that_is_told_to_end_hands_its_runs_over_before_it_has_e
 async def test_a_replica_hands_its_runs_over_however_long_the_database_takes_while_it_ends(
     database: str, manager: FakeManager, manager_url: str, stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The signal tells it to let go, and so does the end of its server: what is on its way at the second word is not broken off."""
+    """The signal tells it to let go, and so does the end of its server: what goes on at the second word is not broken off."""
     monkeypatch.setattr(dispatch, "HAND_BACK_SECONDS", 20.0)
     stopping = Stopping()
     async with AsyncExitStack() as ends:
@@ -152,3 +154,32 @@ async def test_an_attempt_whose_start_had_to_be_repeated_is_renewed_before_anyth
             await two.until(run_id, "success")
     assert renewed_before == [False, True]
     assert manager.attempts(run_id) == [attempt]
+
+
+async def test_a_run_that_works_is_taken_over_however_many_wait_to_be_placed(
+    database: str, manager: FakeManager, manager_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its leash runs out, and their places in the line do not."""
+    monkeypatch.setattr(room, "FEW", 2)
+    placing = asyncio.Event()
+
+    async def slow(_manager: FakeManager, _executor: FakeExecutor, _body: Any) -> None:
+        await placing.wait()
+
+    stopping, patient = Stopping(), replace(QUICK, call=30.0)
+    async with replica_at(database, manager_url, stopping=stopping, drives=1) as one:
+        working = await one.start()
+        attempt = await manager.begun(working)
+        await one.until(working, "running")
+        manager.moods["propose"].extend([slow] * 10)
+        async with replica_at(database, manager_url, bounds=patient) as two:
+            waiting = [await two.start() for _ in range(10)]
+            await until(lambda: manager.calls["propose"] >= 1 + room.FEW + 1)
+            stopping.begin(signal.SIGTERM)
+            attempt.end()
+            await two.until(working, "success")
+            assert not any(manager.attempts(run_id) for run_id in waiting)
+            placing.set()
+            for run_id in waiting:
+                (await manager.begun(run_id)).end()
+                await two.until(run_id, "success")

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from control_plane.domain.line import MOST_RISE, Ageing
-from control_plane.domain.news import Stop
+from control_plane.domain.lifecycle import Signal
+from control_plane.domain.line import MOST_RISE, Ageing, Caps
+from control_plane.domain.news import Move, Stop
 from control_plane.storage.run_log import Write
 from control_plane.storage.runs import RunStore
+from shared.contracts.events import AttemptLost
 from shared.contracts.providers import Provider
 from shared.contracts.runs import RunStatus
 from shared.errors import ErrorCode
@@ -130,3 +132,21 @@ async def test_a_run_that_waited_in_vain_says_for_what(replica: Replica, manager
     await stores.pool.execute("UPDATE agent_runs SET created_at = now() - interval '2 days'")
     shown = await replica.until(run_id, "timeout")
     assert (shown["errorCode"], shown["errorMessage"]) == ("timeout", "it waited 86400 s for an executor")
+
+
+@pytest.mark.parametrize("caps", [Caps.told("", ""), Caps.told("", "scripted=1"), Caps.told("*=9", "")])
+async def test_while_a_provider_has_no_room_only_what_works_or_is_to_end_is_claimed(stores: Stores, caps: Caps) -> None:
+    """What lost its attempt waits like all that have to be placed; whoever drove the others has gone."""
+    names = ("works", "ends", "waits again")
+    leases = {name: await stores.started(name) for name in names}
+    lost = Move(Signal.ATTEMPT_LOST, event=AttemptLost(executor_id="executor-1", reason="gone", executor_cursor=0))
+    await stores.log.write([Write("waits again", [lost], leases["waits again"].token)])
+    await stores.log.write([Write("ends", [Stop()], None)])
+    await stores.runs.create(new_run("new"), None)
+    await stores.pool.execute("UPDATE run_heads SET lease_until = now() - interval '1 second' WHERE lease_until IS NOT NULL")
+    await stores.pool.execute("UPDATE run_heads SET claim_after = now()")
+    runs = RunStore(stores.pool, caps=caps)
+    claimed = [lease.run_id for lease in await runs.claim(100, 60, closed=list(Provider))]
+    assert sorted(claimed) == ["ends", "works"]
+    later = sorted(lease.run_id for lease in await runs.claim(100, 60))
+    assert later == (["waits again"] if caps.providers else ["new", "waits again"])
