@@ -64,7 +64,8 @@ def _faults(run: Followed) -> list[str]:
 def _last_words(run: Followed) -> str:
     """Which attempt was the last, and what was told of its end."""
     data = json.loads(run.frames[-1].data)["data"] if run.frames else {}
-    return f"attempt {sum(frame.event == b'attempt.started' for frame in run.frames)}, {json.dumps(data.get('error'))}"
+    attempts = sum(frame.event == b"attempt.started" for frame in run.frames)
+    return f"attempt {attempts}, {data.get('errorCode')}: {data.get('errorMessage')}"
 
 
 async def _restart(stack: Stack, name: str, http: httpx.AsyncClient) -> None:
