@@ -21,7 +21,7 @@ JOIN agent_runs AS run ON run.id = head.run_id
 WHERE head.claim_after <= now()
   AND (head.lease_until IS NULL OR head.lease_until < now())
   AND head.run_id <> ALL ($2::text[])
-  AND (run.provider <> ALL ($3::text[]) OR run.status = 'stopping' OR EXISTS (
+  AND (run.provider <> ALL ($3::text[]) OR run.status = 'stopping' OR head.attempt > 0 AND EXISTS (
       SELECT FROM attempts AS works
       WHERE works.run_id = head.run_id AND works.attempt = head.attempt AND works.ended_at IS NULL))
   AND (run.status <> 'queued' OR run.provider <> ALL ($5::text[]) AND (run.app_id IS NULL OR run.app_id <> ALL ($4::text[])))

@@ -92,7 +92,7 @@ WITH ready AS (
     WHERE head.claim_after <= now()
       AND (head.lease_until IS NULL OR head.lease_until < now())
       AND head.run_id <> ALL ($3::text[])
-      AND (run.provider <> ALL ($4::text[]) OR run.status = 'stopping' OR EXISTS (
+      AND (run.provider <> ALL ($4::text[]) OR run.status = 'stopping' OR head.attempt > 0 AND EXISTS (
           SELECT FROM attempts AS works
           WHERE works.run_id = head.run_id AND works.attempt = head.attempt AND works.ended_at IS NULL))
       AND (run.status <> 'queued' OR run.workspace_key = run.id OR NOT EXISTS (
