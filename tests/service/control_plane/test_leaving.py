@@ -22,7 +22,7 @@ from control_plane.runs.record import Recorder
 from shared.server import Stopping
 from shared.sse import FrameReader
 from tests.loopback import until
-from tests.service.control_plane.conftest import QUICK, Replica, Stores, replica_at, soon
+from tests.service.control_plane.conftest import QUICK, Replica, Stores, blocked, replica_at, soon
 from tests.service.control_plane.fake_manager import FakeExecutor, FakeManager
 
 COME_BACK = re.compile(rb": [^\n]+\nretry: (\d+)\n\n\Z")
@@ -120,9 +120,10 @@ async def test_a_replica_hands_its_runs_over_however_long_the_database_takes_whi
         async with stores.pool.acquire() as slow, slow.transaction():
             await slow.execute("SELECT FROM run_heads FOR UPDATE")
             stopping.begin(signal.SIGTERM)
-            await soon(lambda: stores.pool.fetchval("SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"))
+            await blocked(stores, 1)
             ending = asyncio.create_task(ends.aclose())
-            await asyncio.wait((ending,), timeout=1)  # it ends in that time only where it waits for nobody
+            await asyncio.wait((ending,), timeout=1)
+            assert not ending.done(), "it waits for those who take the runs over"
         await asyncio.wait_for(ending, 20)
     assert await stores.pool.fetchval("SELECT count(*) FROM run_heads WHERE lease_token IS NULL") == 5
 
